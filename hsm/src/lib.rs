@@ -1,0 +1,1 @@
+//! Where key material rests: key slots that wrap the data key.

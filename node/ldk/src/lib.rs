@@ -1,0 +1,1 @@
+//! LDK signer traits over the node link.

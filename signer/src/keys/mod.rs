@@ -1,0 +1,4 @@
+//! Seeds and keys while the signer is unsealed.
+
+pub mod cipher;
+pub mod memory;

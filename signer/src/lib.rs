@@ -1,0 +1,14 @@
+//! Claviger: a signing appliance for the Lightning Network.
+//!
+//! `pipeline` shows the whole way of a request; the other modules are the rooms it passes through
+//! (`docs/architecture.md`).
+
+pub mod admin;
+pub mod chain;
+pub mod gateway;
+pub mod journal;
+pub mod keys;
+pub mod lightning;
+pub mod names;
+pub mod pipeline;
+pub mod reasons;

@@ -1,0 +1,1 @@
+//! What a channel may do: one actor per node around vls-core.

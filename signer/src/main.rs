@@ -1,0 +1,3 @@
+//! The signer daemon and its command line.
+
+fn main() {}

@@ -1,0 +1,53 @@
+//! Names that appear in keys, files and logs: checked once, when they are made.
+
+use std::fmt;
+
+/// A node's name: 1–32 characters of `a-z 0-9 -`, starting with a letter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeName(String);
+
+/// The text is not a node name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a node name: use 1–32 of a-z, 0-9 and '-', starting with a letter")]
+pub struct BadName(pub String);
+
+impl NodeName {
+    /// Checks `text`.
+    pub fn new(text: &str) -> Result<Self, BadName> {
+        let mut bytes = text.bytes();
+        let good = text.len() <= 32
+            && bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+            && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if good { Ok(Self(text.to_owned())) } else { Err(BadName(text.to_owned())) }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a node runs: decides the dialect it speaks and the messages it may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeKind {
+    /// An LDK node with `claviger-ldk`.
+    Ldk,
+    /// Core Lightning with `claviger-hsmd`.
+    Cln,
+}
+
+impl fmt::Display for NodeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ldk => "ldk",
+            Self::Cln => "cln",
+        })
+    }
+}

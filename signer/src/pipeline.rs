@@ -1,0 +1,40 @@
+//! The way of a request.
+
+use crate::reasons::Refusal;
+
+/// Which channel of the calling node a message concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelRef {
+    /// The peer's node id, compressed.
+    pub peer_id: [u8; 33],
+    /// The node's own number for the channel.
+    pub dbid: u64,
+}
+
+/// One request of one node, as a front door hands it in.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Chosen by the node; repeated after a reconnect.
+    pub request_id: u64,
+    /// Absent for a message that concerns the node as a whole.
+    pub channel: Option<ChannelRef>,
+    /// One hsmd message: u16 type, then the body.
+    pub message: Vec<u8>,
+}
+
+/// What a request comes to. Reaches the front door only after its record is durable (P1).
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The encoded hsmd reply.
+    Reply(Vec<u8>),
+    /// Refused, with the id that `claviger explain` takes.
+    Refused {
+        /// Names the decision in the journal.
+        request: String,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// Takes the outcome back to the front door. Called once, from any thread; must not block.
+pub type Responder = Box<dyn FnOnce(Outcome) + Send>;

@@ -1,0 +1,76 @@
+//! Every reason for which Claviger refuses, in one table (P11). Docs, link replies and logs are worded from here.
+
+/// Declares the table: variant, stable id, whether the same request may succeed later by itself, meaning, next step.
+macro_rules! reasons {
+    ($( $variant:ident $id:literal retry=$retry:literal $meaning:literal $hint:literal; )*) => {
+        /// Why a request was refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $( #[doc = $meaning] $variant, )* }
+
+        impl Reason {
+            /// All reasons, in the order of the table.
+            pub const ALL: &'static [Reason] = &[ $( Reason::$variant, )* ];
+
+            /// The stable id: what tests, metrics and scripts compare.
+            pub const fn id(self) -> &'static str { match self { $( Reason::$variant => $id, )* } }
+
+            /// Whether the same request may succeed later without anybody's help.
+            pub const fn retry(self) -> bool { match self { $( Reason::$variant => $retry, )* } }
+
+            /// What the reason means.
+            pub const fn meaning(self) -> &'static str { match self { $( Reason::$variant => $meaning, )* } }
+
+            /// What to do about it.
+            pub const fn hint(self) -> &'static str { match self { $( Reason::$variant => $hint, )* } }
+        }
+    };
+}
+
+reasons! {
+    Malformed "malformed" retry=false
+        "The message could not be decoded." "Check that node and signer versions match.";
+    MessageUnknown "message-unknown" retry=false
+        "The message number is not known for this kind of node." "Check that node and signer versions match.";
+    NotAllowed "message-not-allowed" retry=false
+        "This kind of caller may not send this message." "Nothing to do for an honest node; look at who uses its certificate.";
+    ChannelUnknown "channel-unknown" retry=false
+        "The channel does not exist in the signer." "Compare `claviger node show` with the node's channels.";
+    ChannelNotReady "channel-not-ready" retry=false
+        "The channel was not set up yet." "Send SetupChannel first.";
+    Validation "validation" retry=false
+        "The request breaks a Lightning safety rule." "Look at the detail; an honest node in step with its signer does not see this.";
+    Limit "limit" retry=false
+        "The request exceeds a limit in claviger.toml." "Raise the limit named in the detail if the payment is wanted.";
+    ChainStale "chain-view-stale" retry=true
+        "The signer's view of the chain is missing or behind." "Check the [chain] section and that the chain backend answers: `claviger status`.";
+    ChainPending "chain-pending" retry=true
+        "The chain has not confirmed what this request needs." "Wait for the next block.";
+    JournalUnavailable "journal-unavailable" retry=true
+        "The journal cannot be written; nothing may be signed." "Free disk space or repair the disk; signing resumes by itself.";
+    NodeRestarting "node-restarting" retry=true
+        "The node's state is being rebuilt from the journal." "The client repeats the request by itself.";
+    NodeBusy "node-busy" retry=true
+        "Too many requests of this node are waiting." "The client repeats the request by itself.";
+    Sealed "sealed" retry=true
+        "The signer is sealed." "Run `claviger unseal`.";
+    LinkInUse "link-in-use" retry=true
+        "Another process is connected with this node's bundle." "Stop the other process, or give each node its own bundle.";
+    Fault "fault" retry=false
+        "The signer failed while handling the request; nothing was signed." "Look at the daemon's log; report the request id.";
+}
+
+/// A refusal: the reason and what was compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which rule refused.
+    pub reason: Reason,
+    /// The facts compared, in words and numbers. Never holds a secret.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal for `reason` with its detail.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+}
