@@ -14,3 +14,5 @@ pub use stack::{scrub_stack, scrubbed};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::{copies_in_memory, mark};

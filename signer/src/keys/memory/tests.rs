@@ -12,11 +12,14 @@ static HEAP: Wiping = Wiping;
 
 const MASK: u8 = 0xa5;
 
-/// A secret, and its bytes masked so that looking for them does not put them into memory.
+/// The bytes of `secret`, masked so that looking for them does not put them into memory.
+pub(crate) fn mark(secret: &Secret<32>) -> [u8; 32] {
+    scrubbed(|| secret.expose(|bytes| bytes.map(|byte| byte ^ MASK)))
+}
+
 fn marked_secret() -> (Secret<32>, [u8; 32]) {
     let secret = Secret::random();
-    let masked = secret.expose(|bytes| bytes.map(|byte| byte ^ MASK));
-    scrub_stack();
+    let masked = mark(&secret);
     (secret, masked)
 }
 
