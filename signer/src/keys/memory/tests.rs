@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, PoisonError};
 
 use super::*;
 
@@ -25,6 +26,9 @@ fn marked_secret() -> (Secret<32>, [u8; 32]) {
 
 /// How often the bytes `masked` stands for are found in the readable memory of this process.
 pub(crate) fn copies_in_memory(masked: &[u8; 32]) -> usize {
+    // One scan at a time, for its buffer holds copies of what it reads.
+    static SCANNING: Mutex<()> = Mutex::new(());
+    let _one = SCANNING.lock().unwrap_or_else(PoisonError::into_inner);
     let memory = File::open("/proc/self/mem").expect("procfs");
     let maps = fs::read_to_string("/proc/self/maps").expect("procfs");
     let mut block = vec![0; 1 << 20];
