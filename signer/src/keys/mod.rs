@@ -3,6 +3,7 @@
 pub mod attempts;
 pub mod cipher;
 pub mod data_key;
+pub mod import;
 pub mod memory;
 pub mod passphrase;
 pub mod purpose;
