@@ -96,11 +96,11 @@ fn a_block_writes_the_tip_one_header_and_the_listeners_it_concerns() {
 #[test]
 fn a_wrong_hint_before_setup_or_reorg_loses_nothing() {
     let (mut a, mut b) = (Side::new(1), Side::new(2));
-    a.persister.expect_quiet_block();
+    a.persister.lock().tables.expect_quiet_block();
     let link = open(&mut a, &mut b, 1);
     assert_eq!(a.store, a.full());
     a.mine(vec![link.funding.clone()]);
-    a.persister.expect_quiet_block();
+    a.persister.lock().tables.expect_quiet_block();
     a.unmine();
     assert_eq!(a.store, a.full());
 }

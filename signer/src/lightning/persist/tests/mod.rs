@@ -1,5 +1,6 @@
 //! Nodes survive restarts unchanged, and what is written is exactly what changed.
 
+mod growth;
 mod listeners;
 mod load;
 mod random;

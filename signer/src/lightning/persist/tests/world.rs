@@ -164,8 +164,8 @@ impl Side {
         let block = block(&tip.0, height + 1, txs);
         let (txids, outpoints) = self.node.get_tracker().get_all_forward_watches();
         let proof = prove(&block, height + 1, &tip.1, &outpoints, &txids);
-        if self.hints && matches!(&proof.proof, ProofType::Filter(_, spv) if spv.txs.is_empty()) {
-            self.persister.expect_quiet_block();
+        if self.hints {
+            self.persister.expect_block(&proof);
         }
         {
             let mut tracker = self.node.get_tracker();
