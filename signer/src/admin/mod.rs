@@ -1,5 +1,6 @@
 //! Who may talk to the signer: the CA, the registry of nodes, enrolment, and the administration socket.
 
+pub mod api;
 pub mod ca;
 pub mod client;
 pub mod enrol;
