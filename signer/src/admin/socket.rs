@@ -1,15 +1,17 @@
 //! The administration socket: `claviger.v1.Admin` over a Unix socket that only its owner and root can use.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use claviger_proto::v1::admin_server::{Admin, AdminServer};
 use claviger_proto::v1::*;
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
@@ -22,61 +24,125 @@ use crate::keys::passphrase::Passphrase;
 /// Elements of a long answer that wait for a slow reader.
 const READ_AHEAD: usize = 64;
 
-/// The socket in the file system; removed when dropped.
+/// The largest administration message: an imported seed file with room to spare.
+const MAX_ADMIN_BYTES: usize = 1024 * 1024;
+
+/// How long a stopping socket waits for answers under way.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why the socket cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SocketError {
+    /// Another daemon answers on it.
+    #[error("another daemon answers on {0}")]
+    InUse(PathBuf),
+    /// Something that is not a socket has its name.
+    #[error("{0} exists and is not a socket")]
+    NotASocket(PathBuf),
+    /// The system refused.
+    #[error("cannot open the socket {path}: {cause}")]
+    System {
+        /// The socket.
+        path: PathBuf,
+        /// The system's words.
+        cause: String,
+    },
+}
+
+impl SocketError {
+    /// What to do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::InUse(_) => "Stop the other daemon, or use another data directory.",
+            Self::NotASocket(_) => "Move the file away.",
+            Self::System { .. } => "Look at the data directory's owner, mode (0700) and the length of its path.",
+        }
+    }
+}
+
+/// A running administration socket. Its file is removed when it is dropped.
+#[derive(Debug)]
 pub struct AdminSocket {
     path: PathBuf,
-    listener: Option<UnixListener>,
+    stop: Option<oneshot::Sender<()>>,
+    accepting: JoinHandle<()>,
+    serving: JoinHandle<()>,
 }
 
 impl AdminSocket {
-    /// Makes the socket at `path` with mode 0600, in place of one that a killed daemon left. The caller holds the data
-    /// directory's lock, so no living daemon's socket is replaced. Call it within a tokio runtime.
-    pub fn bind(path: &Path) -> io::Result<Self> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { path: path.to_owned(), listener: Some(listener) })
-    }
-
-    /// Answers calls with `api` until `stop` is told.
-    pub async fn serve(mut self, api: Arc<dyn AdminApi>, stop: oneshot::Receiver<()>) -> Result<(), tonic::transport::Error> {
-        let Some(listener) = self.listener.take() else { return Ok(()) };
-        let (ready, connections) = mpsc::channel::<io::Result<UnixStream>>(1);
-        let accepting = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                if let Err(caller) = allowed(&stream) {
-                    tracing::warn!(caller, "admin: refused, the caller is neither the daemon's user nor root");
-                } else if ready.send(Ok(stream)).await.is_err() {
-                    return;
-                }
+    /// Opens `path`, in a directory of mode 0700, and serves `api`. Call it within a tokio runtime, with the data
+    /// directory locked: a socket that nobody answers is taken for a dead daemon's and replaced.
+    pub fn start(path: &Path, api: Arc<dyn AdminApi>) -> Result<Self, SocketError> {
+        let listener = bind(path)?;
+        let (ready, callers) = mpsc::channel(4);
+        let (stop, stopped) = oneshot::channel();
+        let accepting = tokio::spawn(accept_loop(listener, ready));
+        let service = AdminServer::new(Service { api }).max_decoding_message_size(MAX_ADMIN_BYTES);
+        let router = Server::builder().add_service(service);
+        let serving = tokio::spawn(async move {
+            let incoming = ReceiverStream::new(callers).map(Ok::<_, io::Error>);
+            let stopped = async { stopped.await.unwrap_or(()) };
+            if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
+                tracing::error!(%error, "admin: the socket failed");
             }
         });
-        let stopped = async { stop.await.unwrap_or(()) };
-        let service = AdminServer::new(Service { api });
-        let result = Server::builder()
-            .add_service(service)
-            .serve_with_incoming_shutdown(ReceiverStream::new(connections), stopped)
-            .await;
-        accepting.abort();
-        result
+        Ok(Self { path: path.to_owned(), stop: Some(stop), accepting, serving })
+    }
+
+    /// Stops after the answers under way, or a little later.
+    pub async fn shutdown(mut self) {
+        self.accepting.abort();
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        let _ = tokio::time::timeout(GRACE, &mut self.serving).await;
     }
 }
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
-        // Already gone is as good.
+        self.accepting.abort();
+        self.serving.abort();
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// The file's mode keeps others out; the kernel's word on who is there keeps them out of a directory with wrong rights.
-fn allowed(stream: &UnixStream) -> Result<(), u32> {
-    let caller = stream.peer_cred().map_or(u32::MAX, |credentials| credentials.uid());
+fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+    let system = |error: io::Error| SocketError::System { path: path.into(), cause: error.to_string() };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(system(error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::NotASocket(path.into())),
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => return Err(SocketError::InUse(path.into())),
+        Ok(_) => std::fs::remove_file(path).map_err(system)?,
+    }
+    let listener = UnixListener::bind(path).map_err(system)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(system)?;
+    Ok(listener)
+}
+
+/// Lets the daemon's user and root in. The socket's mode says the same; the kernel's word for the peer is the second lock.
+async fn accept_loop(listener: UnixListener, ready: mpsc::Sender<UnixStream>) {
     let own = rustix::process::geteuid().as_raw();
-    if caller == own || caller == 0 { Ok(()) } else { Err(caller) }
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "admin: cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        match stream.peer_cred().map(|peer| peer.uid()) {
+            Ok(uid) if uid == own || uid == 0 => {
+                if ready.send(stream).await.is_err() {
+                    return;
+                }
+            }
+            Ok(uid) => tracing::warn!(uid, "admin: refused: not the daemon's user"),
+            Err(error) => tracing::warn!(%error, "admin: refused: the caller is unknown"),
+        }
+    }
 }
 
 struct Service {

@@ -1,5 +1,6 @@
 //! Calls to the running daemon over its socket.
 
+use std::io;
 use std::path::Path;
 
 use claviger_proto::v1::AdminError;
@@ -24,6 +25,8 @@ pub(super) struct Daemon {
 pub(super) fn connect(data_dir: &Path) -> Result<Daemon, CliError> {
     let dir = DataDir::open(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
     let socket = dir.admin_socket();
+    // Tried first by itself, for its exact error.
+    std::os::unix::net::UnixStream::connect(&socket).map_err(|error| unreachable(data_dir, &error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::new(error, "Try again."))?;
     let channel = runtime.block_on(async {
@@ -35,8 +38,8 @@ pub(super) fn connect(data_dir: &Path) -> Result<Daemon, CliError> {
         };
         endpoint.connect_with_connector(tower::service_fn(connect)).await
     });
-    let channel = channel.map_err(|_| {
-        CliError::new(format!("no daemon runs on {}", data_dir.display()), "Start it with `claviger run`, or name its --data-dir.")
+    let channel = channel.map_err(|error| {
+        CliError::new(format!("the daemon does not answer: {error}"), "Look at the daemon's log.")
     })?;
     Ok(Daemon { runtime, client: AdminClient::new(channel) })
 }
@@ -65,6 +68,18 @@ impl Daemon {
             }
             Ok(())
         })
+    }
+}
+
+fn unreachable(data_dir: &Path, error: &io::Error) -> CliError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            CliError::new(format!("the daemon's socket: {error}"), "Run this command as the daemon's user, or as root.")
+        }
+        _ => CliError::new(
+            format!("no daemon runs on {}", data_dir.display()),
+            "Start it with `claviger run`, or name its directory with --data-dir.",
+        ),
     }
 }
 

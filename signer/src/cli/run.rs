@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
 use super::{CliError, PassphraseArgs};
@@ -42,12 +41,9 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(IO_THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::new(error, "Check the limits on threads."))?;
     let socket_path = dir.admin_socket();
-    let socket = runtime.block_on(async { AdminSocket::bind(&socket_path) }).map_err(|error| {
-        CliError::new(format!("cannot make {}: {error}", socket_path.display()), "Check the data directory's disk and path length.")
-    })?;
     let daemon = Arc::new(Daemon::new(dir, lock, config, hardening, runtime.handle().clone()));
-    let (stop, stopped) = oneshot::channel();
-    let serving = runtime.spawn(socket.serve(daemon.clone(), stopped));
+    let socket = runtime.block_on(async { AdminSocket::start(&socket_path, daemon.clone()) });
+    let socket = socket.map_err(|error| CliError::new(&error, error.hint()))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started, sealed");
     if args.passphrase.is_given() {
         let passphrase = args.passphrase.read()?;
@@ -55,8 +51,7 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     }
     runtime.block_on(end(&daemon));
     daemon.close();
-    let _ = stop.send(());
-    let _ = runtime.block_on(serving);
+    runtime.block_on(socket.shutdown());
     tracing::info!("stopped");
     Ok(())
 }
