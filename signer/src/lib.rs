@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod chain;
 pub mod config;
+pub mod datadir;
 pub mod gateway;
 pub mod harden;
 pub mod journal;
