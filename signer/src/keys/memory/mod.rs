@@ -1,0 +1,18 @@
+//! Memory for secrets: pages no other process can read, a heap that forgets, a stack that can be wiped (P8).
+//!
+//! `arena` and `allocator` hold the only unsafe code of the workspace; everything else here is built on them.
+
+mod allocator;
+mod arena;
+mod secret;
+mod stack;
+
+pub use allocator::Wiping;
+pub use arena::{Protection, protection};
+pub use secret::Secret;
+pub use stack::{scrub_stack, scrubbed};
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::{copies_in_memory, mark};
