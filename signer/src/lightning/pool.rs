@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use crate::keys::memory::scrub_stack;
+
 /// How many items an actor handles in one turn.
 pub const ITEMS_PER_TURN: usize = 8;
 
@@ -89,6 +91,7 @@ impl Line {
                 self.changed.notify_one();
             }
         }
+        scrub_stack();
     }
 
     /// The next actor in line; `None` when the pool is closed and the line is empty.
@@ -161,7 +164,18 @@ impl<T> Mailbox<T> {
         Ok(!std::mem::replace(&mut state.in_line, true))
     }
 
-    /// Takes the oldest item out.
+    /// Adds an item of the house before all others. It does not count against the bounds: a node that floods its own
+    /// queue must not keep its blocks out.
+    pub fn push_urgent(&self, item: T) -> Result<bool, Rejected<T>> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Rejected::Closed(item));
+        }
+        state.waiting.push_front(item);
+        Ok(!std::mem::replace(&mut state.in_line, true))
+    }
+
+    /// Takes the first item out.
     pub fn pop(&self) -> Option<T> {
         self.lock().waiting.pop_front()
     }
@@ -227,7 +241,8 @@ mod tests {
         assert!(!mailbox.end_turn());
         assert_eq!(mailbox.push(2, 1), Ok(true));
         assert!(mailbox.end_turn(), "one waits");
-        assert_eq!(mailbox.close(), vec![2]);
+        assert_eq!(mailbox.push_urgent(0), Ok(false));
+        assert_eq!(mailbox.close(), vec![0, 2], "the house goes first");
         assert_eq!(mailbox.push(3, 1), Err(Rejected::Closed(3)));
     }
 
