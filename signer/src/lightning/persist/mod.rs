@@ -13,7 +13,7 @@
 //! | `listener/<outpoint>` | what the chain did to a channel | blocks that concern the channel |
 //!
 //! The actor's order: [`NodePersister::load`], build the vls `Node`, [`NodePersister::after_restore`]; then per message
-//! [`touch`](NodePersister::touch) or [`expect_quiet_block`](NodePersister::expect_quiet_block) where they apply, handle,
+//! [`touch`](NodePersister::touch) or [`expect_block`](NodePersister::expect_block) where they apply, handle,
 //! [`take_changes`](NodePersister::take_changes), commit. If the commit fails, memory is ahead of the journal: drop the
 //! node and the persister and load again (P1).
 
@@ -40,6 +40,7 @@ use lightning_signer::persist::model::{ChannelEntry, NodeEntry};
 use lightning_signer::persist::{ChainTrackerListenerEntry, Error, Mutations, Persist, SignerId};
 use lightning_signer::policy::validator::ValidatorFactory;
 use lightning_signer::util::velocity::{VelocityControl, VelocityControlSpec};
+use txoo::proof::{ProofType, TxoProof};
 
 pub use self::genesis::{ChainStart, genesis};
 pub use self::load::LoadError;
@@ -108,10 +109,12 @@ impl NodePersister {
         self.lock().tables.touch(hashes);
     }
 
-    /// A hint before AddBlock: the proof carries no transaction (and no block was streamed), so no channel is
+    /// A hint before AddBlock with `proof`: when it carries no transaction and no block was streamed, no channel is
     /// concerned. Without the hint all channels' listeners are compared.
-    pub fn expect_quiet_block(&self) {
-        self.lock().tables.expect_quiet_block();
+    pub fn expect_block(&self, proof: &TxoProof) {
+        if matches!(&proof.proof, ProofType::Filter(_, spv) if spv.txs.is_empty()) {
+            self.lock().tables.expect_quiet_block();
+        }
     }
 
     /// After each message, also a refused one: the entries that changed since the last call, for the journal.
