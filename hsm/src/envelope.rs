@@ -22,7 +22,7 @@ const MAX_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Envelope {
-    #[serde(with = "hex::serde")]
+    #[serde(with = "crate::hexed")]
     installation: [u8; 16],
     slots: Vec<Slot>,
 }

@@ -5,6 +5,7 @@
 
 pub mod envelope;
 pub mod file;
+mod hexed;
 pub mod passphrase;
 pub mod slot;
 

@@ -49,13 +49,13 @@ impl Argon2id {
 #[serde(deny_unknown_fields)]
 pub struct Record {
     argon2id: Argon2id,
-    #[serde(with = "hex::serde")]
+    #[serde(with = "crate::hexed")]
     salt: [u8; 16],
-    #[serde(with = "hex::serde")]
+    #[serde(with = "crate::hexed")]
     nonce: [u8; 12],
-    #[serde(with = "hex::serde")]
+    #[serde(with = "crate::hexed")]
     wrapped_key: [u8; 32],
-    #[serde(with = "hex::serde")]
+    #[serde(with = "crate::hexed")]
     tag: [u8; 16],
 }
 
