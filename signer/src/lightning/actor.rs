@@ -18,6 +18,7 @@ use super::record::Recorded;
 use super::status::{NodeStatus, Phase};
 use crate::chain::{Attestor, ChainBlock, SinkError, TrackerPosition, apply_block, revert_block};
 use crate::journal::{Commit, CommitError, Health, Journal, JournalError, Put};
+use crate::names::NodeName;
 use crate::pipeline::{Outcome, Request, Responder};
 use crate::reasons::{Reason, Refusal};
 
@@ -26,8 +27,8 @@ const PRUNE_EVERY: u32 = 6;
 
 /// What actors need to know of the chain besides blocks.
 pub trait ChainFacts: Send + Sync {
-    /// Why the view of the chain is missing or too old to sign by; `None` if it is fresh.
-    fn stale(&self) -> Option<String>;
+    /// Refuses with [`Reason::ChainStale`] if the view of the chain, or `node`'s tracker, is too old to sign by.
+    fn require_fresh(&self, node: &NodeName) -> Result<(), Refusal>;
 
     /// Where a new node starts to follow the chain; `None` until a tip is known.
     fn start(&self) -> Option<ChainStart>;
@@ -243,9 +244,9 @@ impl Actor {
             Err(refusal) => return self.commit(None, &request, Err(refusal), Vec::new(), respond),
         };
         if row.needs_tip
-            && let Some(why) = self.house.chain.stale()
+            && let Err(refusal) = self.house.chain.require_fresh(&self.spec.name)
         {
-            return respond(self.refused(Refusal::new(Reason::ChainStale, why)));
+            return respond(self.refused(refusal));
         }
         let engine = match self.engine(seat) {
             Ok(engine) => engine,
@@ -281,8 +282,8 @@ impl Actor {
     ) {
         let name = self.next_name();
         let recorded = reply.is_err() || row.is_none_or(Row::is_recorded);
-        let decision =
-            recorded.then(|| Recorded { name: &name, at_ms: self.clock.now_ms(), row, request, reply: &reply }.decision());
+        let decision = recorded
+            .then(|| Recorded { name: &name, at_ms: self.clock.now_ms(), row, request, reply: &reply }.decision());
         let outcome = match reply {
             Ok(reply) => Outcome::Reply(reply),
             Err(refusal) => Outcome::Refused { request: name.clone(), refusal },
@@ -525,7 +526,12 @@ mod tests {
         assert_eq!(rebuilds.wait_over(), Ok(()));
         rebuilds.failed();
         assert_eq!(rebuilds.pause(), Duration::ZERO, "a single failure costs nothing");
-        let pauses: Vec<_> = (0..8).map(|_| { rebuilds.failed(); rebuilds.pause() }).collect();
+        let pauses: Vec<_> = (0..8)
+            .map(|_| {
+                rebuilds.failed();
+                rebuilds.pause()
+            })
+            .collect();
         assert!(pauses.is_sorted() && pauses[0] > Duration::ZERO);
         assert_eq!(pauses[7], Rebuilds::LONGEST);
         assert_eq!(rebuilds.wait_over().map_err(|r| r.reason), Err(Reason::NodeRestarting));

@@ -20,6 +20,7 @@ use lightning_signer::node::{Node, NodeServices};
 use lightning_signer::persist::Persist;
 use lightning_signer::signer::derive::KeyDerivationStyle;
 use lightning_signer::signer::my_keys_manager::MyKeysManager;
+use lightning_signer::wallet::Wallet;
 use vls_protocol::model::{Bip32KeyVersion, ExtKey, PubKey, Secret as SecretBytes};
 use vls_protocol::msgs::{self, Message, PROTOCOL_VERSION_NO_SECRET, SerBolt};
 use vls_protocol_signer::handler::{Handler, InitHandler, RootHandler};
@@ -34,6 +35,7 @@ use super::{refusals, shapes};
 use crate::chain::ChainBlock;
 use crate::config::LimitsConfig;
 use crate::journal::Put;
+use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
 use crate::names::{NodeKind, NodeName};
 use crate::pipeline::{ChannelRef, Request};
@@ -51,7 +53,7 @@ pub struct NodeSpec {
     /// Where all its keys come from.
     pub seed: Secret<32>,
     /// How they come from it.
-    pub derivation: KeyDerivationStyle,
+    pub derivation: Derivation,
 }
 
 /// What all nodes have in common.
@@ -102,12 +104,13 @@ pub struct Handled {
 
 /// The entries of a node that has not run yet, following the chain from `start`.
 pub fn first_entries(spec: &NodeSpec, start: ChainStart) -> Result<Vec<Put>, RestoreError> {
-    genesis(spec.network, spec.derivation, node_id(spec), start).map_err(|error| RestoreError::Entries(error.to_string()))
+    genesis(spec.network, spec.derivation.into(), node_id(spec), start)
+        .map_err(|error| RestoreError::Entries(error.to_string()))
 }
 
 /// The node's public key, derived from its seed.
 pub fn node_id(spec: &NodeSpec) -> PublicKey {
-    let keys = spec.seed.expose(|seed| MyKeysManager::new(spec.derivation, seed, spec.network, &RandomStart));
+    let keys = spec.seed.expose(|seed| MyKeysManager::new(spec.derivation.into(), seed, spec.network, &RandomStart));
     keys.get_node_id(Recipient::Node).expect("a node has the key of its own id")
 }
 
@@ -235,7 +238,8 @@ impl Engine {
         }
         let (min, max) = (init.hsm_wire_min_version, init.hsm_wire_max_version);
         if !(min..=max).contains(&PROTOCOL_VERSION_NO_SECRET) {
-            let detail = format!("the node speaks hsmd versions {min} to {max}, the signer {PROTOCOL_VERSION_NO_SECRET}");
+            let detail =
+                format!("the node speaks hsmd versions {min} to {max}, the signer {PROTOCOL_VERSION_NO_SECRET}");
             return Err(Refusal::new(Reason::Validation, detail));
         }
         Ok(self.init_reply.clone())
@@ -285,11 +289,7 @@ impl Engine {
     }
 }
 
-fn restore_node(
-    spec: &NodeSpec,
-    persister: &NodePersister,
-    services: NodeServices,
-) -> Result<Arc<Node>, RestoreError> {
+fn restore_node(spec: &NodeSpec, persister: &NodePersister, services: NodeServices) -> Result<Arc<Node>, RestoreError> {
     let nodes = persister.get_nodes().map_err(|error| RestoreError::Entries(format!("{error:?}")))?;
     let Some((id, entry)) = nodes.into_iter().next() else {
         return Err(RestoreError::Entries("there is no node entry".to_owned()));
@@ -301,7 +301,7 @@ fn restore_node(
     if entry.network != spec.network.to_string() {
         return Err(RestoreError::OtherNode("the network does not match"));
     }
-    if entry.key_derivation_style != spec.derivation as u8 {
+    if entry.key_derivation_style != KeyDerivationStyle::from(spec.derivation) as u8 {
         return Err(RestoreError::OtherNode("the way of derivation does not match"));
     }
     let restored = spec.seed.expose(|seed| Node::restore_node(&id, entry, seed, services));

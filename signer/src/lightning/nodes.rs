@@ -9,6 +9,7 @@ use super::pool::{Bounds, Pool};
 use super::status::NodeStatus;
 use crate::chain::{ChainBlock, ChainSink, SinkError, TrackerPosition};
 use crate::config::SignerConfig;
+use crate::gateway::link::LinkHandler;
 use crate::names::NodeName;
 use crate::pipeline::{Outcome, Request, Responder};
 use crate::reasons::{Reason, Refusal};
@@ -96,6 +97,12 @@ impl Nodes {
 impl Drop for Nodes {
     fn drop(&mut self) {
         self.shutdown();
+    }
+}
+
+impl LinkHandler for Nodes {
+    fn submit(&self, node: &NodeName, request: Request, respond: Responder) {
+        Nodes::submit(self, node, request, respond);
     }
 }
 

@@ -10,6 +10,8 @@ use bitcoin::{Amount, Block, Network, ScriptBuf, Transaction, TxIn, TxMerkleNode
 use super::super::actor::ChainFacts;
 use super::super::persist::ChainStart;
 use crate::chain::ChainBlock;
+use crate::names::NodeName;
+use crate::reasons::Refusal;
 
 /// Mines blocks on top of regtest's genesis block.
 pub struct MiniChain {
@@ -49,8 +51,8 @@ impl MiniChain {
 
 /// The chain as a driver's nodes see it: always fresh, and new nodes start at its genesis block.
 impl ChainFacts for MiniChain {
-    fn stale(&self) -> Option<String> {
-        None
+    fn require_fresh(&self, _node: &NodeName) -> Result<(), Refusal> {
+        Ok(())
     }
 
     fn start(&self) -> Option<ChainStart> {

@@ -8,13 +8,13 @@ mod messages;
 
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
-use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
+use bitcoin::secp256k1::{All, PublicKey, Secp256k1, ecdsa};
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
 use lightning::chain::transaction::OutPoint as FundingOutpoint;
 use lightning::ln::chan_utils::{
-    self, ChannelPublicKeys, ChannelTransactionParameters, CommitmentTransaction, CounterpartyChannelTransactionParameters,
-    HTLCOutputInCommitment,
+    self, ChannelPublicKeys, ChannelTransactionParameters, CommitmentTransaction,
+    CounterpartyChannelTransactionParameters, HTLCOutputInCommitment,
 };
 use lightning::sign::ecdsa::EcdsaChannelSigner;
 use lightning::sign::{ChannelSigner, InMemorySigner, KeysManager};
@@ -178,7 +178,7 @@ impl Driver {
         let signed =
             self.peer.sign_counterparty_commitment(&self.parameters, &commitment, Vec::new(), Vec::new(), &self.secp);
         let (signature, of_htlcs) = signed.map_err(|()| DriverError::Peer("sign the commitment"))?;
-        let wire = |signature: bitcoin::secp256k1::ecdsa::Signature, sighash| BitcoinSignature {
+        let wire = |signature: ecdsa::Signature, sighash| BitcoinSignature {
             signature: Signature(signature.serialize_compact()),
             sighash,
         };
@@ -196,7 +196,11 @@ impl Driver {
 }
 
 /// Asks `message` and decodes the reply.
-pub fn call<R: DeBolt>(ask: &mut Ask<'_>, channel: Option<ChannelRef>, message: &dyn SerBolt) -> Result<R, DriverError> {
+pub fn call<R: DeBolt>(
+    ask: &mut Ask<'_>,
+    channel: Option<ChannelRef>,
+    message: &dyn SerBolt,
+) -> Result<R, DriverError> {
     match ask(channel, message.as_vec()) {
         Outcome::Reply(reply) => {
             R::from_vec(reply).map_err(|e| DriverError::Reply { message: message.name(), cause: e.to_string() })
