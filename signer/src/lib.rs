@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod chain;
+pub mod config;
 pub mod gateway;
 pub mod journal;
 pub mod keys;
