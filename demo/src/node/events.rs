@@ -8,6 +8,7 @@ use bitcoin::absolute::LockTime;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, Psbt, TxOut};
 use lightning::chain::chaininterface::BroadcasterInterface;
+use lightning::chain::transaction::OutPoint;
 use lightning::events::bump_transaction::sync::WalletSourceSync;
 use lightning::events::{Event, ReplayEvent};
 use lightning::sign::{OutputSpender, SpendableOutputDescriptor};
@@ -40,7 +41,11 @@ impl Inner {
                 let output = TxOut { value: Amount::from_sat(channel_value_satoshis), script_pubkey: output_script };
                 let funded = self.fund(output).and_then(|funding| {
                     self.channels
-                        .unsafe_manual_funding_transaction_generated(temporary_channel_id, counterparty_node_id, funding)
+                        .unsafe_manual_funding_transaction_generated(
+                            temporary_channel_id,
+                            counterparty_node_id,
+                            funding,
+                        )
                         .map_err(|e| format!("{e:?}"))
                 });
                 if funded.is_err() {
@@ -106,11 +111,12 @@ impl Inner {
     }
 
     /// Makes the funding transaction and keeps it until LDK says that broadcasting is safe.
-    fn fund(&self, output: TxOut) -> Result<bitcoin::OutPoint, String> {
+    fn fund(&self, output: TxOut) -> Result<OutPoint, String> {
         let funding = self.wallet.fund(output, self.fees.get())?;
         let name = format!("{FUNDING}{}", funding.outpoint.txid);
         self.store.put(&name, funding.psbt.serialize()).map_err(|e| e.to_string())?;
-        Ok(funding.outpoint)
+        // A funding transaction pays its channel first.
+        Ok(OutPoint { txid: funding.outpoint.txid, index: 0 })
     }
 
     fn broadcast_funding(&self, txid: &str) -> Result<(), String> {
@@ -127,9 +133,20 @@ impl Inner {
     /// Sends what channels left to us to the wallet, again with each block until it is confirmed.
     pub(super) fn sweep(&self) {
         for bytes in self.store.with_prefix(SWEEP) {
-            let Ok(Some(output)) = <Option<SpendableOutputDescriptor>>::read(&mut Cursor::new(&bytes)) else { continue };
+            let Ok(Some(output)) = <Option<SpendableOutputDescriptor>>::read(&mut Cursor::new(&bytes)) else {
+                continue;
+            };
+            let outpoint = output.spendable_outpoint();
+            // The signer's wallet spends this as a coin.
+            let is_coin = matches!(
+                (&output, &*self.wallet),
+                (SpendableOutputDescriptor::StaticOutput { .. }, AnyWallet::Remote(_))
+            );
+            if is_coin || !self.chain.is_unspent(&outpoint.into_bitcoin_outpoint()) {
+                continue;
+            }
             if let Err(error) = self.sweep_one(&output) {
-                self.log.note(format!("sweep {}: {error}", output.spendable_outpoint()));
+                self.log.note(format!("sweep {outpoint}: {error}"));
             }
         }
     }

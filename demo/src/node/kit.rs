@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bitcoin::block::Header;
-use bitcoin::{Block, BlockHash, Transaction};
+use bitcoin::{Block, BlockHash, OutPoint, Transaction};
 use lightning::chain::chaininterface::{BroadcasterInterface, ConfirmationTarget, FeeEstimator};
 use lightning::chain::{BestBlock, Filter, Listen, chainmonitor};
 use lightning::events::bump_transaction::sync::{BumpTransactionEventHandlerSync, WalletSync};
@@ -15,6 +15,8 @@ use lightning::routing::utxo::UtxoLookup;
 use lightning::routing::{gossip, router, scoring};
 use lightning::util::logger::{Logger, Record};
 use lightning_net_tokio::SocketDescriptor;
+
+use crate::chain::Chain;
 
 use super::keys::{AnyKeys, AnySigner};
 use super::store::Store;
@@ -30,8 +32,36 @@ pub trait ChainAccess: Send + Sync {
     fn block(&self, hash: &BlockHash) -> Option<Arc<Block>>;
     /// The height of a block of the best chain.
     fn height_of(&self, hash: &BlockHash) -> Option<u32>;
+    /// Whether an output is confirmed and not spent in a block.
+    fn is_unspent(&self, outpoint: &OutPoint) -> bool;
     /// Offers a transaction to the network. Says why it was not taken.
     fn broadcast(&self, tx: &Transaction) -> Result<(), String>;
+}
+
+impl ChainAccess for Chain {
+    fn tip(&self) -> (u32, BlockHash) {
+        Chain::tip(self)
+    }
+
+    fn block_at(&self, height: u32) -> Option<Arc<Block>> {
+        Chain::block_at(self, height)
+    }
+
+    fn block(&self, hash: &BlockHash) -> Option<Arc<Block>> {
+        Chain::block(self, hash)
+    }
+
+    fn height_of(&self, hash: &BlockHash) -> Option<u32> {
+        Chain::height_of(self, hash)
+    }
+
+    fn is_unspent(&self, outpoint: &OutPoint) -> bool {
+        self.unspent(outpoint).is_some()
+    }
+
+    fn broadcast(&self, tx: &Transaction) -> Result<(), String> {
+        Chain::broadcast(self, tx).map(|_| ()).map_err(|e| e.to_string())
+    }
 }
 
 pub(super) type Graph = gossip::NetworkGraph<Arc<Log>>;
@@ -95,7 +125,7 @@ pub(super) type BumpHandler = BumpTransactionEventHandlerSync<
 >;
 
 /// Keeps the last lines, for when something goes wrong. `LDK_LOG=1` also prints them.
-pub struct Log {
+pub(super) struct Log {
     name: String,
     lines: Mutex<VecDeque<String>>,
     print: bool,
@@ -134,7 +164,7 @@ impl Logger for Log {
 }
 
 /// One feerate for everything, settable.
-pub struct Fees(AtomicU32);
+pub(super) struct Fees(AtomicU32);
 
 impl Fees {
     pub(super) fn new(feerate: u32) -> Self {
@@ -152,7 +182,9 @@ impl Fees {
 
 impl FeeEstimator for Fees {
     fn get_est_sat_per_1000_weight(&self, target: ConfirmationTarget) -> u32 {
-        use ConfirmationTarget::{ChannelCloseMinimum, MinAllowedAnchorChannelRemoteFee, MinAllowedNonAnchorChannelRemoteFee};
+        use ConfirmationTarget::{
+            ChannelCloseMinimum, MinAllowedAnchorChannelRemoteFee, MinAllowedNonAnchorChannelRemoteFee,
+        };
         match target {
             MinAllowedAnchorChannelRemoteFee | MinAllowedNonAnchorChannelRemoteFee | ChannelCloseMinimum => 253,
             _ => self.get(),
@@ -161,7 +193,7 @@ impl FeeEstimator for Fees {
 }
 
 /// Offers transactions to the chain. What is refused is logged and not kept: LDK rebroadcasts.
-pub struct Broadcaster {
+pub(super) struct Broadcaster {
     pub(super) chain: Arc<dyn ChainAccess>,
     pub(super) log: Arc<Log>,
 }

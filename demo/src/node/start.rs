@@ -11,8 +11,8 @@ use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::SecretKey;
 use bitcoin::{BlockHash, Network};
 use claviger_ldk::{ClavigerKeys, Resumer};
+use lightning::chain::BestBlock;
 use lightning::chain::channelmonitor::ChannelMonitor;
-use lightning::chain::{BestBlock, Watch};
 use lightning::events::bump_transaction::sync::WalletSync;
 use lightning::ln::channelmanager::{ChainParameters, ChannelManagerReadArgs};
 use lightning::ln::peer_handler::{IgnoringMessageHandler, MessageHandler};
@@ -98,8 +98,7 @@ impl LdkNode {
         let graph = Arc::new(kit::Graph::new(Network::Regtest, log.clone()));
         let decay = ProbabilisticScoringDecayParameters::default();
         let scorer = Arc::new(RwLock::new(kit::Scorer::new(decay, graph.clone(), log.clone())));
-        let router =
-            Arc::new(kit::Router::new(graph.clone(), log.clone(), keys.clone(), scorer, Default::default()));
+        let router = Arc::new(kit::Router::new(graph.clone(), log.clone(), keys.clone(), scorer, Default::default()));
         let message_router = Arc::new(kit::MessageRouter::new(graph.clone(), keys.clone()));
         let chain_monitor = Arc::new(kit::ChainMonitor::new(
             None,
@@ -226,7 +225,8 @@ impl LdkNode {
             holding: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         });
-        let (thread, runtime) = super::run::spawn(inner.clone(), listener, best).map_err(|e| NodeError::Io(e.to_string()))?;
+        let (thread, runtime) =
+            super::run::spawn(inner.clone(), listener, best).map_err(|e| NodeError::Io(e.to_string()))?;
         Ok(LdkNode { inner, thread: Some(thread), runtime: Some(runtime), _resumer: resumer })
     }
 }

@@ -7,9 +7,7 @@ use bitcoin::absolute::LockTime;
 use bitcoin::secp256k1::{Message, PublicKey, Secp256k1, SecretKey};
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
-use bitcoin::{
-    Amount, CompressedPublicKey, OutPoint, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness,
-};
+use bitcoin::{Amount, CompressedPublicKey, OutPoint, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use claviger_ldk::{Funding, Wallet};
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
@@ -110,7 +108,8 @@ impl LocalWallet {
         const INPUT_WEIGHT: u64 = 4 * 41 + 108;
         let mut coins = self.coins();
         let paid = output.value.to_sat();
-        let mut tx = Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![], output: vec![output] };
+        let mut tx =
+            Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![], output: vec![output] };
         let mut spent = 0;
         let mut fee = u64::from(feerate) * (tx.weight().to_wu() + 200) / 1000;
         for (outpoint, coin) in coins.iter_mut().filter(|(_, coin)| coin.spent.is_none() && !coin.reserved) {
