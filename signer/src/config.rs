@@ -1,0 +1,328 @@
+//! `claviger.toml`: one table of keys, from which the structs, the initial file and `docs/configuration.md` come.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bitcoin::Network;
+use serde::{Deserialize, Serialize};
+
+/// One key of the file, for docs and the initial file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The table it stands in; empty for the top level.
+    pub section: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, with the unit.
+    pub doc: &'static str,
+}
+
+/// Declares one `[section]`: its struct, its defaults and its rows in the table of keys.
+macro_rules! section {
+    ($(#[doc = $doc:literal])+ $name:ident $section:literal { $( #[doc = $key_doc:literal] $key:ident: $ty:ty = $default:expr; )+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $( #[doc = $key_doc] pub $key: $ty, )+ }
+
+        impl Default for $name {
+            fn default() -> Self { Self { $( $key: $default, )+ } }
+        }
+
+        impl $name {
+            const KEYS: &'static [Key] = &[ $( Key { section: $section, name: stringify!($key), doc: $key_doc.trim_ascii_start() }, )+ ];
+        }
+    };
+}
+
+section! {
+    /// The authenticated link to the nodes.
+    LinkConfig "link" {
+        /// Where nodes connect: address and port.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7700));
+        /// What nodes dial, written into enrolment bundles: host:port. Empty: the listen address.
+        advertise: String = String::new();
+        /// More host names and addresses the server certificate is valid for.
+        names: Vec<String> = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    }
+}
+
+section! {
+    /// The signer's own view of the chain.
+    ChainConfig "chain" {
+        /// The chain backend's JSON-RPC (bitcoind's dialect), without TLS: keep it on this host or a trusted network.
+        url: String = "http://127.0.0.1:18443".to_owned();
+        /// bitcoind's cookie file; read again whenever it changes.
+        cookie_file: Option<PathBuf> = None;
+        /// RPC user, with password_file, instead of a cookie file.
+        user: Option<String> = None;
+        /// A file that holds the RPC password; never the password itself.
+        password_file: Option<PathBuf> = None;
+        /// Milliseconds between two looks at the backend.
+        poll_ms: u64 = 1_000;
+        /// Seconds without an answer after which the view is stale and signing is refused.
+        stale_after_s: u64 = 120;
+        /// How many blocks below the tip a new node starts.
+        start_depth: u32 = 6;
+    }
+}
+
+section! {
+    /// What may be spent, until policy files exist. A request above a limit is refused with reason `limit`.
+    LimitsConfig "limits" {
+        /// The largest single payment, in msat.
+        max_payment_msat: u64 = 100_000_000;
+        /// All payments of a node within any 60 minutes, in msat.
+        max_payment_msat_per_hour: u64 = 1_000_000_000;
+        /// The largest on-chain send to a destination that is not the node's own wallet, in sat. 0: none.
+        max_onchain_sat: u64 = 0;
+        /// All such sends of a node within any 24 hours, in sat.
+        max_onchain_sat_per_day: u64 = 0;
+        /// The highest fee of an on-chain transaction this signer pays for, in sat.
+        max_onchain_fee_sat: u64 = 100_000;
+    }
+}
+
+section! {
+    /// Threads and queues.
+    SignerConfig "signer" {
+        /// Signing threads. 0: one per core.
+        threads: usize = 0;
+        /// Requests of one node that may wait.
+        queue_requests: usize = 1_024;
+        /// Bytes of one node's requests that may wait.
+        queue_bytes: usize = 8 << 20;
+    }
+}
+
+section! {
+    /// Logging, on stderr. Messages of the link are never logged.
+    LogConfig "log" {
+        /// error, warn, info, debug or trace.
+        level: String = "info".to_owned();
+        /// text or json.
+        format: LogFormat = LogFormat::Text;
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors.
+    Json,
+}
+
+/// The whole configuration. Unknown keys are refused: a typo must not switch a limit off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The Bitcoin network all nodes of this signer are on.
+    pub network: Network,
+    /// `[link]`
+    #[serde(default)]
+    pub link: LinkConfig,
+    /// `[chain]`
+    #[serde(default)]
+    pub chain: ChainConfig,
+    /// `[limits]`
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    /// `[signer]`
+    #[serde(default)]
+    pub signer: SignerConfig,
+    /// `[log]`
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {cause}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        cause: String,
+    },
+    /// A key is unknown, has the wrong type, or the text is not TOML.
+    #[error("{path} is not a valid configuration: {cause}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words, with line and column.
+        cause: String,
+    },
+    /// A value is outside its range.
+    #[error("{key} = {value}: {rule}")]
+    OutOfRange {
+        /// `section.key`
+        key: &'static str,
+        /// As given.
+        value: String,
+        /// What would be accepted.
+        rule: &'static str,
+    },
+}
+
+impl ConfigError {
+    /// What to do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "Name the data directory with --data-dir, or make one with `claviger init`.",
+            Self::Invalid { .. } => "Compare the line with docs/configuration.md.",
+            Self::OutOfRange { .. } => "Change the value and start again.",
+        }
+    }
+}
+
+impl Config {
+    /// The defaults for `network`.
+    pub fn new(network: Network) -> Self {
+        Self {
+            network,
+            link: LinkConfig::default(),
+            chain: ChainConfig { url: default_chain_url(network), ..ChainConfig::default() },
+            limits: LimitsConfig::default(),
+            signer: SignerConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+
+    /// Reads and checks `path`.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), cause: error.to_string() })?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses and checks `text`, which stands in `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|error| ConfigError::Invalid { path: path.to_owned(), cause: error.to_string() })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let out_of_range =
+            |key, value: &dyn ToString, rule| Err(ConfigError::OutOfRange { key, value: value.to_string(), rule });
+        if !(10..=60_000).contains(&self.chain.poll_ms) {
+            return out_of_range("chain.poll_ms", &self.chain.poll_ms, "use 10 to 60000");
+        }
+        if self.chain.user.is_some() != self.chain.password_file.is_some() {
+            return out_of_range("chain.user", &"…", "user and password_file go together");
+        }
+        if self.chain.start_depth > 90 {
+            return out_of_range("chain.start_depth", &self.chain.start_depth, "use 0 to 90");
+        }
+        if !(1..=65_536).contains(&self.signer.queue_requests) {
+            return out_of_range("signer.queue_requests", &self.signer.queue_requests, "use 1 to 65536");
+        }
+        if self.signer.queue_bytes < 256 << 10 {
+            return out_of_range("signer.queue_bytes", &self.signer.queue_bytes, "use at least 262144");
+        }
+        if self.signer.threads > 256 {
+            return out_of_range("signer.threads", &self.signer.threads, "use 0 to 256");
+        }
+        if !["error", "warn", "info", "debug", "trace"].contains(&self.log.level.as_str()) {
+            return out_of_range("log.level", &self.log.level, "use error, warn, info, debug or trace");
+        }
+        Ok(())
+    }
+
+    /// What nodes dial: written into enrolment bundles.
+    pub fn advertised(&self) -> String {
+        if self.link.advertise.is_empty() { self.link.listen.to_string() } else { self.link.advertise.clone() }
+    }
+
+    /// `chain.poll_ms` as a duration.
+    pub fn poll_interval(&self) -> Duration {
+        Duration::from_millis(self.chain.poll_ms)
+    }
+
+    /// The file that `claviger init` writes: every key with its meaning, optional ones commented out.
+    pub fn to_commented_toml(&self) -> String {
+        let values = toml::Table::try_from(self).expect("a configuration is plain TOML data");
+        let mut text = String::from("# Claviger's configuration. docs/configuration.md says more.\n\n");
+        text += "# The Bitcoin network: bitcoin (mainnet), testnet, testnet4, signet or regtest.\n";
+        text += &format!("network = \"{}\"\n", self.network);
+        let mut section = "";
+        for key in all_keys() {
+            if key.section != section {
+                section = key.section;
+                text += &format!("\n[{section}]\n");
+            }
+            text += &format!("# {}\n", key.doc);
+            match values.get(section).and_then(|table| table.get(key.name)) {
+                Some(value) => text += &format!("{} = {value}\n", key.name),
+                None => text += &format!("# {} = \"\"\n", key.name),
+            }
+        }
+        text
+    }
+}
+
+/// All keys below the top level, section by section.
+pub fn all_keys() -> impl Iterator<Item = &'static Key> {
+    [LinkConfig::KEYS, ChainConfig::KEYS, LimitsConfig::KEYS, SignerConfig::KEYS, LogConfig::KEYS].into_iter().flatten()
+}
+
+/// The text of `docs/configuration.md`'s table.
+pub fn reference() -> String {
+    let values = toml::Table::try_from(Config::new(Network::Regtest)).expect("a configuration is plain TOML data");
+    let mut text = String::from("| key | default | meaning |\n|---|---|---|\n");
+    for key in all_keys() {
+        let default = values.get(key.section).and_then(|table| table.get(key.name));
+        let default = default.map_or_else(|| "–".to_owned(), |value| format!("`{value}`"));
+        text += &format!("| `{}.{}` | {default} | {} |\n", key.section, key.name, key.doc);
+    }
+    text
+}
+
+fn default_chain_url(network: Network) -> String {
+    let port = match network {
+        Network::Bitcoin => 8332,
+        Network::Testnet => 18332,
+        Network::Testnet4 => 48332,
+        Network::Signet => 38332,
+        Network::Regtest => 18443,
+    };
+    format!("http://127.0.0.1:{port}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("claviger.toml"))
+    }
+
+    #[test]
+    fn the_initial_file_is_the_defaults() {
+        for network in [Network::Bitcoin, Network::Regtest, Network::Signet] {
+            let config = Config::new(network);
+            assert_eq!(parse(&config.to_commented_toml()), Ok(config));
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_and_a_known_one_passes() {
+        let error = parse("network = \"regtest\"\n[limits]\nmax_paymnt_msat = 1\n").unwrap_err();
+        assert!(matches!(&error, ConfigError::Invalid { cause, .. } if cause.contains("max_paymnt_msat")), "{error}");
+        let config = parse("network = \"regtest\"\n[limits]\nmax_payment_msat = 1\n").unwrap();
+        assert_eq!(config.limits.max_payment_msat, 1);
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named() {
+        let error = parse("network = \"regtest\"\n[chain]\npoll_ms = 0\n").unwrap_err();
+        assert!(matches!(error, ConfigError::OutOfRange { key: "chain.poll_ms", .. }));
+    }
+}
