@@ -6,6 +6,8 @@ use claviger::names::NodeName;
 use claviger::reasons::Reason;
 use claviger_ldk::LinkError;
 use claviger_ldk::link::{Bundle, BundleError, ConnectError, Down, Link, LinkState};
+use claviger_proto::v1::{Hello, NodeRequest, node_request::Body};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::world::{PATIENCE, World, client_options, connect, echo, try_connect};
 
@@ -35,6 +37,39 @@ fn a_revoked_certificate_closes_the_open_stream_and_opens_none() {
     assert!(words.contains("certificate-revoked"), "{words}");
     assert_eq!(denied_with(&why_not(&bundle)), "certificate-revoked");
     assert_eq!(bob.call(None, b"hello".to_vec()), Ok(echo(b"hello")));
+}
+
+#[test]
+fn a_revoked_node_gets_no_reply_even_after_it_said_goodbye() {
+    let world = World::new();
+    let alice = world.enrol("alice");
+    world.runtime.block_on(async {
+        let mut client = world.rude_client(&alice).await;
+        let hello = Hello { client: String::new(), instance: vec![7; 16] };
+        let frames = [Body::Hello(hello), Body::Message(b"hold".to_vec())];
+        let frames = frames.map(|body| NodeRequest { request_id: 1, channel: None, body: Some(body) });
+        let mut replies = client.open(tokio_stream::iter(frames)).await.unwrap().into_inner();
+        assert!(replies.message().await.unwrap().is_some(), "the welcome");
+        world.handler.wait_for(1);
+        world.revoke("alice");
+        let status = replies.message().await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::PermissionDenied);
+    });
+}
+
+#[test]
+fn a_dropped_server_takes_its_connections_along() {
+    let mut world = World::new();
+    let alice = world.enrol("alice");
+    let server = world.server.take();
+    world.runtime.block_on(async {
+        let mut idle = world.tls(&alice, true).await.unwrap();
+        idle.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        idle.read_u8().await.unwrap();
+        drop(server);
+        let closed = tokio::time::timeout(PATIENCE, idle.read_to_end(&mut Vec::new())).await;
+        assert!(closed.is_ok(), "the connection outlives its server");
+    });
 }
 
 #[test]
