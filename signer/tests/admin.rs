@@ -1,5 +1,7 @@
 //! The administration socket: who may use it, what arrives, and what its errors say.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
