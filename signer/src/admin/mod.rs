@@ -2,7 +2,6 @@
 
 pub mod api;
 pub mod ca;
-pub mod client;
 pub mod enrol;
 pub mod fingerprint;
 pub mod record;

@@ -1,4 +1,4 @@
-//! The administration socket: gRPC over a Unix socket that only the daemon's user and root can use.
+//! The administration socket: `claviger.v1.Admin` over a Unix socket that only its owner and root can use.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -6,20 +6,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use claviger_proto::v1;
 use claviger_proto::v1::admin_server::{Admin, AdminServer};
+use claviger_proto::v1::*;
+use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use zeroize::Zeroizing;
 
-use crate::admin::api::{AdminApi, AdminError, AdminErrorKind, AdminStream, SeedImport};
-use crate::admin::record::Which;
-use crate::names::{NodeKind, NodeName};
+use super::api::{AdminApi, AdminFailure, FailureKind, Sink};
+use crate::keys::memory::scrub_stack;
+use crate::keys::passphrase::Passphrase;
+
+/// Elements of a long answer that wait for a slow reader.
+const READ_AHEAD: usize = 64;
 
 /// The largest administration message: an imported seed file with room to spare.
 const MAX_ADMIN_BYTES: usize = 1024 * 1024;
@@ -74,7 +77,7 @@ impl AdminSocket {
         let (ready, callers) = mpsc::channel(4);
         let (stop, stopped) = oneshot::channel();
         let accepting = tokio::spawn(accept_loop(listener, ready));
-        let service = AdminServer::new(Adapter(api)).max_decoding_message_size(MAX_ADMIN_BYTES);
+        let service = AdminServer::new(Service { api }).max_decoding_message_size(MAX_ADMIN_BYTES);
         let router = Server::builder().add_service(service);
         let serving = tokio::spawn(async move {
             let incoming = ReceiverStream::new(callers).map(Ok::<_, io::Error>);
@@ -142,111 +145,142 @@ async fn accept_loop(listener: UnixListener, ready: mpsc::Sender<UnixStream>) {
     }
 }
 
-/// gRPC on one side, [`AdminApi`] on the other: checks names, wipes secrets, turns errors into statuses.
-struct Adapter(Arc<dyn AdminApi>);
+struct Service {
+    api: Arc<dyn AdminApi>,
+}
 
-type Answer<T> = Result<Response<T>, Status>;
+type Reply<T> = Result<Response<T>, Status>;
+
+impl Service {
+    /// Runs a blocking call on a thread of its own, whose stack is wiped afterwards: passphrases and keys pass there.
+    async fn run<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn AdminApi) -> Result<T, AdminFailure> + Send + 'static,
+    ) -> Reply<T> {
+        let api = Arc::clone(&self.api);
+        let (done, outcome) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            // Nobody may be waiting any more.
+            let _ = done.send(call(&*api));
+            scrub_stack();
+        });
+        thread.map_err(|error| Status::internal(error.to_string()))?;
+        match outcome.await {
+            Ok(result) => result.map(Response::new).map_err(status),
+            Err(_) => Err(status(AdminFailure::new(FailureKind::Fault, "the call failed inside", "Look at the daemon's log."))),
+        }
+    }
+
+    /// The same for a long answer.
+    fn stream<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn AdminApi, Sink<T>) -> Result<(), AdminFailure> + Send + 'static,
+    ) -> Reply<ReceiverStream<Result<T, Status>>> {
+        let api = Arc::clone(&self.api);
+        let (elements, answer) = mpsc::channel(READ_AHEAD);
+        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            let mut sink = |element| elements.blocking_send(Ok(element)).is_ok();
+            if let Err(failure) = call(&*api, &mut sink) {
+                let _ = elements.blocking_send(Err(status(failure)));
+            }
+        });
+        thread.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(ReceiverStream::new(answer)))
+    }
+}
+
+fn status(failure: AdminFailure) -> Status {
+    let code = match failure.kind {
+        FailureKind::Invalid => Code::InvalidArgument,
+        FailureKind::NotFound => Code::NotFound,
+        FailureKind::Exists => Code::AlreadyExists,
+        FailureKind::Sealed | FailureKind::NotSealed => Code::FailedPrecondition,
+        FailureKind::Passphrase => Code::PermissionDenied,
+        FailureKind::RateLimited => Code::ResourceExhausted,
+        FailureKind::Damaged => Code::DataLoss,
+        FailureKind::Fault => Code::Internal,
+    };
+    let message = failure.what.clone();
+    Status::with_details(code, message, AdminError::from(failure).encode_to_vec().into())
+}
 
 #[tonic::async_trait]
-impl Admin for Adapter {
-    type JournalTailStream = StatusStream<v1::DecisionRecord>;
-    type JournalVerifyStream = StatusStream<v1::VerifyProgress>;
-    type JournalExportStream = StatusStream<v1::ExportLine>;
+impl Admin for Service {
+    type JournalTailStream = ReceiverStream<Result<DecisionRecord, Status>>;
+    type JournalVerifyStream = ReceiverStream<Result<VerifyProgress, Status>>;
+    type JournalExportStream = ReceiverStream<Result<ExportLine, Status>>;
 
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::StatusReply> {
-        Ok(Response::new(self.0.status().await?))
+    async fn status(&self, _: Request<StatusRequest>) -> Reply<StatusReply> {
+        self.run(|api| Ok(api.status())).await
     }
 
-    async fn unseal(&self, request: Request<v1::UnsealRequest>) -> Answer<v1::UnsealReply> {
-        let nodes = self.0.unseal(Zeroizing::new(request.into_inner().passphrase)).await?;
-        Ok(Response::new(v1::UnsealReply { nodes }))
+    async fn unseal(&self, request: Request<UnsealRequest>) -> Reply<UnsealReply> {
+        let passphrase = Zeroizing::new(request.into_inner().passphrase);
+        self.run(move |api| {
+            let passphrase = Passphrase::copy_from(&passphrase)
+                .map_err(|error| AdminFailure::new(FailureKind::Passphrase, &error, error.hint()))?;
+            api.unseal(&passphrase)
+        })
+        .await
     }
 
-    async fn seal(&self, _: Request<v1::SealRequest>) -> Answer<v1::SealReply> {
-        self.0.seal().await?;
-        Ok(Response::new(v1::SealReply {}))
+    async fn seal(&self, _: Request<SealRequest>) -> Reply<SealReply> {
+        self.run(|api| api.seal().map(|()| SealReply {})).await
     }
 
-    async fn shutdown(&self, _: Request<v1::ShutdownRequest>) -> Answer<v1::ShutdownReply> {
-        self.0.shutdown().await?;
-        Ok(Response::new(v1::ShutdownReply {}))
+    async fn shutdown(&self, _: Request<ShutdownRequest>) -> Reply<ShutdownReply> {
+        self.run(|api| {
+            api.shutdown();
+            Ok(ShutdownReply {})
+        })
+        .await
     }
 
-    async fn node_add(&self, request: Request<v1::NodeAddRequest>) -> Answer<v1::EnrolmentReply> {
-        let v1::NodeAddRequest { name, kind, import } = request.into_inner();
-        let import = import.map(|v1::SeedImport { format, secret, passphrase }| SeedImport {
-            format,
-            secret: Zeroizing::new(secret),
-            passphrase: Zeroizing::new(passphrase),
-        });
-        enrolment(self.0.node_add(node_name(&name)?, node_kind(&kind)?, import).await?)
+    async fn node_add(&self, request: Request<NodeAddRequest>) -> Reply<EnrolmentReply> {
+        let request = request.into_inner();
+        self.run(|api| api.node_add(request)).await
     }
 
-    async fn node_list(&self, _: Request<v1::NodeListRequest>) -> Answer<v1::NodeListReply> {
-        Ok(Response::new(v1::NodeListReply { nodes: self.0.node_list().await? }))
+    async fn node_list(&self, _: Request<NodeListRequest>) -> Reply<NodeListReply> {
+        self.run(|api| api.node_list().map(|nodes| NodeListReply { nodes })).await
     }
 
-    async fn node_show(&self, request: Request<v1::NodeRequestByName>) -> Answer<v1::NodeInfo> {
-        Ok(Response::new(self.0.node_show(node_name(&request.into_inner().name)?).await?))
+    async fn node_show(&self, request: Request<NodeRequestByName>) -> Reply<NodeInfo> {
+        let request = request.into_inner();
+        self.run(move |api| api.node_show(&request.name)).await
     }
 
-    async fn node_renew(&self, request: Request<v1::NodeRequestByName>) -> Answer<v1::EnrolmentReply> {
-        enrolment(self.0.node_renew(node_name(&request.into_inner().name)?).await?)
+    async fn node_renew(&self, request: Request<NodeRequestByName>) -> Reply<EnrolmentReply> {
+        let request = request.into_inner();
+        self.run(move |api| api.node_renew(&request.name)).await
     }
 
-    async fn node_revoke(&self, request: Request<v1::NodeRevokeRequest>) -> Answer<v1::NodeInfo> {
-        let v1::NodeRevokeRequest { name, serial } = request.into_inner();
-        let which = if serial.is_empty() { Which::All } else { Which::Serial(serial) };
-        Ok(Response::new(self.0.node_revoke(node_name(&name)?, which).await?))
+    async fn node_revoke(&self, request: Request<NodeRevokeRequest>) -> Reply<NodeInfo> {
+        let request = request.into_inner();
+        self.run(move |api| api.node_revoke(&request)).await
     }
 
-    async fn node_remove(&self, request: Request<v1::NodeRemoveRequest>) -> Answer<v1::NodeRemoveReply> {
-        let v1::NodeRemoveRequest { name, confirm } = request.into_inner();
-        if name != confirm {
-            let what = format!("removing '{name}' destroys its keys, and was not confirmed");
-            return Err(AdminError::new(AdminErrorKind::Invalid, what, "Repeat the node's name to confirm.").into());
-        }
-        self.0.node_remove(node_name(&name)?).await?;
-        Ok(Response::new(v1::NodeRemoveReply {}))
+    async fn node_remove(&self, request: Request<NodeRemoveRequest>) -> Reply<NodeRemoveReply> {
+        let request = request.into_inner();
+        self.run(move |api| api.node_remove(&request).map(|()| NodeRemoveReply {})).await
     }
 
-    async fn journal_tail(&self, request: Request<v1::JournalTailRequest>) -> Answer<Self::JournalTailStream> {
-        let v1::JournalTailRequest { lines, follow, node } = request.into_inner();
-        let node = if node.is_empty() { None } else { Some(node_name(&node)?) };
-        Ok(statuses(self.0.journal_tail(lines, follow, node).await?))
+    async fn journal_tail(&self, request: Request<JournalTailRequest>) -> Reply<Self::JournalTailStream> {
+        let JournalTailRequest { lines, follow, node } = request.into_inner();
+        self.stream(move |api, sink| api.journal_tail(lines, follow, &node, sink))
     }
 
-    async fn journal_verify(&self, _: Request<v1::JournalVerifyRequest>) -> Answer<Self::JournalVerifyStream> {
-        Ok(statuses(self.0.journal_verify().await?))
+    async fn journal_verify(&self, _: Request<JournalVerifyRequest>) -> Reply<Self::JournalVerifyStream> {
+        self.stream(|api, sink| api.journal_verify(sink))
     }
 
-    async fn journal_export(&self, request: Request<v1::JournalExportRequest>) -> Answer<Self::JournalExportStream> {
-        Ok(statuses(self.0.journal_export(request.into_inner().from).await?))
+    async fn journal_export(&self, request: Request<JournalExportRequest>) -> Reply<Self::JournalExportStream> {
+        let from = request.into_inner().from;
+        self.stream(move |api, sink| api.journal_export(from, sink))
     }
 
-    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::DecisionRecord> {
-        Ok(Response::new(self.0.explain(request.into_inner().request).await?))
+    async fn explain(&self, request: Request<ExplainRequest>) -> Reply<DecisionRecord> {
+        let request = request.into_inner();
+        self.run(move |api| api.explain(&request.request)).await
     }
-}
-
-type StatusStream<T> = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
-
-fn statuses<T: 'static>(stream: AdminStream<T>) -> Response<StatusStream<T>> {
-    Response::new(Box::pin(stream.map(|item| item.map_err(Status::from))))
-}
-
-fn enrolment((node, bundle): (v1::NodeInfo, claviger_proto::bundle::Bundle)) -> Answer<v1::EnrolmentReply> {
-    Ok(Response::new(v1::EnrolmentReply { node: Some(node), bundle: bundle.to_text().to_string() }))
-}
-
-fn node_name(text: &str) -> Result<NodeName, AdminError> {
-    NodeName::new(text).map_err(|error| invalid(error.to_string()))
-}
-
-fn node_kind(text: &str) -> Result<NodeKind, AdminError> {
-    text.parse().map_err(|error: crate::names::BadKind| invalid(error.to_string()))
-}
-
-fn invalid(what: String) -> AdminError {
-    AdminError::new(AdminErrorKind::Invalid, what, "Correct it and try again.")
 }
