@@ -162,12 +162,13 @@ fn a_tracker_trusts_our_attestation_alone_and_is_unharmed_by_others() {
     let (world, node, _, funding) = funded();
     world.chain.mine(1);
     let stranger = Attestor::new(&secret(66));
-    let before = node.get_tracker().tip().0.block_hash();
+    let tip = || node.get_tracker().tip().0.block_hash();
+    let before = tip();
     let refused = apply_block(&node, &world.block(world.chain.height()), &stranger);
     assert!(matches!(refused, Err(ApplyError::Invalid { .. })), "{refused:?}");
     let refused = revert_block(&node, &world.block(world.chain.height() - 1), &stranger);
     assert!(matches!(refused, Err(ApplyError::Invalid { .. })), "{refused:?}");
-    assert_eq!((node.get_tracker().tip().0.block_hash(), depths(&node, &funding)), (before, (1, 0)));
+    assert_eq!((tip(), depths(&node, &funding)), (before, (1, 0)));
     world.catch_up(&node);
     world.step_back(&node);
     world.step_back(&node);

@@ -45,6 +45,10 @@ impl Run {
         wait_until("every node at the tip", || names.iter().all(|name| self.is_at_tip(name.as_str())));
     }
 
+    fn problem(&self, node: &str) -> Option<String> {
+        self.view.status(Instant::now()).nodes.get(&name(node))?.problem.clone()
+    }
+
     fn last_error(&self) -> Option<String> {
         self.view.status(Instant::now()).last_error
     }
@@ -107,8 +111,7 @@ fn a_reorg_below_a_nodes_memory_stops_that_node_alone() {
     run.world.chain.reorg(3, &[]);
     wait_until("the older node follows", || run.is_at_tip("old"));
     wait_until("the younger node's problem is named", || {
-        let status = run.view.status(Instant::now());
-        status.nodes[&name("young")].problem.as_ref().is_some_and(|problem| problem.contains("reorganised below"))
+        run.problem("young").is_some_and(|problem| problem.contains("reorganised below"))
     });
     let refusal = run.view.require_fresh(&name("young"), Instant::now() + NEVER).unwrap_err();
     assert_eq!(refusal.reason, Reason::ChainStale);
@@ -139,11 +142,11 @@ fn a_backend_that_fell_behind_is_not_taken_for_a_reorg() {
     run.wait_for_tip();
     let before = node.get_tracker().tip().0.block_hash();
     run.world.chain.invalidate(2, &[]);
-    wait_until("the cause is named", || run.last_error().is_some_and(|error| error.contains("behind")));
+    wait_until("the cause is named", || run.problem("alice").is_some_and(|problem| problem.contains("is behind")));
     assert_eq!(node.get_tracker().tip().0.block_hash(), before, "the tracker waits");
     run.world.chain.mine(3);
     run.wait_for_tip();
-    wait_until("the view is well again", || run.last_error().is_none());
+    wait_until("all is well again", || run.problem("alice").is_none());
 }
 
 #[test]
