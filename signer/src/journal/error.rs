@@ -90,8 +90,9 @@ pub enum DamageKind {
     Checkpoint,
     /// Entries were removed, added or rolled back to older contents: each one authenticates, together they are not
     /// the last state.
-    #[error("the entries are not the last state: {found} of {expected} found, digest {}",
-        if found == expected { "differs" } else { "not compared" })]
+    #[error(
+        "the entries are not those of the last state: {found} found, {expected} counted, or an older version of one"
+    )]
     State {
         /// Entries found.
         found: u64,

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Effect, Order, Row, Store, StoreError, StoredPut, View, check_sizes, judge};
 
-type Rows = BTreeMap<String, (u64, Vec<u8>)>;
+/// Key → version and bytes.
+pub(crate) type Rows = BTreeMap<String, (u64, Vec<u8>)>;
 
 /// A [`Store`] in memory. Clones share the rows.
 #[derive(Clone, Default)]
@@ -19,6 +20,12 @@ impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Changes rows behind the journal's back.
+    #[cfg(test)]
+    pub(crate) fn tamper(&self, change: impl FnOnce(&mut Rows)) {
+        change(Arc::make_mut(&mut self.lock()));
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<Rows>> {

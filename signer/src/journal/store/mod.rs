@@ -21,6 +21,8 @@ mod redb;
 mod contract;
 #[cfg(test)]
 pub(crate) mod faulty;
+#[cfg(test)]
+pub(crate) mod torn;
 
 pub use delay::DelayStore;
 pub use memory::MemoryStore;
