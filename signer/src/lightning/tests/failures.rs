@@ -8,7 +8,7 @@ use vls_protocol::msgs::{self, SerBolt};
 use super::*;
 use crate::journal::Verdict;
 use crate::journal::store::StoreError;
-use crate::journal::store::faulty::FaultyStore;
+use crate::journal::store::faulty::{Failure, FaultyStore};
 use crate::lightning::driver::keysend;
 use crate::reasons::Reason;
 
@@ -126,7 +126,7 @@ fn a_full_disk_refuses_and_signing_resumes_with_what_was_acknowledged() {
     driver.advance(&mut signer.asking(&alice), 1).expect("advances");
     let acknowledged = driver.clone();
 
-    store.fail_with(StoreError::Full);
+    store.fail(Some(Failure::Before(StoreError::Full)));
     let mut refusals = 0;
     for n in 0..20 {
         let (_, refusal) = refused(signer.ask(&alice, None, keysend(n, 1_000)));
@@ -137,7 +137,7 @@ fn a_full_disk_refuses_and_signing_resumes_with_what_was_acknowledged() {
     driver.advance(&mut signer.asking(&alice), 1).expect_err("nothing is signed");
     assert_eq!(refusals, 20);
 
-    store.heal();
+    store.fail(None);
     driver = acknowledged;
     let mut patient = |channel, message: Vec<u8>| loop {
         match signer.ask(&alice, channel, message.clone()) {
@@ -174,13 +174,14 @@ fn a_node_that_floods_its_queue_is_told_to_wait_and_others_are_served() {
 }
 
 #[test]
-fn vls_switches_in_the_environment_do_nothing_here() {
-    // The daemon refuses to start with them; this shows that the library below does not read them either.
-    let sources = ["permissive", "autoapprove"];
-    let signer = Signer::start();
-    let alice = signer.add("alice", NodeKind::Ldk);
-    for _ in sources {
-        let (_, refusal) = refused(signer.ask(&alice, None, keysend(1, u64::MAX / 2_000)));
-        assert_eq!(refusal.reason, Reason::Limit);
-    }
+fn switches_of_the_library_in_the_environment_do_nothing() {
+    // The daemon refuses to start with them; this shows that the library does not read them either.
+    let test = "lightning::tests::limits::a_payment_above_the_limit_is_refused_and_costs_nothing";
+    let output = std::process::Command::new(std::env::current_exe().expect("this test binary"))
+        .args(["--exact", test])
+        .envs([("VLS_PERMISSIVE", "1"), ("VLS_AUTOAPPROVE", "1"), ("VLS_ONCHAIN_VALIDATION_DISABLE", "1")])
+        .output()
+        .expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
