@@ -16,6 +16,9 @@
 //! [`touch`](NodePersister::touch) or [`expect_block`](NodePersister::expect_block) where they apply, handle,
 //! [`take_changes`](NodePersister::take_changes), commit. If the commit fails, memory is ahead of the journal: drop the
 //! node and the persister and load again (P1).
+//!
+//! Not kept, because nothing depends on it after a restart: a block that was being streamed (it is streamed again from
+//! its start), whether a monitor saw a block yet, and vls's entropy counter (its start time is new).
 
 mod genesis;
 mod load;
@@ -89,6 +92,9 @@ impl NodePersister {
     /// Call once, right after vls restored `node` and before its first message: gives back what vls's restore drops,
     /// which is the payments' preimages and amounts, and the velocity already used (kept only while the policy's
     /// interval and limit are still the same).
+    ///
+    /// vls's clock must not be behind `velocity_control.start_sec`, which is the latest time it used: vls subtracts
+    /// without a check (P7).
     pub fn after_restore(&self, node: &Node) {
         let Some(restoring) = self.lock().restoring.take() else { return };
         {

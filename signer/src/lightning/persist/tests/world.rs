@@ -55,6 +55,8 @@ pub(super) struct Side {
     pub(super) store: Store,
     /// The keys written by the last message.
     pub(super) written: Vec<String>,
+    /// Compare with a full rewrite after each message.
+    pub(super) checked: bool,
     /// Restart after each message.
     pub(super) restless: bool,
     /// Give the persister the hints that the actor gives.
@@ -74,6 +76,7 @@ impl Side {
             node,
             store,
             written: Vec::new(),
+            checked: false,
             restless: false,
             hints: true,
             blocks: Vec::new(),
@@ -89,6 +92,9 @@ impl Side {
                 Some(value) => self.store.insert(key, value),
                 None => Some(self.store.remove(&key).expect("only what exists is deleted")),
             };
+        }
+        if self.checked {
+            assert_eq!(self.store, self.full(), "written: {:?}", self.written);
         }
         if self.restless {
             self.restart();
