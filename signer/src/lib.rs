@@ -7,6 +7,7 @@ pub mod admin;
 pub mod chain;
 pub mod config;
 pub mod gateway;
+pub mod harden;
 pub mod journal;
 pub mod keys;
 pub mod lightning;

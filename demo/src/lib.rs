@@ -1,0 +1,3 @@
+//! A whole Lightning world on one machine: the parts that `claviger-demo` and the end-to-end tests play with.
+
+pub mod chain;
