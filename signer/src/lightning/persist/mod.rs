@@ -31,8 +31,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bitcoin::Network;
 use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Network, OutPoint};
 use lightning::types::payment::PaymentHash;
 use lightning_signer::SendSync;
 use lightning_signer::chain::tracker::ChainTracker;
@@ -43,7 +43,6 @@ use lightning_signer::persist::model::{ChannelEntry, NodeEntry};
 use lightning_signer::persist::{ChainTrackerListenerEntry, Error, Mutations, Persist, SignerId};
 use lightning_signer::policy::validator::ValidatorFactory;
 use lightning_signer::util::velocity::{VelocityControl, VelocityControlSpec};
-use txoo::proof::{ProofType, TxoProof};
 
 pub use self::genesis::{ChainStart, genesis};
 pub use self::load::LoadError;
@@ -115,12 +114,10 @@ impl NodePersister {
         self.lock().tables.touch(hashes);
     }
 
-    /// A hint before AddBlock with `proof`: when it carries no transaction and no block was streamed, no channel is
-    /// concerned. Without the hint all channels' listeners are compared.
-    pub fn expect_block(&self, proof: &TxoProof) {
-        if matches!(&proof.proof, ProofType::Filter(_, spv) if spv.txs.is_empty()) {
-            self.lock().tables.expect_quiet_block();
-        }
+    /// A hint before one block is added or removed: the funding outpoints of the channels whose monitors are shown a
+    /// transaction of it. For all others only the height changes. Without the hint all listeners are compared.
+    pub fn expect_block(&self, concerned: &[OutPoint]) {
+        self.lock().tables.expect_block(concerned);
     }
 
     /// After each message, also a refused one: the entries that changed since the last call, for the journal.
