@@ -1,3 +1,4 @@
 //! A whole Lightning world on one machine: the parts that `claviger-demo` and the end-to-end tests play with.
 
 pub mod chain;
+pub mod node;

@@ -1,6 +1,7 @@
 //! Names that appear in keys, files and logs: checked once, when they are made.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// A node's name: 1–32 characters of `a-z 0-9 -`, starting with a letter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -56,6 +57,23 @@ pub enum NodeKind {
     Ldk,
     /// Core Lightning with `claviger-hsmd`.
     Cln,
+}
+
+/// The text is not a kind of node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a kind of node: use ldk or cln")]
+pub struct BadKind(pub String);
+
+impl FromStr for NodeKind {
+    type Err = BadKind;
+
+    fn from_str(text: &str) -> Result<Self, BadKind> {
+        match text {
+            "ldk" => Ok(Self::Ldk),
+            "cln" => Ok(Self::Cln),
+            _ => Err(BadKind(text.to_owned())),
+        }
+    }
 }
 
 impl fmt::Display for NodeKind {

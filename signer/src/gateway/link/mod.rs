@@ -10,8 +10,6 @@ mod server;
 mod service;
 mod sessions;
 mod stream;
-#[cfg(test)]
-mod tests;
 mod tls;
 mod wire;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{AlertDescription, CertificateError, RootCertStore, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -26,6 +26,10 @@ const TLS_HANDSHAKE: u8 = 22;
 /// For whoever speaks plain HTTP to this port.
 const PLAINTEXT_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
     This is a Claviger node link. It speaks TLS 1.3 with client certificates only; connect with an enrolment bundle.\n";
+
+/// How long, and for how many bytes, a refused connection may go on talking.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 64 * 1024;
 
 /// An authenticated connection. Its place among the allowed connections is free again when it is dropped.
 pub(super) struct TlsConnection {
@@ -121,18 +125,33 @@ async fn handshake_with(
         Ok(1) if first[0] == TLS_HANDSHAKE => {}
         Ok(1) => {
             let _ = tcp.write_all(PLAINTEXT_ANSWER).await;
-            let _ = tcp.shutdown().await;
+            linger(tcp).await;
             return Err("it did not speak TLS (plaintext?)".to_owned());
         }
         Ok(_) => return Err("it connected and left without a word".to_owned()),
         Err(error) => return Err(error.to_string()),
     }
     let _ = tcp.set_nodelay(true);
-    let stream = acceptor.accept(tcp).await.map_err(|error| handshake_words(&error))?;
+    let stream = match acceptor.accept(tcp).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, tcp)) => {
+            let words = handshake_words(&error);
+            linger(tcp).await;
+            return Err(words);
+        }
+    };
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificate = certificates.first().ok_or("it presented no client certificate")?;
     let fingerprint = Fingerprint::of(certificate);
     Ok((stream, fingerprint))
+}
+
+/// Closes a refused connection such that the peer can read why: unread input would turn the close into a reset, which
+/// discards the alert on its way.
+async fn linger(mut tcp: TcpStream) {
+    let _ = tcp.shutdown().await;
+    let (mut rest, mut sink) = (tcp.take(LINGER_BYTES), tokio::io::sink());
+    let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut sink)).await;
 }
 
 /// What went wrong in a handshake, in words an operator can act on.

@@ -1,0 +1,357 @@
+//! A real Lightning node on LDK, with its own keys or with a signer's: TCP peers, gossip, routing, on-chain claims.
+//!
+//! Everything runs in the background; the methods here start things and look at how they went.
+
+mod events;
+mod keys;
+mod kit;
+mod run;
+mod start;
+mod store;
+mod wallet;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Amount, ScriptBuf, Transaction};
+use claviger_ldk::{LinkError, Resumer};
+use lightning::chain::channelmonitor::Balance;
+use lightning::events::{ClosureReason, Event};
+use lightning::ln::channel_state::ChannelDetails;
+use lightning::ln::channelmanager::{Bolt11InvoiceParameters, PaymentId, RecipientOnionFields, Retry};
+use lightning::ln::types::ChannelId;
+use lightning::offers::offer::Offer;
+use lightning::routing::router::{PaymentParameters, RouteParameters, RouteParametersConfig};
+use lightning::sign::EntropySource;
+use lightning::types::payment::{PaymentHash, PaymentPreimage};
+use lightning::util::errors::APIError;
+use lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Description};
+use thiserror::Error;
+
+pub use keys::AnyKeys;
+pub use kit::ChainAccess;
+pub use start::{Keys, Settings};
+pub use store::Store;
+pub use wallet::AnyWallet;
+
+/// Why a node could not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NodeError {
+    /// The operator's limits, or the signer's rules, say no.
+    #[error("the signer does not approve the payment")]
+    NotApproved,
+    /// The signer did not answer.
+    #[error(transparent)]
+    Signer(#[from] LinkError),
+    /// LDK refused.
+    #[error("{0}")]
+    Ldk(String),
+    /// Files or sockets.
+    #[error("{0}")]
+    Io(String),
+}
+
+impl From<APIError> for NodeError {
+    fn from(error: APIError) -> Self {
+        Self::Ldk(format!("{error:?}"))
+    }
+}
+
+/// How an outgoing payment ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payment {
+    /// The payee has it.
+    Sent {
+        /// Paid to the nodes in between.
+        fee_msat: u64,
+    },
+    /// The payer has it back.
+    Failed,
+}
+
+/// What happened to a node so far.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Outgoing payments that ended.
+    pub payments: BTreeMap<PaymentHash, Payment>,
+    /// Incoming payments that were claimed, in msat.
+    pub received: BTreeMap<PaymentHash, u64>,
+    /// Payments passed on to another node.
+    pub forwarded: usize,
+    /// Channels that became usable.
+    pub ready: BTreeSet<ChannelId>,
+    /// Channels that ended, and why.
+    pub closed: BTreeMap<ChannelId, ClosureReason>,
+}
+
+/// A running node. Dropping it stops it and keeps its [`Store`].
+pub struct LdkNode {
+    inner: Arc<Inner>,
+    thread: Option<JoinHandle<()>>,
+    runtime: Option<tokio::runtime::Runtime>,
+    _resumer: Option<Resumer>,
+}
+
+struct Inner {
+    id: PublicKey,
+    addr: SocketAddr,
+    keys: Arc<AnyKeys>,
+    wallet: Arc<AnyWallet>,
+    chain: Arc<dyn ChainAccess>,
+    store: Arc<Store>,
+    log: Arc<kit::Log>,
+    fees: Arc<kit::Fees>,
+    broadcaster: Arc<kit::Broadcaster>,
+    chain_monitor: Arc<kit::ChainMonitor>,
+    channels: Arc<kit::ChannelManager>,
+    peers: Arc<kit::PeerManager>,
+    onion: Arc<kit::OnionMessenger>,
+    bump: kit::BumpHandler,
+    known_peers: Mutex<BTreeMap<PublicKey, SocketAddr>>,
+    history: Mutex<History>,
+    /// Incoming payments wait in here while `holding`.
+    held: Mutex<BTreeMap<PaymentHash, PaymentPreimage>>,
+    holding: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl LdkNode {
+    /// The node's public key.
+    pub fn id(&self) -> PublicKey {
+        self.inner.id
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.inner.addr
+    }
+
+    /// Connects, and again whenever the connection is lost.
+    pub fn connect(&self, peer: &LdkNode) {
+        lock(&self.inner.known_peers).insert(peer.id(), peer.addr());
+    }
+
+    /// Whether a connection to `peer` is up.
+    pub fn is_connected(&self, peer: &PublicKey) -> bool {
+        self.inner.peers.peer_by_node_id(peer).is_some()
+    }
+
+    /// Opens a channel; its funding transaction is made when the peer accepted.
+    pub fn open_channel(&self, peer: &PublicKey, value: Amount, push_msat: u64) -> Result<ChannelId, NodeError> {
+        Ok(self.inner.channels.create_channel(*peer, value.to_sat(), push_msat, 0, None, None)?)
+    }
+
+    /// All channels that are not closed.
+    pub fn channels(&self) -> Vec<ChannelDetails> {
+        self.inner.channels.list_channels()
+    }
+
+    /// The first channel with `peer`.
+    pub fn channel_with(&self, peer: &PublicKey) -> Option<ChannelDetails> {
+        self.channels().into_iter().find(|channel| channel.counterparty.node_id == *peer)
+    }
+
+    /// Closes with the peer's help.
+    pub fn close(&self, channel: &ChannelDetails) -> Result<(), NodeError> {
+        Ok(self.inner.channels.close_channel(&channel.channel_id, &channel.counterparty.node_id)?)
+    }
+
+    /// Closes without it.
+    pub fn force_close(&self, channel: &ChannelDetails) -> Result<(), NodeError> {
+        let peer = &channel.counterparty.node_id;
+        let reason = "as asked".to_string();
+        Ok(self.inner.channels.force_close_broadcasting_latest_txn(&channel.channel_id, peer, reason)?)
+    }
+
+    /// A BOLT 11 invoice over `amount_msat`.
+    pub fn invoice(&self, amount_msat: u64, description: &str) -> Result<Bolt11Invoice, NodeError> {
+        let description = Description::new(description.into()).map_err(|e| NodeError::Ldk(e.to_string()))?;
+        let parameters = Bolt11InvoiceParameters {
+            amount_msats: Some(amount_msat),
+            description: Bolt11InvoiceDescription::Direct(description),
+            ..Default::default()
+        };
+        self.inner.channels.create_bolt11_invoice(parameters).map_err(|e| NodeError::Ldk(e.to_string()))
+    }
+
+    /// Pays a BOLT 11 invoice, after asking the signer.
+    pub fn pay(&self, invoice: &Bolt11Invoice) -> Result<PaymentHash, NodeError> {
+        if let AnyKeys::Remote(keys) = &*self.inner.keys {
+            approved(keys.preapprove_invoice(invoice))?;
+        }
+        let hash = payment_hash(invoice);
+        let limits = RouteParametersConfig::default();
+        self.inner
+            .channels
+            .pay_for_bolt11_invoice(invoice, PaymentId(hash.0), None, limits, Retry::Attempts(5))
+            .map_err(|e| NodeError::Ldk(format!("{e:?}")))?;
+        Ok(hash)
+    }
+
+    /// Pays without an invoice, after asking the signer.
+    pub fn keysend(&self, payee: PublicKey, amount_msat: u64) -> Result<PaymentHash, NodeError> {
+        let preimage = PaymentPreimage(self.inner.keys.get_secure_random_bytes());
+        let hash = PaymentHash::from(preimage);
+        if let AnyKeys::Remote(keys) = &*self.inner.keys {
+            approved(keys.preapprove_keysend(&payee, hash, amount_msat))?;
+        }
+        let payment = PaymentParameters::for_keysend(payee, 40, false);
+        let route = RouteParameters::from_payment_params_and_value(payment, amount_msat);
+        let onion = RecipientOnionFields::spontaneous_empty();
+        self.inner
+            .channels
+            .send_spontaneous_payment(Some(preimage), onion, PaymentId(hash.0), route, Retry::Attempts(5))
+            .map_err(|e| NodeError::Ldk(format!("{e:?}")))
+    }
+
+    /// A BOLT 12 offer over `amount_msat`.
+    pub fn offer(&self, amount_msat: u64) -> Result<Offer, NodeError> {
+        let builder = self.inner.channels.create_offer_builder().map_err(|e| NodeError::Ldk(format!("{e:?}")))?;
+        builder.amount_msats(amount_msat).build().map_err(|e| NodeError::Ldk(format!("{e:?}")))
+    }
+
+    /// Asks for an invoice for `offer` and pays it, after asking the signer.
+    pub fn pay_offer(&self, offer: &Offer) -> Result<(), NodeError> {
+        let id = PaymentId(self.inner.keys.get_secure_random_bytes());
+        self.inner
+            .channels
+            .pay_for_offer(offer, None, id, Default::default())
+            .map_err(|e| NodeError::Ldk(format!("{e:?}")))
+    }
+
+    /// Whether incoming payments wait for [`claim`](Self::claim) or [`reject`](Self::reject).
+    pub fn hold_payments(&self, hold: bool) {
+        self.inner.holding.store(hold, Ordering::SeqCst);
+    }
+
+    /// Incoming payments that wait.
+    pub fn held(&self) -> Vec<PaymentHash> {
+        lock(&self.inner.held).keys().copied().collect()
+    }
+
+    /// Takes an incoming payment that waits.
+    pub fn claim(&self, hash: &PaymentHash) {
+        if let Some(preimage) = lock(&self.inner.held).remove(hash) {
+            self.inner.channels.claim_funds(preimage);
+        }
+    }
+
+    /// Returns an incoming payment that waits.
+    pub fn reject(&self, hash: &PaymentHash) {
+        if lock(&self.inner.held).remove(hash).is_some() {
+            self.inner.channels.fail_htlc_backwards(hash);
+        }
+    }
+
+    /// What happened so far.
+    pub fn history(&self) -> History {
+        lock(&self.inner.history).clone()
+    }
+
+    /// Where to send coins to.
+    pub fn script(&self) -> ScriptBuf {
+        self.inner.wallet.script()
+    }
+
+    /// Confirmed coins.
+    pub fn balance(&self) -> Amount {
+        self.inner.wallet.balance()
+    }
+
+    /// What channels still owe us, or owe us on the chain.
+    pub fn claimable(&self) -> Vec<Balance> {
+        self.inner.chain_monitor.get_claimable_balances(&[])
+    }
+
+    /// The height this node has seen.
+    pub fn height(&self) -> u32 {
+        self.inner.channels.current_best_block().height
+    }
+
+    /// Sets the feerate the node estimates, in sat per 1000 weight, and lets it tell its peers.
+    pub fn set_feerate(&self, sat_per_1000_weight: u32) {
+        self.inner.fees.set(sat_per_1000_weight);
+        self.inner.channels.timer_tick_occurred();
+    }
+
+    /// The last lines of the node's log.
+    pub fn log(&self, lines: usize) -> Vec<String> {
+        self.inner.log.tail(lines)
+    }
+
+    /// The commitment that is valid now, signed, to be broadcast after it was revoked: what a cheater keeps. Only a node
+    /// that holds its own keys can do this.
+    pub fn keep_commitment(&self, channel: &ChannelId) -> Option<Vec<Transaction>> {
+        match &*self.inner.keys {
+            AnyKeys::Local(_) => {
+                let monitor = self.inner.chain_monitor.get_monitor(*channel).ok()?;
+                Some(monitor.unsafe_get_latest_holder_commitment_txn(&self.inner.log))
+            }
+            AnyKeys::Remote(_) => None,
+        }
+    }
+
+    /// Stops the node. Its store can be started again.
+    pub fn stop(mut self) -> Arc<Store> {
+        self.halt();
+        self.inner.store.clone()
+    }
+
+    fn halt(&mut self) {
+        self.inner.stopped.store(true, Ordering::SeqCst);
+        self.inner.peers.disconnect_all_peers();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for LdkNode {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+/// The payment hash of an invoice, as LDK writes it.
+pub fn payment_hash(invoice: &Bolt11Invoice) -> PaymentHash {
+    PaymentHash(*AsRef::<[u8; 32]>::as_ref(invoice.payment_hash()))
+}
+
+fn approved(answer: Result<bool, LinkError>) -> Result<(), NodeError> {
+    if answer? { Ok(()) } else { Err(NodeError::NotApproved) }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl History {
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::PaymentSent { payment_hash, fee_paid_msat, .. } => {
+                self.payments.insert(*payment_hash, Payment::Sent { fee_msat: fee_paid_msat.unwrap_or(0) });
+            }
+            Event::PaymentFailed { payment_hash: Some(hash), .. } => {
+                self.payments.insert(*hash, Payment::Failed);
+            }
+            Event::PaymentClaimed { payment_hash, amount_msat, .. } => {
+                self.received.insert(*payment_hash, *amount_msat);
+            }
+            Event::PaymentForwarded { .. } => self.forwarded += 1,
+            Event::ChannelReady { channel_id, .. } => {
+                self.ready.insert(*channel_id);
+            }
+            Event::ChannelClosed { channel_id, reason, .. } => {
+                self.closed.insert(*channel_id, reason.clone());
+            }
+            _ => {}
+        }
+    }
+}
