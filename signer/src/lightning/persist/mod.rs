@@ -120,11 +120,6 @@ impl NodePersister {
         self.lock().tables.expect_block(concerned);
     }
 
-    /// A hint before a block that concerns no channel, whoever found that out; as [`NodePersister::expect_block`].
-    pub fn expect_quiet_block(&self) {
-        self.lock().tables.expect_quiet_block();
-    }
-
     /// After each message, also a refused one: the entries that changed since the last call, for the journal.
     ///
     /// `state` is `node.get_state()`. It is needed because vls does not tell its persister of issued invoices, nor of
