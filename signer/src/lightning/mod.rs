@@ -16,3 +16,6 @@ pub mod refusals;
 pub mod shapes;
 pub mod status;
 pub mod validator;
+
+#[cfg(test)]
+mod tests;

@@ -68,6 +68,7 @@ const HTLC_EXPIRY: u32 = 500_000;
 const CONTEST_DELAY: u16 = 144;
 
 /// One channel, funded by the peer, with anchors (zero-fee HTLC transactions).
+#[derive(Clone)]
 pub struct Driver {
     channel: ChannelRef,
     secp: Secp256k1<All>,
