@@ -19,7 +19,6 @@ use super::{FlushMode, Health, Options, Stats};
 pub type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 
 /// What waits for the committer; shared with all submitters.
-#[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
     wake: Condvar,
@@ -53,6 +52,12 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Callbacks run without the lock, so a panic cannot leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A queue in front of a journal whose last decision is number `last_seq`.
+    pub(super) fn new(last_seq: u64) -> Self {
+        let state = State { stats: Stats { last_seq, ..Stats::default() }, ..State::default() };
+        Self { state: Mutex::new(state), wake: Condvar::new() }
     }
 
     /// See [`super::Journal::submit`].
@@ -161,7 +166,6 @@ enum Fate {
 
 impl<'q> Committer<'q> {
     pub(super) fn new(queue: &'q Queue, ledger: Ledger, options: Options) -> Self {
-        queue.lock().stats.last_seq = ledger.seq();
         Self { queue, ledger, options, fault: None }
     }
 

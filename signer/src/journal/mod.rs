@@ -33,7 +33,7 @@ pub use committer::Done;
 pub use error::{Damage, DamageKind, JournalError};
 pub use head::FORMAT;
 pub use log::LogLine;
-pub use read::Export;
+pub use read::{EXPLAIN_REACH, Export};
 pub use record::BadRecord;
 pub use verify::{Progress, Verified, verify};
 
@@ -107,7 +107,7 @@ impl Journal {
     pub fn open(store: Arc<dyn Store>, cipher: RecordCipher, options: Options) -> Result<Self, JournalError> {
         let cipher = Arc::new(cipher);
         let ledger = Ledger::open(Arc::clone(&store), Arc::clone(&cipher), options.checkpoint_every)?;
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::new(ledger.seq()));
         let shared = Arc::clone(&queue);
         let committer = std::thread::Builder::new()
             .name("journal".to_owned())
@@ -192,5 +192,3 @@ impl Drop for Journal {
         }
     }
 }
-
-pub use read::EXPLAIN_REACH;
