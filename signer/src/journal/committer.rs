@@ -18,6 +18,30 @@ use super::{FlushMode, Health, Options, Stats};
 /// not call the journal's blocking methods.
 pub type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 
+/// Tells a submitter what became of its commit: exactly once, also if the committer ends before it gets there.
+struct Completion(Option<Done>);
+
+impl Completion {
+    fn complete(mut self, result: Result<(), CommitError>) {
+        self.tell(result);
+    }
+
+    fn tell(&mut self, result: Result<(), CommitError>) {
+        // A panic of one node's callback must not stop the others (P6).
+        if let Some(done) = self.0.take()
+            && catch_unwind(AssertUnwindSafe(|| done(result))).is_err()
+        {
+            tracing::error!("a completion callback panicked");
+        }
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        self.tell(Err(CommitError::Closed));
+    }
+}
+
 /// What waits for the committer; shared with all submitters.
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -36,13 +60,13 @@ struct State {
 }
 
 enum Item {
-    Commit(Commit, Done),
+    Commit(Commit, Completion),
     Reload(Tenant, SyncSender<Result<(), CommitError>>),
 }
 
 /// What the committer takes at once.
 enum Work {
-    Group(Vec<(Commit, Done)>),
+    Group(Vec<(Commit, Completion)>),
     Reload(Tenant, SyncSender<Result<(), CommitError>>),
     /// Nothing is waiting, but the disk may be back.
     Probe,
@@ -77,7 +101,7 @@ impl Queue {
             }
             None => drop(state.pending.insert(commit.tenant.clone(), 1)),
         }
-        state.items.push_back(Item::Commit(commit, done));
+        state.items.push_back(Item::Commit(commit, Completion(Some(done))));
         drop(state);
         self.wake.notify_one();
     }
@@ -92,6 +116,16 @@ impl Queue {
         state.items.push_back(Item::Reload(tenant.to_owned(), reply));
         drop(state);
         self.wake.notify_one();
+    }
+
+    /// The committer has ended, as told or by a panic: whoever still waits is told so.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        state.closing = true;
+        state.stats.health = Health::Faulted(CommitError::Closed);
+        let items = std::mem::take(&mut state.items);
+        drop(state); // callbacks run without the lock
+        drop(items);
     }
 
     /// Lets the committer finish what is waiting and end.
@@ -188,7 +222,7 @@ impl<'q> Committer<'q> {
         }
     }
 
-    fn commit(&mut self, group: Vec<(Commit, Done)>) {
+    fn commit(&mut self, group: Vec<(Commit, Completion)>) {
         let mut poisoned = self.queue.lock().poisoned.clone();
         let mut batch = self.ledger.begin();
         let mut commits = Vec::with_capacity(group.len());
@@ -232,7 +266,12 @@ impl<'q> Committer<'q> {
     }
 
     /// Runs the callbacks in order, between making the poison and the end of the commits known to submitters.
-    fn complete(&self, poisoned: HashSet<Tenant>, results: Vec<(Tenant, Done, Result<(), CommitError>)>, batched: u64) {
+    fn complete(
+        &self,
+        poisoned: HashSet<Tenant>,
+        results: Vec<(Tenant, Completion, Result<(), CommitError>)>,
+        batched: u64,
+    ) {
         {
             let mut state = self.queue.lock();
             state.poisoned = poisoned;
@@ -242,10 +281,7 @@ impl<'q> Committer<'q> {
         }
         let mut tenants = Vec::with_capacity(results.len());
         for (tenant, done, result) in results {
-            // A panic of one node's callback must not stop the others (P6).
-            if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
-                tracing::error!(tenant, "a completion callback panicked");
-            }
+            done.complete(result);
             tenants.push(tenant);
         }
         let mut state = self.queue.lock();

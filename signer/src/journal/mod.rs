@@ -20,6 +20,7 @@ mod verify;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -111,7 +112,10 @@ impl Journal {
         let shared = Arc::clone(&queue);
         let committer = std::thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || Committer::new(&shared, ledger, options).run())
+            .spawn(move || {
+                let _ = catch_unwind(AssertUnwindSafe(|| Committer::new(&shared, ledger, options).run()));
+                shared.abandon();
+            })
             .map_err(|error| JournalError::Store(error.into()))?;
         Ok(Self { queue, reader: Reader::new(store, cipher), committer: Some(committer) })
     }
@@ -188,7 +192,7 @@ impl Drop for Journal {
             && committer.thread().id() != std::thread::current().id()
         // a callback may own the last reference
         {
-            let _ = committer.join(); // it catches panics itself
+            let _ = committer.join(); // panics are caught within
         }
     }
 }

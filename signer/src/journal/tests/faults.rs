@@ -83,6 +83,26 @@ fn a_batch_of_unknown_outcome_is_read_back() {
     assert_eq!(verified(&journal).decisions, 3);
 }
 
+/// P4: whatever ends the committer, everybody is told, and told no.
+#[test]
+fn a_defect_that_ends_the_committer_refuses_everything() {
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    let journal = open_shared(Arc::clone(&store) as Arc<dyn Store>);
+    let outcomes = Outcomes::default();
+    store.fail(Some(Failure::Panic));
+    store.hold(true);
+    journal.submit(commit("alice", 1, "a", b"1"), outcomes.of("in flight"));
+    journal.submit(commit("alice", 2, "a", b"2"), outcomes.of("waiting"));
+    store.hold(false);
+    while outcomes.seen().len() < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(journal.commit(commit("alice", 3, "a", b"3")), Err(CommitError::Closed));
+    assert_eq!(journal.load("alice"), Err(JournalError::Unavailable(CommitError::Closed)));
+    assert_eq!(outcomes.seen(), [("in flight", Err(CommitError::Closed)), ("waiting", Err(CommitError::Closed))]);
+    assert_eq!(journal.health(), Health::Faulted(CommitError::Closed));
+}
+
 /// P7: a second writer on the same store stops the first, for good.
 #[test]
 fn a_second_writer_fences_the_first() {
