@@ -212,3 +212,32 @@ fn opening_a_file_that_is_not_ours_is_a_named_error() {
     drop(store);
     RedbStore::open(&path, 1 << 20).unwrap();
 }
+
+/// Fills a real file system: `mount -t tmpfs -o size=8M tmpfs DIR`, then run with `CLAVIGER_TEST_SMALL_DISK=DIR`.
+#[test]
+#[ignore = "needs a small file system of its own"]
+fn a_real_disk_runs_full_and_is_freed() {
+    let Some(directory) = std::env::var_os("CLAVIGER_TEST_SMALL_DISK").map(std::path::PathBuf::from) else { return };
+    let ballast = directory.join("ballast");
+    std::fs::write(&ballast, vec![1; 2 << 20]).unwrap();
+    let path = directory.join("journal.redb");
+    let journal = open(RedbStore::open(&path, 1 << 20).unwrap());
+    let (mut recorded, mut refused) = (0, Ok(()));
+    while refused.is_ok() {
+        refused = journal.commit(commit("alice", recorded, &format!("entry/{recorded}"), &[1; 50_000]));
+        recorded += u64::from(refused.is_ok());
+    }
+    assert_eq!(refused, Err(CommitError::Store(StoreError::Full)));
+    // What little is left may do for small records, not for a large one.
+    wait_for_health(&journal);
+    assert_eq!(journal.load("alice").unwrap().len() as u64, recorded);
+    assert_eq!(journal.commit(commit("alice", 1, "large", &[1; 1 << 20])), refused);
+    std::fs::remove_file(&ballast).unwrap();
+    wait_for_health(&journal);
+    assert_eq!(journal.load("alice").unwrap().len() as u64, recorded);
+    journal.commit(commit("alice", 1, "large", &[1; 1 << 20])).unwrap();
+    assert_eq!(verified(&journal).entries, recorded + 1);
+    drop(journal);
+    verified(&open(RedbStore::open(&path, 1 << 20).unwrap()));
+    std::fs::remove_file(path).unwrap();
+}
