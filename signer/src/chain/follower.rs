@@ -1,6 +1,7 @@
 //! A thread that watches the source and moves every node's tracker along the best chain, through reorgs.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -103,8 +104,10 @@ impl Pass {
     fn run(&mut self, woken: &Receiver<()>) -> bool {
         let result = self.poll().and_then(|tip| self.move_all(tip, woken));
         result.unwrap_or_else(|error| {
-            warn!(%error, "chain view");
-            self.view.failed(format!("{error}. {}", error.hint()));
+            // Said once, not at every poll.
+            if self.view.failed(format!("{error}. {}", error.hint())) {
+                warn!(%error, hint = error.hint(), "no view of the chain");
+            }
             true
         })
     }
@@ -115,47 +118,28 @@ impl Pass {
             return Err(SourceError::Behind { height: tip.height });
         }
         let time = self.source.header(&tip.hash)?.time;
-        let trackers = self.sink.trackers();
-        for tracker in &trackers {
-            self.require_not_behind(tip, tracker)?;
-        }
-        self.view.keep_only(&trackers);
         self.view.succeeded(Instant::now(), tip, time);
         Ok(tip)
-    }
-
-    /// A backend that lost blocks, and will find them again, must not be taken for a reorg.
-    fn require_not_behind(&self, tip: Tip, tracker: &TrackerPosition) -> Result<(), SourceError> {
-        let behind = Err(SourceError::Behind { height: tip.height });
-        if tracker.height <= tip.height {
-            return Ok(());
-        }
-        if tracker.height - tip.height > MAX_BEHIND {
-            return behind;
-        }
-        let mut ancestor = tracker.hash;
-        for _ in tip.height..tracker.height {
-            match self.source.header(&ancestor) {
-                Ok(header) => ancestor = header.prev_blockhash,
-                // It never heard of the block.
-                Err(SourceError::Rpc { .. }) => return behind,
-                Err(error) => return Err(error),
-            }
-        }
-        if ancestor == tip.hash { behind } else { Ok(()) }
     }
 
     /// Moves all nodes in turns, so that those at the same height share a block.
     fn move_all(&mut self, tip: Tip, woken: &Receiver<()>) -> Result<bool, SourceError> {
         let mut trackers = self.sink.trackers();
-        trackers.iter().for_each(|tracker| self.view.node_is_at(Instant::now(), tracker, None));
+        self.view.keep_only(&trackers);
         for _ in 0..MOVES_PER_POLL {
             let mut moved = Vec::with_capacity(trackers.len());
             for tracker in trackers {
                 if matches!(woken.try_recv(), Err(TryRecvError::Disconnected)) {
                     return Ok(false);
                 }
-                moved.extend(self.move_one(tip, &tracker)?);
+                match self.move_one(tip, &tracker) {
+                    Ok(position) => moved.extend(position),
+                    // The source answers, but does not know where this node stands: the others go on.
+                    Err(error @ (SourceError::Rpc { .. } | SourceError::Behind { .. })) => {
+                        self.report_problem(&tracker, &error, error.hint());
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             if moved.is_empty() {
                 break;
@@ -168,7 +152,10 @@ impl Pass {
     /// Moves one node by one block; `None` if it need not or cannot move.
     fn move_one(&mut self, tip: Tip, tracker: &TrackerPosition) -> Result<Option<TrackerPosition>, SourceError> {
         let moved = match self.next_step(tip, tracker)? {
-            Step::Nothing => return Ok(None),
+            Step::Nothing => {
+                self.view.node_is_at(Instant::now(), tracker, None);
+                return Ok(None);
+            }
             Step::Connect(hash) => {
                 let block = self.block(tracker.height + 1, &hash)?;
                 if block.block().header.prev_blockhash != tracker.hash {
@@ -190,10 +177,27 @@ impl Pass {
         if tracker.hash == tip.hash {
             return Ok(Step::Nothing);
         }
+        if tracker.height > tip.height {
+            self.require_not_behind(tip, tracker)?;
+            return Ok(Step::Disconnect);
+        }
         if self.source.hash_at(tracker.height)? != Some(tracker.hash) {
             return Ok(Step::Disconnect);
         }
         Ok(self.source.hash_at(tracker.height + 1)?.map_or(Step::Nothing, Step::Connect))
+    }
+
+    /// A source that lost blocks, and will find them again, must not be taken for a reorg.
+    fn require_not_behind(&self, tip: Tip, tracker: &TrackerPosition) -> Result<(), SourceError> {
+        let behind = Err(SourceError::Behind { height: tip.height });
+        if tracker.height - tip.height > MAX_BEHIND {
+            return behind;
+        }
+        let mut ancestor = tracker.hash;
+        for _ in tip.height..tracker.height {
+            ancestor = self.source.header(&ancestor)?.prev_blockhash;
+        }
+        if ancestor == tip.hash { behind } else { Ok(()) }
     }
 
     fn report(&self, tracker: &TrackerPosition, moved: Result<TrackerPosition, SinkError>) -> Option<TrackerPosition> {
@@ -202,16 +206,22 @@ impl Pass {
                 self.view.node_is_at(Instant::now(), &position, None);
                 Some(position)
             }
-            Err(problem @ SinkError::Busy(_)) => {
-                self.view.node_is_at(Instant::now(), tracker, Some(problem.to_string()));
-                None
-            }
             Err(SinkError::Gone) => None,
-            Err(SinkError::Apply(problem)) => {
-                error!(node = %tracker.node, %problem, hint = problem.hint(), "the node cannot follow the chain");
-                self.view.node_is_at(Instant::now(), tracker, Some(format!("{problem}. {}", problem.hint())));
+            Err(problem @ SinkError::Busy(_)) => {
+                self.report_problem(tracker, &problem, "The follower asks again.");
                 None
             }
+            Err(SinkError::Apply(problem)) => {
+                self.report_problem(tracker, &problem, problem.hint());
+                None
+            }
+        }
+    }
+
+    fn report_problem(&self, tracker: &TrackerPosition, problem: &dyn Display, hint: &str) {
+        // Said once, not at every poll.
+        if self.view.node_is_at(Instant::now(), tracker, Some(format!("{problem}. {hint}"))) {
+            warn!(node = %tracker.node, %problem, hint, "the node does not follow the chain");
         }
     }
 

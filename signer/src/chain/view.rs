@@ -134,20 +134,26 @@ impl ChainView {
         }
     }
 
-    /// The backend did not answer, or not well.
-    pub(super) fn failed(&self, error: String) {
-        self.lock().last_error = Some(error);
+    /// The backend did not answer, or not well. True if it was well before, or unwell in another way.
+    pub(super) fn failed(&self, error: String) -> bool {
+        let mut state = self.lock();
+        let news = state.last_error.as_ref() != Some(&error);
+        state.last_error = Some(error);
+        news
     }
 
-    /// At `now`, `position` is where a tracker stands, and `problem` why it does not move.
-    pub(super) fn node_is_at(&self, now: Instant, position: &TrackerPosition, problem: Option<String>) {
+    /// At `now`, `position` is where a tracker stands, and `problem` why it does not move. True if the problem is new.
+    pub(super) fn node_is_at(&self, now: Instant, position: &TrackerPosition, problem: Option<String>) -> bool {
         let mut state = self.lock();
         let tip = state.tip.map(|(tip, _)| tip);
         let lag = tip.map_or(0, |tip| tip.height.saturating_sub(position.height));
+        let before = state.nodes.get(&position.node);
+        let news = problem.is_some() && before.and_then(|before| before.status.problem.as_ref()) != problem.as_ref();
+        let last_at_tip = before.and_then(|before| before.at_tip);
+        let at_tip = if tip.is_some_and(|tip| tip.hash == position.hash) { Some(now) } else { last_at_tip };
         let status = NodeStatus { height: position.height, hash: position.hash, lag, problem };
-        let before = state.nodes.get(&position.node).and_then(|tracked| tracked.at_tip);
-        let at_tip = if tip.is_some_and(|tip| tip.hash == position.hash) { Some(now) } else { before };
         state.nodes.insert(position.node.clone(), Tracked { status, at_tip });
+        news
     }
 
     /// Forgets nodes that are not in `positions` any more, unless their problem is why they left.

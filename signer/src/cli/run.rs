@@ -47,7 +47,7 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started, sealed");
     if args.passphrase.is_given() {
         let passphrase = args.passphrase.read()?;
-        daemon.open(&passphrase).map_err(|failure| CliError::new(&failure, failure.hint))?;
+        daemon.open(&passphrase).map_err(|failure| CliError::new(&failure, failure.hint.clone()))?;
     }
     runtime.block_on(end(&daemon));
     daemon.close();

@@ -29,7 +29,7 @@ pub(super) enum SlotsCommand {
     /// Remove a slot. The last one stays.
     Remove {
         /// The slot's number, as `slots list` shows it.
-        slot: u32,
+        slot: u16,
     },
 }
 

@@ -7,12 +7,14 @@ use super::lock;
 use crate::chain::{ChainSource, ChainView, starting_point};
 use crate::lightning::actor::ChainFacts;
 use crate::lightning::persist::ChainStart;
+use crate::names::NodeName;
+use crate::reasons::Refusal;
 
 /// Time between two attempts to learn the first starting point.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Remembers the last starting point, so that no actor waits for the backend.
-pub struct Starting {
+pub(super) struct Starting {
     source: Arc<dyn ChainSource>,
     view: Arc<ChainView>,
     depth: u32,
@@ -47,9 +49,8 @@ impl Starting {
 }
 
 impl ChainFacts for Starting {
-    fn stale(&self) -> Option<String> {
-        let status = self.view.status(Instant::now());
-        status.stale.then(|| status.last_error.unwrap_or_else(|| "the chain backend has not answered yet".to_owned()))
+    fn require_fresh(&self, node: &NodeName) -> Result<(), Refusal> {
+        self.view.require_fresh(node, Instant::now())
     }
 
     fn start(&self) -> Option<ChainStart> {

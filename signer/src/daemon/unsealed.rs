@@ -16,7 +16,7 @@ use crate::admin::registry::Registry;
 use crate::chain::{Attestor, Auth, BitcoindSource, ChainSource, ChainView, Follower, FollowerOptions};
 use crate::config::{ChainConfig, Config};
 use crate::datadir::DataDir;
-use crate::gateway::link::{LinkHandler, LinkOptions, LinkServer, ServerIdentity};
+use crate::gateway::link::{LinkOptions, LinkServer, ServerIdentity};
 use crate::journal::store::{RedbStore, Store};
 use crate::journal::{Commit, HOUSE, Journal, JournalError, Options, Put};
 use crate::keys::cipher::RecordCipher;
@@ -27,7 +27,6 @@ use crate::lightning::actor::House;
 use crate::lightning::engine::{NodeSpec, Settings};
 use crate::lightning::nodes::Nodes;
 use crate::names::NodeName;
-use crate::pipeline::{Request, Responder};
 use crate::reasons::{Reason, Refusal};
 
 /// The open signer. `stop` it before dropping it.
@@ -151,12 +150,6 @@ pub(super) fn record_key(name: &NodeName) -> String {
 /// The journal key of a node's sealed seed, which is also what the seal is bound to.
 pub(super) fn seed_key(name: &NodeName) -> String {
     format!("seed/{name}")
-}
-
-impl LinkHandler for Nodes {
-    fn submit(&self, node: &NodeName, request: Request, respond: Responder) {
-        Self::submit(self, node, request, respond);
-    }
 }
 
 fn start_link(

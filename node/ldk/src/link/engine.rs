@@ -18,10 +18,10 @@ use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use super::LinkOptions;
 use super::down::Down;
 use super::table::Table;
 use super::tls::{Dialer, Fault, TlsIo};
+use super::{LinkOptions, LinkState};
 
 /// From the end of the TLS handshake to the Welcome.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
@@ -86,7 +86,9 @@ impl Engine {
                 }
                 Err(why) => why,
             };
-            tracing::warn!(node = self.node, hint = why.hint(), "link: {why}");
+            if self.table.state() != LinkState::Down(why.clone()) {
+                tracing::warn!(node = self.node, hint = why.hint(), "link: {why}");
+            }
             let rest = if why.temporary() { jittered(pause) } else { jittered(HOPELESS_PAUSE) };
             pause = (pause * 2).min(self.options.longest_pause);
             self.table.down(why);

@@ -192,9 +192,9 @@ impl Inner {
     }
 }
 
-/// Ids begin at a random number, so that those of a restarted process do not look like repetitions.
+/// Ids begin at a random number, so that those of a restarted process do not look like repetitions. 0 is the hello's.
 fn first_id() -> u64 {
     let mut bytes = [0u8; 8];
     getrandom::fill(&mut bytes).expect("the operating system provides randomness");
-    u64::from_be_bytes(bytes) >> 16
+    (u64::from_be_bytes(bytes) >> 16) + 1
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use claviger_proto::MAX_FRAME_BYTES;
 use claviger_proto::v1::node_link_server::NodeLinkServer;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -50,6 +50,8 @@ pub struct LinkServer {
     address: SocketAddr,
     sessions: Arc<Sessions>,
     stop: Option<oneshot::Sender<()>>,
+    /// Dropped to end every connection.
+    _alive: watch::Sender<()>,
     accepting: JoinHandle<()>,
     watching: JoinHandle<()>,
     serving: JoinHandle<()>,
@@ -69,7 +71,8 @@ impl LinkServer {
         let sessions = Arc::new(Sessions::default());
         let (ready, connections) = mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
-        let accepting = tokio::spawn(tls::accept_loop(listener, config, options.clone(), ready));
+        let (alive, server) = watch::channel(());
+        let accepting = tokio::spawn(tls::accept_loop(listener, config, options.clone(), ready, server));
         let watching = tokio::spawn(watch(Arc::clone(&roster), Arc::clone(&sessions)));
         let router = Server::builder()
             .http2_keepalive_interval(Some(options.keepalive))
@@ -90,7 +93,7 @@ impl LinkServer {
                 tracing::error!(%error, "link: the server failed");
             }
         });
-        Ok(Self { address, sessions, stop: Some(stop), accepting, watching, serving })
+        Ok(Self { address, sessions, stop: Some(stop), _alive: alive, accepting, watching, serving })
     }
 
     /// Where it listens.

@@ -47,7 +47,7 @@ impl Service {
         })?;
         let client: String = hello.client.chars().filter(|c| !c.is_control()).take(MAX_CLIENT_CHARS).collect();
         let node = self.owner(peer)?;
-        let session = self.sessions.open(&node, instance, client.clone(), peer)?;
+        let (session, ended) = self.sessions.open(&node, instance, client.clone(), peer)?;
         // Asked once more now that a change would find the session: no revocation falls between the two.
         self.owner(peer)?;
         tracing::info!(%node, peer = %peer.address, client, "link: connected");
@@ -60,7 +60,7 @@ impl Service {
             })),
         };
         let handler = Arc::clone(&self.handler);
-        Ok(stream::serve(session, node, welcome, requests, handler, self.options.max_in_flight))
+        Ok(stream::serve(session, ended, node, welcome, requests, handler, self.options.max_in_flight))
     }
 
     fn owner(&self, peer: Peer) -> Result<NodeName, Refusal> {

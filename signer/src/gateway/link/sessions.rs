@@ -51,9 +51,10 @@ pub(super) struct Session {
     sessions: Arc<Sessions>,
     node: NodeName,
     id: u64,
-    /// Why the stream must end, once it must.
-    pub(super) ended: oneshot::Receiver<Refusal>,
 }
+
+/// Says why a stream must end, once it must; fails when its session is gone.
+pub(super) type Ended = oneshot::Receiver<Refusal>;
 
 impl Sessions {
     /// Opens the stream of `node` for the process that drew `instance`. The same process replaces its own older stream,
@@ -64,7 +65,7 @@ impl Sessions {
         instance: [u8; 16],
         client: String,
         peer: Peer,
-    ) -> Result<Session, Refusal> {
+    ) -> Result<(Session, Ended), Refusal> {
         let mut table = self.table();
         if let Some(why) = &table.closed {
             return Err(why.clone());
@@ -83,7 +84,7 @@ impl Sessions {
             let detail = format!("node {node} opened a newer stream from {}", peer.address);
             let _ = replaced.end.send(Refusal::new(Reason::LinkInUse, detail));
         }
-        Ok(Session { sessions: Arc::clone(self), node: node.clone(), id, ended })
+        Ok((Session { sessions: Arc::clone(self), node: node.clone(), id }, ended))
     }
 
     /// Ends every stream whose certificate no longer opens the link.
@@ -119,37 +120,11 @@ impl Sessions {
     }
 }
 
-impl Session {
-    /// Ends this stream with `why`, seen by whoever polls it.
-    pub(super) fn handle(&self) -> SessionHandle {
-        SessionHandle { sessions: Arc::clone(&self.sessions), node: self.node.clone(), id: self.id }
-    }
-}
-
 impl Drop for Session {
     fn drop(&mut self) {
-        drop(self.handle().take());
-    }
-}
-
-/// Ends a session from the side that reads it.
-#[derive(Debug)]
-pub(super) struct SessionHandle {
-    sessions: Arc<Sessions>,
-    node: NodeName,
-    id: u64,
-}
-
-impl SessionHandle {
-    /// Ends the stream with `why`.
-    pub(super) fn end(&self, why: Refusal) {
-        if let Some(live) = self.take() {
-            let _ = live.end.send(why);
-        }
-    }
-
-    fn take(&self) -> Option<Live> {
         let mut table = self.sessions.table();
-        if table.live.get(&self.node)?.id == self.id { table.live.remove(&self.node) } else { None }
+        if table.live.get(&self.node).is_some_and(|live| live.id == self.id) {
+            table.live.remove(&self.node);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! One node's stream: requests in, replies out, in whatever order they are done.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use claviger_proto::v1::{NodeReply, NodeRequest, node_request};
@@ -9,76 +9,94 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
 
-use super::sessions::{Session, SessionHandle};
+use super::sessions::{Ended, Session};
 use super::{LinkHandler, wire};
 use crate::names::NodeName;
 use crate::pipeline::Outcome;
 use crate::reasons::{Reason, Refusal};
 
-/// A reply on its way out, with the slot its request took.
-type Queued = (NodeReply, Option<OwnedSemaphorePermit>);
+/// What the reply side receives.
+enum Queued {
+    /// A reply on its way out, with the slot its request took.
+    Reply(NodeReply, Option<OwnedSemaphorePermit>),
+    /// The stream ends; `ReplyStream::end` says why.
+    End,
+}
 
 /// What the node receives: the replies, and at the end why it ended.
 pub(super) struct ReplyStream {
-    session: Session,
     queue: mpsc::Receiver<Queued>,
+    /// Set when the stream must end, whatever is still queued.
+    end: Arc<OnceLock<Refusal>>,
     finished: bool,
+    _session: Session,
 }
 
-/// Starts serving `requests` of `node`; `welcome` is the first reply.
+/// Starts serving `requests` of `node`; `welcome` is the first reply. `ended` says why the stream must end, once it must.
 pub(super) fn serve(
     session: Session,
+    ended: Ended,
     node: NodeName,
     welcome: NodeReply,
     requests: Streaming<NodeRequest>,
     handler: Arc<dyn LinkHandler>,
     max_in_flight: usize,
 ) -> ReplyStream {
-    // A slot is held from reading a request until its reply leaves, so the queue (slots and the welcome) is never full.
-    let (sender, queue) = mpsc::channel(max_in_flight + 1);
-    let _ = sender.try_send((welcome, None));
-    let slots = Arc::new(Semaphore::new(max_in_flight));
-    let reader = Reader { node, session: session.handle(), handler, sender, slots };
+    // A slot is held from reading a request until its reply leaves, so the queue (slots, welcome, end) is never full.
+    let (sender, queue) = mpsc::channel(max_in_flight + 2);
+    let _ = sender.try_send(Queued::Reply(welcome, None));
+    let (slots, end) = (Arc::new(Semaphore::new(max_in_flight)), Arc::default());
+    let reader = Reader { node, ended, handler, sender, slots, end: Arc::clone(&end) };
     tokio::spawn(reader.run(requests));
-    ReplyStream { session, queue, finished: false }
+    ReplyStream { queue, end, finished: false, _session: session }
 }
 
 struct Reader {
     node: NodeName,
-    session: SessionHandle,
+    ended: Ended,
     handler: Arc<dyn LinkHandler>,
     sender: mpsc::Sender<Queued>,
     slots: Arc<Semaphore>,
+    end: Arc<OnceLock<Refusal>>,
 }
 
 impl Reader {
-    /// Reads until the node or the stream is gone. When all slots are taken it does not read, and HTTP/2 flow control
+    /// Reads until the stream ends or the node is gone. When all slots are taken it does not read, and HTTP/2 flow control
     /// makes the node wait.
-    async fn run(self, mut requests: Streaming<NodeRequest>) {
+    async fn run(mut self, mut requests: Streaming<NodeRequest>) {
         loop {
             let next = async {
                 let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
                 Some((slot, requests.message().await))
             };
             let next = tokio::select! {
+                biased;
+                ended = &mut self.ended => return ended.map_or((), |why| finish(&self.end, &self.sender, why)),
                 next = next => next,
-                () = self.sender.closed() => return,
             };
             let problem = match next {
                 Some((slot, Ok(Some(request)))) => match self.accept(request, slot) {
                     Ok(()) => continue,
                     Err(problem) => problem,
                 },
-                // The node says no more, or is gone. Replies under way still leave, if anybody listens.
-                Some((_, Ok(None))) | None => return,
+                Some((_, Ok(None))) | None => return self.wait_for_end().await,
                 Some((_, Err(status))) => match read_problem(&status) {
                     Some(problem) => problem,
-                    None => return,
+                    None => return, // The connection is lost, and with it the reply side.
                 },
             };
             tracing::warn!(node = %self.node, reason = problem.reason.id(), "link: closed: {}", problem.detail);
-            self.session.end(problem);
-            return;
+            return finish(&self.end, &self.sender, problem);
+        }
+    }
+
+    /// The node says no more. Replies under way still leave, and the queue closes after the last of them.
+    async fn wait_for_end(self) {
+        let Self { ended, sender, end, .. } = self;
+        let queue = sender.downgrade();
+        drop(sender);
+        if let (Ok(why), Some(sender)) = (ended.await, queue.upgrade()) {
+            finish(&end, &sender, why);
         }
     }
 
@@ -97,6 +115,11 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+fn finish(end: &OnceLock<Refusal>, sender: &mpsc::Sender<Queued>, why: Refusal) {
+    let _ = end.set(why);
+    let _ = sender.try_send(Queued::End);
 }
 
 /// What a failed read means: the node's fault, or (`None`) a lost connection.
@@ -127,7 +150,7 @@ impl Pending {
     fn send(&mut self, outcome: Outcome) {
         if let Some(slot) = self.slot.take() {
             // Fails only when the stream is gone; the node asks again on its next one (P5).
-            let _ = self.sender.try_send((wire::reply(self.request_id, outcome), Some(slot)));
+            let _ = self.sender.try_send(Queued::Reply(wire::reply(self.request_id, outcome), Some(slot)));
         }
     }
 }
@@ -147,13 +170,19 @@ impl Stream for ReplyStream {
         if self.finished {
             return Poll::Ready(None);
         }
-        // The end comes before queued replies: a revoked node gets nothing more.
-        if let Poll::Ready(Ok(why)) = Pin::new(&mut self.session.ended).poll(cx) {
-            self.finished = true;
-            return Poll::Ready(Some(Err(wire::status(&why))));
-        }
         let next = std::task::ready!(self.queue.poll_recv(cx));
-        self.finished = next.is_none();
-        Poll::Ready(next.map(|(reply, _slot)| Ok(reply)))
+        // The end comes before queued replies: a revoked node gets nothing more.
+        if let Some(why) = self.end.get() {
+            let status = wire::status(why);
+            self.finished = true;
+            return Poll::Ready(Some(Err(status)));
+        }
+        match next {
+            Some(Queued::Reply(reply, _slot)) => Poll::Ready(Some(Ok(reply))),
+            Some(Queued::End) | None => {
+                self.finished = true;
+                Poll::Ready(None)
+            }
+        }
     }
 }

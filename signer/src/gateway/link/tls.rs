@@ -12,7 +12,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{AlertDescription, CertificateError, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -35,6 +35,8 @@ const LINGER_BYTES: u64 = 64 * 1024;
 pub(super) struct TlsConnection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    /// Ready when the server is gone: the connection then fails instead of living on.
+    server_gone: Pin<Box<dyn Future<Output = ()> + Send>>,
     _places: (OwnedSemaphorePermit, Place),
 }
 
@@ -67,12 +69,13 @@ pub(super) fn server_config(identity: Arc<ServerIdentity>) -> Result<ServerConfi
     Ok(config)
 }
 
-/// Accepts until the receiver of `ready` is gone.
+/// Accepts until aborted. Connections end when the sender of `server` is dropped.
 pub(super) async fn accept_loop(
     listener: TcpListener,
     config: ServerConfig,
     options: LinkOptions,
     ready: mpsc::Sender<TlsConnection>,
+    server: watch::Receiver<()>,
 ) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let handshakes = Arc::new(Semaphore::new(options.max_handshakes));
@@ -93,7 +96,7 @@ pub(super) async fn accept_loop(
                 continue;
             }
         };
-        let (acceptor, places, ready) = (acceptor.clone(), places.clone(), ready.clone());
+        let (acceptor, places, ready, mut server) = (acceptor.clone(), places.clone(), ready.clone(), server.clone());
         tokio::spawn(async move {
             let shaken = tokio::time::timeout(options.handshake_timeout, handshake_with(tcp, &acceptor)).await;
             drop(handshake);
@@ -101,8 +104,9 @@ pub(super) async fn accept_loop(
                 Ok(Ok((stream, fingerprint))) => match places.take(fingerprint) {
                     Some(place) => {
                         let peer = Peer { address, fingerprint };
-                        // Fails only when the server is gone.
-                        let _ = ready.send(TlsConnection { stream, peer, _places: (connection, place) }).await;
+                        let server_gone = Box::pin(async move { while server.changed().await.is_ok() {} });
+                        let connection = TlsConnection { stream, peer, server_gone, _places: (connection, place) };
+                        let _ = ready.send(connection).await; // Fails only when the server is gone.
                     }
                     None => {
                         tracing::warn!(peer = %address, %fingerprint, "link: refused: too many connections with one certificate")
@@ -222,6 +226,9 @@ impl tonic::transport::server::Connected for TlsConnection {
 
 impl AsyncRead for TlsConnection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.server_gone.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
