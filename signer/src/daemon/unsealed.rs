@@ -57,8 +57,9 @@ impl Unsealed {
         data_key: &Secret<32>,
         runtime: &Handle,
     ) -> Result<Self, AdminFailure> {
-        let store: Arc<dyn Store> =
-            Arc::new(RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(|error| journal_failure(error.into()))?);
+        let store: Arc<dyn Store> = Arc::new(
+            RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(|error| journal_failure(error.into()))?,
+        );
         let cipher = RecordCipher::new(subkey(data_key, Purpose::Records));
         let journal = Arc::new(Journal::open(store, cipher, Options::default()).map_err(journal_failure)?);
         let vault = RecordCipher::new(subkey(data_key, Purpose::Seeds));
@@ -70,9 +71,14 @@ impl Unsealed {
         let view = Arc::new(ChainView::new(config.chain.url.clone(), stale_after));
         let starting = Starting::start(source.clone(), view.clone(), config.chain.start_depth)
             .map_err(|error| fault("start to look at the chain", &error))?;
-        let attestor = subkey(data_key, Purpose::ChainOracle).expose(|key| SecretKey::from_slice(key)).map_err(|_| {
-            AdminFailure::new(FailureKind::Fault, "the chain oracle's key is no scalar", "Report this: it cannot happen.")
-        })?;
+        let attestor =
+            subkey(data_key, Purpose::ChainOracle).expose(|key| SecretKey::from_slice(key)).map_err(|_| {
+                AdminFailure::new(
+                    FailureKind::Fault,
+                    "the chain oracle's key is no scalar",
+                    "Report this: it cannot happen.",
+                )
+            })?;
         let attestor = Arc::new(Attestor::new(&attestor));
         let settings = Settings { limits: config.limits.clone(), oracle: attestor.public_key() };
         let house = House { journal: journal.clone(), chain: starting.clone(), attestor, settings };
@@ -89,7 +95,8 @@ impl Unsealed {
         let registry = Arc::new(Registry::new(records));
         let mut names = config.link.names.clone();
         names.extend(host_of(&config.advertised()));
-        let identity = ServerIdentity::new(ca.clone(), names).map_err(|e| AdminFailure::new(FailureKind::Fault, &e, e.hint()))?;
+        let identity =
+            ServerIdentity::new(ca.clone(), names).map_err(|e| AdminFailure::new(FailureKind::Fault, &e, e.hint()))?;
         let identity = Arc::new(identity);
         let link = start_link(config, identity.clone(), registry.clone(), nodes.clone(), runtime)?;
         Ok(Self {

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use bitcoin::{Network, OutPoint};
 use bitcoin::blockdata::constants::genesis_block;
 use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Network, OutPoint};
 use lightning_signer::channel::ChannelId;
 use lightning_signer::invoice::{Invoice, InvoiceAttributes};
 use lightning_signer::lightning::offers::invoice::UnsignedBolt12Invoice;

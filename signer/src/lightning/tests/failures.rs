@@ -161,7 +161,8 @@ fn a_node_that_floods_its_queue_is_told_to_wait_and_others_are_served() {
         .collect();
     replied(signer.ask(&bob, None, msgs::NodeInfo {}.as_vec()));
     signer.confirm(&[&alice], vec![]);
-    let outcomes: Vec<_> = flood.into_iter().map(|outcome| outcome.recv().expect("every request is answered")).collect();
+    let outcomes: Vec<_> =
+        flood.into_iter().map(|outcome| outcome.recv().expect("every request is answered")).collect();
     let busy = outcomes.iter().filter(|outcome| match outcome {
         Outcome::Refused { refusal, .. } => {
             assert_eq!(refusal.reason, Reason::NodeBusy);

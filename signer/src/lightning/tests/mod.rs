@@ -77,7 +77,12 @@ impl Signer {
         name
     }
 
-    fn submit(&self, node: &NodeName, channel: Option<ChannelRef>, message: Vec<u8>) -> std::sync::mpsc::Receiver<Outcome> {
+    fn submit(
+        &self,
+        node: &NodeName,
+        channel: Option<ChannelRef>,
+        message: Vec<u8>,
+    ) -> std::sync::mpsc::Receiver<Outcome> {
         let (respond, outcome) = channel_of_one();
         self.nodes().submit(node, Request { request_id: 0, channel, message }, respond);
         outcome
