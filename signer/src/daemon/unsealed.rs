@@ -8,7 +8,6 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 use super::lock;
-use super::starting::Starting;
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::Ca;
 use crate::admin::record::NodeRecord;
@@ -25,6 +24,7 @@ use crate::keys::memory::Secret;
 use crate::keys::purpose::{Purpose, subkey};
 use crate::lightning::actor::House;
 use crate::lightning::engine::{NodeSpec, Settings};
+use crate::lightning::live::LiveChain;
 use crate::lightning::nodes::Nodes;
 use crate::names::NodeName;
 use crate::reasons::{Reason, Refusal};
@@ -39,7 +39,6 @@ pub struct Unsealed {
     pub(super) registry: Arc<Registry>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) view: Arc<ChainView>,
-    pub(super) starting: Arc<Starting>,
     pub(super) network: bitcoin::Network,
     pub(super) advertised: String,
     follower: Mutex<Option<Follower>>,
@@ -57,9 +56,8 @@ impl Unsealed {
         data_key: &Secret<32>,
         runtime: &Handle,
     ) -> Result<Self, AdminFailure> {
-        let store: Arc<dyn Store> = Arc::new(
-            RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(|error| journal_failure(error.into()))?,
-        );
+        let store: Arc<dyn Store> =
+            Arc::new(RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(|error| journal_failure(error.into()))?);
         let cipher = RecordCipher::new(subkey(data_key, Purpose::Records));
         let journal = Arc::new(Journal::open(store, cipher, Options::default()).map_err(journal_failure)?);
         let vault = RecordCipher::new(subkey(data_key, Purpose::Seeds));
@@ -69,19 +67,14 @@ impl Unsealed {
         let source: Arc<dyn ChainSource> = Arc::new(chain_source(&config.chain, config.network)?);
         let stale_after = Duration::from_secs(config.chain.stale_after_s);
         let view = Arc::new(ChainView::new(config.chain.url.clone(), stale_after));
-        let starting = Starting::start(source.clone(), view.clone(), config.chain.start_depth)
-            .map_err(|error| fault("start to look at the chain", &error))?;
-        let attestor =
-            subkey(data_key, Purpose::ChainOracle).expose(|key| SecretKey::from_slice(key)).map_err(|_| {
-                AdminFailure::new(
-                    FailureKind::Fault,
-                    "the chain oracle's key is no scalar",
-                    "Report this: it cannot happen.",
-                )
-            })?;
+        let attestor = subkey(data_key, Purpose::ChainOracle).expose(|key| SecretKey::from_slice(key)).map_err(|_| {
+            AdminFailure::new(FailureKind::Fault, "the chain oracle's key is no scalar", "Report this: it cannot happen.")
+        })?;
         let attestor = Arc::new(Attestor::new(&attestor));
         let settings = Settings { limits: config.limits.clone(), oracle: attestor.public_key() };
-        let house = House { journal: journal.clone(), chain: starting.clone(), attestor, settings };
+        let chain =
+            LiveChain { view: view.clone(), source: source.clone(), start_depth: config.chain.start_depth };
+        let house = House { journal: journal.clone(), chain: Arc::new(chain), attestor, settings };
         let nodes = Nodes::start(house, &config.signer).map_err(|error| fault("start the signing threads", &error))?;
         let nodes = Arc::new(nodes);
         for record in &records {
@@ -95,8 +88,7 @@ impl Unsealed {
         let registry = Arc::new(Registry::new(records));
         let mut names = config.link.names.clone();
         names.extend(host_of(&config.advertised()));
-        let identity =
-            ServerIdentity::new(ca.clone(), names).map_err(|e| AdminFailure::new(FailureKind::Fault, &e, e.hint()))?;
+        let identity = ServerIdentity::new(ca.clone(), names).map_err(|e| AdminFailure::new(FailureKind::Fault, &e, e.hint()))?;
         let identity = Arc::new(identity);
         let link = start_link(config, identity.clone(), registry.clone(), nodes.clone(), runtime)?;
         Ok(Self {
@@ -107,7 +99,6 @@ impl Unsealed {
             registry,
             nodes,
             view,
-            starting,
             network: config.network,
             advertised: config.advertised(),
             follower: Mutex::new(Some(follower)),
