@@ -6,6 +6,7 @@ pub mod clock;
 pub mod driver;
 pub mod engine;
 pub mod limits;
+pub mod live;
 pub mod messages;
 pub mod nodes;
 pub mod persist;
