@@ -158,10 +158,8 @@ impl Engine {
     pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         self.limits.begin();
         self.refused_by.take();
-        let question = answers::question(request);
-        if is_random(row)
-            && let Some(reply) = self.answers.get(&question)
-        {
+        let question = is_random(row).then(|| answers::question(request));
+        if let Some(reply) = question.and_then(|question| self.answers.get(&question)) {
             return Handled { reply: Ok(reply.to_vec()), puts: Vec::new(), distrust: false };
         }
         let reply = self.answer(row, request);
@@ -172,9 +170,7 @@ impl Engine {
         };
         if let Ok(reply) = &reply {
             puts.extend(self.limits.charge());
-            if is_random(row) {
-                puts.push(self.answers.keep(question, reply));
-            }
+            puts.extend(question.map(|question| self.answers.keep(question, reply)));
         }
         Handled { reply, puts, distrust }
     }
@@ -211,7 +207,7 @@ impl Engine {
             Message::CheckOutpoint(_) => return self.check_outpoint(channel_of(row, request)?),
             _ => {}
         }
-        self.check_fee(&message)?;
+        self.begin_onchain(&message)?;
         self.persister.touch(&payment_hashes(&message));
         let handled = match row.level {
             Level::Node => self.root.handle(message),
@@ -276,15 +272,19 @@ impl Engine {
         Ok(msgs::CheckOutpointReply { is_buried: depth > 0 }.as_vec())
     }
 
-    fn check_fee(&self, message: &Message) -> Result<(), Refusal> {
-        let psbt = match message {
-            Message::SignWithdrawal(m) => m.psbt.0.psbt(),
-            Message::SignHtlcTxMingle(m) => m.psbt.0.psbt(),
-            Message::SignAnchorspend(m) => m.psbt.0.psbt(),
+    fn begin_onchain(&self, message: &Message) -> Result<(), Refusal> {
+        let (utxos, psbt) = match message {
+            Message::SignWithdrawal(m) => (&m.utxos, m.psbt.0.psbt()),
+            Message::SignHtlcTxMingle(m) => (&m.utxos, m.psbt.0.psbt()),
+            Message::SignAnchorspend(m) => (&m.utxos, m.psbt.0.psbt()),
             _ => return Ok(()),
         };
-        let prev_outs: Vec<_> = psbt.inputs.iter().filter_map(|input| input.witness_utxo.clone()).collect();
-        self.limits.check_fee(&psbt.unsigned_tx, &prev_outs)
+        let is_ours = |spent: &OutPoint| utxos.iter().any(|u| (u.txid, u.outnum) == (spent.txid, spent.vout));
+        let inputs = psbt.unsigned_tx.input.iter().zip(&psbt.inputs);
+        let inputs: Vec<_> = inputs
+            .filter_map(|(txin, input)| Some((input.witness_utxo.clone()?, is_ours(&txin.previous_output))))
+            .collect();
+        self.limits.begin_onchain(&psbt.unsigned_tx, &inputs)
     }
 
     /// The dialect this node speaks.
@@ -367,4 +367,46 @@ fn bolt11_hash(hrp: &[u8], u5bytes: &[u8]) -> Option<PaymentHash> {
         TaggedField::PaymentHash(hash) => Some(PaymentHash(bitcoin::hashes::Hash::to_byte_array(hash.0))),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::actor::ChainFacts;
+    use super::super::driver::MiniChain;
+    use super::*;
+    use zeroize::Zeroizing;
+
+    fn spec(byte: u8) -> NodeSpec {
+        NodeSpec {
+            name: NodeName::new("alice").expect("a name"),
+            kind: NodeKind::Ldk,
+            network: Network::Regtest,
+            seed: Secret::new(Zeroizing::new([byte; 32])),
+            derivation: Derivation::Native,
+        }
+    }
+
+    fn restore(spec: &NodeSpec) -> Result<Engine, RestoreError> {
+        let start = MiniChain::default().start().expect("known");
+        let puts = first_entries(&self::spec(1), start).expect("encodes");
+        let entries = puts.into_iter().filter_map(|put| Some((put.key, put.value?))).collect();
+        let settings = Settings { limits: LimitsConfig::default(), oracle: node_id(spec) };
+        Engine::restore(spec, &settings, entries)
+    }
+
+    #[test]
+    fn entries_of_another_seed_or_network_are_refused_by_name() {
+        assert!(restore(&spec(1)).is_ok());
+        assert_eq!(restore(&spec(2)).err(), Some(RestoreError::OtherNode("the seed does not match")));
+        let other = NodeSpec { network: Network::Signet, ..spec(1) };
+        assert_eq!(restore(&other).err(), Some(RestoreError::OtherNode("the network does not match")));
+    }
+
+    #[test]
+    fn dropping_the_engine_drops_the_node_and_its_keys() {
+        let engine = restore(&spec(1)).expect("restores");
+        let node = Arc::downgrade(engine.node());
+        drop(engine);
+        assert_eq!(node.strong_count(), 0);
+    }
 }

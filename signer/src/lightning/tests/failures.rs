@@ -24,7 +24,7 @@ fn poison(driver: &Driver, signer: &Signer, node: &NodeName) -> Vec<u8> {
     };
     let mut driver = driver.clone();
     driver.advance(&mut capture, 1).expect_err("captured");
-    let mut message: msgs::ValidateCommitmentTx2 = vls_protocol::msgs::DeBolt::from_vec(captured).expect("whole");
+    let mut message: msgs::ValidateCommitmentTx2 = msgs::DeBolt::from_vec(captured).expect("whole");
     message.htlc_signatures = Vec::new().into();
     message.as_vec()
 }
