@@ -80,7 +80,9 @@ fn an_offer_is_paid_both_ways() {
     signed.pay_offer(&plain.offer(7_000_000).unwrap()).unwrap();
     wait("our payment of an offer", &[&signed, &plain], || plain.history().received.values().any(|m| *m == 7_000_000));
     plain.pay_offer(&signed.offer(8_000_000).unwrap()).unwrap();
-    wait("the payment of our offer", &[&signed, &plain], || signed.history().received.values().any(|m| *m == 8_000_000));
+    wait("the payment of our offer", &[&signed, &plain], || {
+        signed.history().received.values().any(|m| *m == 8_000_000)
+    });
     assert_eq!(*world.signer.refusals.lock().unwrap(), Vec::<String>::new());
 }
 
