@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bitcoin::{Amount, Network, Txid};
 use claviger_demo::chain::Chain;
-use claviger_demo::node::{Keys, LdkNode, Payment, Settings, Store};
+use claviger_demo::node::{Keys, LdkNode, Payment, Settings, Store, payment_hash};
 use claviger_ldk::{ClavigerKeys, Options, Transport};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::types::payment::PaymentHash;
@@ -72,8 +72,7 @@ impl World {
     /// Mines until `done`.
     pub fn mine_until(&self, what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
         for _ in 0..400 {
-            settle(Duration::from_millis(60), &done);
-            if done() {
+            if settle(Duration::from_millis(60), &done) {
                 return;
             }
             self.mine(1, nodes);
@@ -109,8 +108,15 @@ pub fn usable(node: &LdkNode, peer: &LdkNode) -> bool {
 
 /// Pays and waits until both sides know.
 pub fn pay(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) {
-    let hash = payer.pay(&payee.invoice(amount_msat, "a test").unwrap()).unwrap();
+    let hash = send(payer, payee, amount_msat);
     wait_paid(payer, payee, hash);
+}
+
+/// Pays; what an earlier payment brought may take a moment to be spendable.
+fn send(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) -> PaymentHash {
+    let invoice = payee.invoice(amount_msat, "a test").unwrap();
+    wait("a route", &[payer, payee], || payer.pay(&invoice).is_ok());
+    payment_hash(&invoice)
 }
 
 pub fn wait_paid(payer: &LdkNode, payee: &LdkNode, hash: PaymentHash) {
@@ -123,23 +129,26 @@ pub fn wait_paid(payer: &LdkNode, payee: &LdkNode, hash: PaymentHash) {
 /// Sends a payment that the payee keeps waiting.
 pub fn pay_held(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) -> PaymentHash {
     payee.hold_payments(true);
-    let hash = payer.pay(&payee.invoice(amount_msat, "held").unwrap()).unwrap();
+    let hash = send(payer, payee, amount_msat);
     wait("a held payment", &[payer, payee], || payee.held().contains(&hash));
     hash
 }
 
 pub fn wait(what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
-    settle(Duration::from_secs(90), &done);
-    if !done() {
+    if !settle(Duration::from_secs(90), &done) {
         fail(what, nodes);
     }
 }
 
-fn settle(limit: Duration, done: &impl Fn() -> bool) {
+fn settle(limit: Duration, done: &impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + limit;
-    while !done() && Instant::now() < deadline {
+    while !done() {
+        if Instant::now() >= deadline {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
+    true
 }
 
 fn fail(what: &str, nodes: &[&LdkNode]) -> ! {
