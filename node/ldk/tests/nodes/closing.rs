@@ -19,6 +19,14 @@ fn busy_channel(world: &World) -> (LdkNode, LdkNode, PaymentHash, PaymentHash) {
     (signed, plain, outgoing, incoming)
 }
 
+/// Closes without a word, so that the other does not broadcast its own commitment.
+fn force_close(closer: &LdkNode, other: &LdkNode) {
+    closer.disconnect(&other.id());
+    other.disconnect(&closer.id());
+    wait("the connection to end", &[closer, other], || !closer.is_connected(&other.id()));
+    closer.force_close(&closer.channel_with(&other.id()).unwrap()).unwrap();
+}
+
 fn nothing_left(node: &LdkNode) -> bool {
     node.channels().is_empty() && node.claimable().is_empty()
 }
@@ -43,7 +51,7 @@ fn we_force_close_claim_by_preimage_and_take_back_by_timeout() {
     let world = World::new();
     let (signed, plain, _outgoing, incoming) = busy_channel(&world);
     let before = signed.balance();
-    signed.force_close(&signed.channel_with(&plain.id()).unwrap()).unwrap();
+    force_close(&signed, &plain);
     wait("our commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
     world.mine(1, &[&signed, &plain]);
     signed.claim(&incoming);
@@ -56,7 +64,7 @@ fn the_peer_force_closes_and_we_claim_by_preimage_and_take_back_by_timeout() {
     let world = World::new();
     let (signed, plain, _outgoing, incoming) = busy_channel(&world);
     let before = signed.balance();
-    plain.force_close(&plain.channel_with(&signed.id()).unwrap()).unwrap();
+    force_close(&plain, &signed);
     wait("their commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
     world.mine(1, &[&signed, &plain]);
     signed.claim(&incoming);
@@ -68,7 +76,7 @@ fn the_peer_claims_by_preimage_what_we_sent_and_takes_back_what_it_sent() {
     let world = World::new();
     let (signed, plain, outgoing, _incoming) = busy_channel(&world);
     let before = signed.balance();
-    signed.force_close(&signed.channel_with(&plain.id()).unwrap()).unwrap();
+    force_close(&signed, &plain);
     wait("our commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
     world.mine(1, &[&signed, &plain]);
     plain.claim(&outgoing);
@@ -83,7 +91,7 @@ fn a_commitment_whose_fee_is_too_low_is_bumped_through_its_anchor() {
     pay(&signed, &plain, 100_000_000);
     let before = signed.balance();
     signed.set_feerate(5000);
-    signed.force_close(&signed.channel_with(&plain.id()).unwrap()).unwrap();
+    force_close(&signed, &plain);
     wait("commitment and anchor spend", &[&signed, &plain], || world.chain.mempool().len() == 2);
     let [commitment, bump] = &world.chain.mempool()[..] else { unreachable!() };
     assert!(bump.input.iter().any(|input| input.previous_output.txid == commitment.compute_txid()));

@@ -44,6 +44,7 @@ fn revoked_payments_are_taken_in_both_directions() {
     wait("the payments", &[&signed, &plain], || {
         signed.history().payments.contains_key(&outgoing) && plain.history().payments.contains_key(&incoming)
     });
+    plain.hold_payments(false);
     pay(&signed, &plain, 1_000_000);
     let before = signed.balance();
     let gained = cheat(&world, &signed, &plain, old, before);

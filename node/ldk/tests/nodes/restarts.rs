@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use claviger_demo::node::payment_hash;
+
 use crate::world::{CHANNEL, World, connect, pay, pay_held, usable, wait, wait_paid};
 
 #[test]
@@ -11,13 +13,14 @@ fn a_restarted_node_goes_on_with_its_channels() {
     let (signed, plain) = (world.signed(), world.plain("bob"));
     world.channel(&signed, &plain, 0);
     pay(&signed, &plain, 300_000_000);
-    let incoming = pay_held(&plain, &signed, 30_000_000);
+    let outgoing = pay_held(&signed, &plain, 30_000_000);
 
     let signed = world.signed_with(signed.stop());
     connect(&signed, &plain);
     wait("the channel", &[&signed, &plain], || usable(&signed, &plain) && usable(&plain, &signed));
-    // The payment is shown again, and claimed, because the node no longer holds payments.
-    wait_paid(&plain, &signed, incoming);
+    plain.claim(&outgoing);
+    plain.hold_payments(false);
+    wait_paid(&signed, &plain, outgoing);
     pay(&signed, &plain, 10_000_000);
     pay(&plain, &signed, 10_000_000);
 
@@ -77,7 +80,9 @@ fn a_channel_opens_although_every_reply_is_lost_once() {
     let (signed, plain) = (world.signed(), world.plain("bob"));
     connect(&signed, &plain);
     let lossy = || {
-        if world.signer.lose_replies.load(Ordering::SeqCst) == 0 && world.signer.requests.load(Ordering::SeqCst) % 2 == 0 {
+        if world.signer.lose_replies.load(Ordering::SeqCst) == 0
+            && world.signer.requests.load(Ordering::SeqCst) % 2 == 0
+        {
             world.signer.lose_replies.store(1, Ordering::SeqCst);
         }
     };
@@ -91,7 +96,9 @@ fn a_channel_opens_although_every_reply_is_lost_once() {
         lossy();
         usable(&signed, &plain) && usable(&plain, &signed)
     });
-    let hash = signed.pay(&plain.invoice(100_000_000, "lossy").unwrap()).unwrap();
+    let invoice = plain.invoice(100_000_000, "lossy").unwrap();
+    wait("an approved payment", &[&signed, &plain], || signed.pay(&invoice).is_ok());
+    let hash = payment_hash(&invoice);
     wait("the payment", &[&signed, &plain], || {
         lossy();
         signed.history().payments.contains_key(&hash)
