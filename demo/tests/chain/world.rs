@@ -13,7 +13,7 @@ use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Witness, transaction};
 use claviger::chain::{
     Attestor, Auth, BitcoindSource, ChainBlock, ChainSink, Effect, SinkError, TrackerPosition, apply_block,
-    revert_block, start_node_at, starting_point,
+    revert_block, starting_point,
 };
 use claviger::names::NodeName;
 use claviger_demo::chain::{Chain, RpcServer};
@@ -77,7 +77,9 @@ impl World {
         let config = NodeConfig { use_checkpoints: false, ..NodeConfig::new(Network::Regtest) };
         let node = Arc::new(Node::new(config, &[seed; 32], Vec::new(), services));
         let start = starting_point(&self.source(), depth).unwrap();
-        start_node_at(&node, &start, &self.attestor).unwrap();
+        let mut tracker = node.get_tracker();
+        (tracker.height, tracker.tip) = (start.height, start.headers);
+        drop(tracker);
         node
     }
 

@@ -171,7 +171,7 @@ fn without_listeners(
 ///
 /// Signet retargets as mainnet does but starts easier, which the tracker's regtest rules allow. Testnet4 may jump by more
 /// than a factor of four (BIP 94), which no rule of the tracker allows.
-pub(super) fn difficulty_rules(network: Network) -> Option<Network> {
+fn difficulty_rules(network: Network) -> Option<Network> {
     match network {
         Network::Bitcoin | Network::Testnet | Network::Regtest => Some(network),
         Network::Signet => Some(Network::Regtest),

@@ -20,5 +20,5 @@ pub use block::ChainBlock;
 pub use follower::{Follower, FollowerOptions};
 pub use sink::{ChainSink, SinkError, TrackerPosition};
 pub use source::{ChainSource, SourceError, Tip};
-pub use start::{StartingPoint, start_node_at, starting_point};
+pub use start::{StartingPoint, starting_point};
 pub use view::{ChainStatus, ChainView, NodeStatus};

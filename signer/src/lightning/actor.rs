@@ -416,9 +416,7 @@ fn facts(engine: &Engine) -> ((u32, bitcoin::BlockHash), usize) {
 type Moved = ((u32, bitcoin::BlockHash), Vec<Put>);
 
 fn move_tracker(engine: &mut Engine, step: Step, block: &ChainBlock, attestor: &Attestor) -> Result<Moved, SinkError> {
-    if step == Step::Connect && engine.is_quiet(block) {
-        engine.persister().expect_quiet_block();
-    }
+    engine.persister().expect_block(&engine.concerned(block));
     let effect = match step {
         Step::Connect => apply_block(engine.node(), block, attestor)?,
         Step::Disconnect => revert_block(engine.node(), block, attestor)?,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use bitcoin::Network;
+use bitcoin::{Network, OutPoint};
 use bitcoin::blockdata::constants::genesis_block;
 use bitcoin::secp256k1::PublicKey;
 use lightning_signer::channel::ChannelId;
@@ -186,10 +186,14 @@ impl Engine {
             .map_err(|error| Refusal::new(Reason::Fault, format!("the node's state cannot be encoded: {error:?}")))
     }
 
-    /// Whether `block` holds no transaction that a channel of this node watches for.
-    pub fn is_quiet(&self, block: &ChainBlock) -> bool {
+    /// The funding outpoints of the channels that `block` concerns, whether it is added or removed.
+    pub fn concerned(&self, block: &ChainBlock) -> Vec<OutPoint> {
         let tracker = self.node.get_tracker();
-        tracker.listeners.values().all(|(_, slot)| block.matching(&slot.txid_watches, &slot.watches).is_empty())
+        let listeners = tracker.listeners.iter().filter(|(_, (_, slot))| {
+            let outpoints = slot.watches.iter().chain(&slot.seen);
+            !block.matching(&slot.txid_watches, outpoints).is_empty()
+        });
+        listeners.map(|(outpoint, _)| *outpoint).collect()
     }
 
     /// Lets vls forget what is long over: expired invoices, ended forwards, closed and forgotten channels.

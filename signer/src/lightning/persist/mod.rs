@@ -16,6 +16,9 @@
 //! [`touch`](NodePersister::touch) or [`expect_block`](NodePersister::expect_block) where they apply, handle,
 //! [`take_changes`](NodePersister::take_changes), commit. If the commit fails, memory is ahead of the journal: drop the
 //! node and the persister and load again (P1).
+//!
+//! Not kept, because nothing depends on it after a restart: a block that was being streamed (it is streamed again from
+//! its start), whether a monitor saw a block yet, and vls's entropy counter (its start time is new).
 
 mod genesis;
 mod load;
@@ -28,8 +31,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bitcoin::Network;
 use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Network, OutPoint};
 use lightning::types::payment::PaymentHash;
 use lightning_signer::SendSync;
 use lightning_signer::chain::tracker::ChainTracker;
@@ -40,7 +43,6 @@ use lightning_signer::persist::model::{ChannelEntry, NodeEntry};
 use lightning_signer::persist::{ChainTrackerListenerEntry, Error, Mutations, Persist, SignerId};
 use lightning_signer::policy::validator::ValidatorFactory;
 use lightning_signer::util::velocity::{VelocityControl, VelocityControlSpec};
-use txoo::proof::{ProofType, TxoProof};
 
 pub use self::genesis::{ChainStart, genesis};
 pub use self::load::LoadError;
@@ -89,6 +91,9 @@ impl NodePersister {
     /// Call once, right after vls restored `node` and before its first message: gives back what vls's restore drops,
     /// which is the payments' preimages and amounts, and the velocity already used (kept only while the policy's
     /// interval and limit are still the same).
+    ///
+    /// vls's clock must not be behind `velocity_control.start_sec`, which is the latest time it used: vls subtracts
+    /// without a check (P7).
     pub fn after_restore(&self, node: &Node) {
         let Some(restoring) = self.lock().restoring.take() else { return };
         {
@@ -109,17 +114,10 @@ impl NodePersister {
         self.lock().tables.touch(hashes);
     }
 
-    /// A hint before AddBlock with `proof`: when it carries no transaction and no block was streamed, no channel is
-    /// concerned. Without the hint all channels' listeners are compared.
-    pub fn expect_block(&self, proof: &TxoProof) {
-        if matches!(&proof.proof, ProofType::Filter(_, spv) if spv.txs.is_empty()) {
-            self.lock().tables.expect_quiet_block();
-        }
-    }
-
-    /// A hint before a block that concerns no channel, whoever found that out; as [`NodePersister::expect_block`].
-    pub fn expect_quiet_block(&self) {
-        self.lock().tables.expect_quiet_block();
+    /// A hint before one block is added or removed: the funding outpoints of the channels whose monitors are shown a
+    /// transaction of it. For all others only the height changes. Without the hint all listeners are compared.
+    pub fn expect_block(&self, concerned: &[OutPoint]) {
+        self.lock().tables.expect_block(concerned);
     }
 
     /// After each message, also a refused one: the entries that changed since the last call, for the journal.

@@ -37,8 +37,8 @@ struct Hints {
     touched: BTreeSet<PaymentHash>,
     /// The HTLCs' payment hashes per channel at its last write: those that a new commitment drops are touched too.
     in_flight: BTreeMap<ChannelId, Vec<PaymentHash>>,
-    /// The next block's proof carries no transaction.
-    quiet_block: bool,
+    /// The listeners that the next block concerns.
+    block: Option<Vec<OutPoint>>,
     /// Height and hash of the tip at the tracker's last write.
     tip: Option<(u32, BlockHash)>,
 }
@@ -73,14 +73,14 @@ impl Tables {
         self.hints.touched.extend(hashes);
     }
 
-    pub(super) fn expect_quiet_block(&mut self) {
-        self.hints.quiet_block = true;
+    pub(super) fn expect_block(&mut self, concerned: &[OutPoint]) {
+        self.hints.block = Some(concerned.to_vec());
     }
 
     /// Forgets the hints: the message they were given for is done.
     pub(super) fn settle(&mut self) {
         self.hints.touched.clear();
-        self.hints.quiet_block = false;
+        self.hints.block = None;
     }
 
     /// Writes what changed in the node's state.
@@ -139,40 +139,41 @@ impl Tables {
         changes: &mut Changes,
     ) -> Result<(), Error> {
         let tip = (tracker.height(), tracker.tip().0.block_hash());
-        let step = self.step(tracker, tip);
-        self.hints.quiet_block = false;
+        let changed = self.changed_listeners(tracker, tip);
         if self.hints.tip.replace(tip) != Some(tip) {
             self.put_headers(tracker, changes)?;
         }
-        match step {
-            Step::QuietBlock => Ok(()),
-            Step::NewListener(outpoint) => self.put_listener(tracker, &outpoint, changes),
-            Step::Any => {
+        match changed {
+            Some(listeners) => listeners.iter().try_for_each(|outpoint| self.put_listener(tracker, outpoint, changes)),
+            None => {
                 self.listeners.retain(|outpoint| tracker.listeners.contains_key(outpoint), changes);
                 tracker.listeners.keys().try_for_each(|outpoint| self.put_listener(tracker, outpoint, changes))
             }
         }
     }
 
-    /// What happened to the tracker, in so far as it spares a comparison of all listeners.
-    fn step(&self, tracker: &ChainTracker<ChainMonitor>, tip: (u32, BlockHash)) -> Step {
-        let Some((height, hash)) = self.hints.tip else { return Step::Any };
-        let more = tracker.listeners.len().checked_sub(self.listeners.len());
-        // A block whose proof carries no transaction changes no more of a monitor than its height and `saw_block`
-        // (vls's `ChainMonitor::on_add_block`), which are not written, and adds or removes no listener.
-        let extends = tip.0.checked_sub(1) == Some(height) && tracker.tip().0.prev_blockhash == hash;
-        if self.hints.quiet_block && extends && more == Some(0) {
-            return Step::QuietBlock;
+    /// The only listeners that can have changed, or `None` if all have to be compared.
+    fn changed_listeners(
+        &mut self,
+        tracker: &ChainTracker<ChainMonitor>,
+        tip: (u32, BlockHash),
+    ) -> Option<Vec<OutPoint>> {
+        let concerned = self.hints.block.take();
+        let before = self.hints.tip?;
+        let more = tracker.listeners.len().checked_sub(self.listeners.len())?;
+        // A block without a transaction for it changes no more of a monitor than its height and `saw_block` (vls's
+        // `ChainMonitor::on_add_block` and `on_remove_block`), which are not written; and a block adds no listener.
+        if tip.0.abs_diff(before.0) == 1 && more == 0 {
+            return concerned;
         }
         // vls writes the tracker after each change to a listener. One listener more at the same tip is the one that
         // `setup_channel` added, and it changes no other.
-        if tip == (height, hash) && more == Some(1) {
-            let mut unknown = tracker.listeners.keys().filter(|outpoint| !self.listeners.contains(outpoint));
-            if let (Some(outpoint), None) = (unknown.next(), unknown.next()) {
-                return Step::NewListener(*outpoint);
-            }
+        if tip == before && more == 1 {
+            let unknown = tracker.listeners.keys().filter(|outpoint| !self.listeners.contains(outpoint));
+            let unknown: Vec<OutPoint> = unknown.copied().collect();
+            return (unknown.len() == 1).then_some(unknown);
         }
-        Step::Any
+        None
     }
 
     fn put_headers(&mut self, tracker: &ChainTracker<ChainMonitor>, changes: &mut Changes) -> Result<(), Error> {
@@ -212,13 +213,6 @@ impl Tables {
         self.payments.retain(|_| false, changes);
         self.hints = Hints::default();
     }
-}
-
-/// See [`Tables::step`].
-enum Step {
-    QuietBlock,
-    NewListener(OutPoint),
-    Any,
 }
 
 /// Writes the touched entries of one of the state's maps, and all of them if entries came or went besides.

@@ -18,11 +18,11 @@ fn run(seed: u64, steps: usize) {
     let (mut a, mut b) = (Side::new(1), Side::new(2));
     a.hints = dice.roll(4) != 0;
     b.hints = dice.roll(4) != 0;
+    (a.checked, b.checked) = (true, true);
     let mut links = vec![open(&mut a, &mut b, 1)];
-    for step in 0..steps {
-        let action = act(&mut dice, &mut a, &mut b, &mut links, step as u64 + 100);
-        assert_eq!(a.store, a.full(), "seed {seed} step {step} action {action}");
-        assert_eq!(b.store, b.full(), "seed {seed} step {step} action {action}");
+    for step in 0..steps as u64 {
+        println!("seed {seed} step {step}");
+        act(&mut dice, &mut a, &mut b, &mut links, step + 100);
     }
     let before = (a.state(), b.state());
     a.restart();
@@ -31,10 +31,9 @@ fn run(seed: u64, steps: usize) {
 }
 
 /// One random message or block; `n` is new in every step.
-fn act(dice: &mut Dice, a: &mut Side, b: &mut Side, links: &mut Vec<Link>, n: u64) -> u64 {
+fn act(dice: &mut Dice, a: &mut Side, b: &mut Side, links: &mut Vec<Link>, n: u64) {
     let link = dice.roll(links.len() as u64) as usize;
-    let action = dice.roll(16);
-    match action {
+    match dice.roll(16) {
         0..=2 if links[link].to_a_sat > 2 * HTLC_SAT => pay(a, b, &mut links[link], n),
         3 | 4 => settle(a, b, &mut links[link]),
         5 => links.push(open(a, b, n)),
@@ -54,13 +53,13 @@ fn act(dice: &mut Dice, a: &mut Side, b: &mut Side, links: &mut Vec<Link>, n: u6
         }
         13 => {
             let payee = format!("payee:{}", b.node.get_id());
-            if n % 2 == 0 { a.node.add_allowlist(&[payee]) } else { a.node.remove_allowlist(&[payee]) }.unwrap();
+            if n.is_multiple_of(2) { a.node.add_allowlist(&[payee]) } else { a.node.remove_allowlist(&[payee]) }
+                .unwrap();
             a.flush();
         }
         14 => either(dice, a, b).restart(),
         _ => either(dice, a, b).mine(vec![]),
     }
-    action
 }
 
 fn either<'a>(dice: &mut Dice, a: &'a mut Side, b: &'a mut Side) -> &'a mut Side {

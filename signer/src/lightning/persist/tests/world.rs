@@ -17,6 +17,7 @@ use bitcoin::{
 };
 use lightning::types::payment::{PaymentHash, PaymentPreimage, PaymentSecret};
 use lightning_invoice::{Currency, InvoiceBuilder};
+use lightning_signer::chain::tracker::ListenSlot;
 use lightning_signer::channel::{Channel, ChannelBase, ChannelId, ChannelSetup, ChannelSlot, CommitmentType};
 use lightning_signer::node::{Node, NodeConfig, NodeServices};
 use lightning_signer::persist::{DummyPersister, Persist};
@@ -55,6 +56,8 @@ pub(super) struct Side {
     pub(super) store: Store,
     /// The keys written by the last message.
     pub(super) written: Vec<String>,
+    /// Compare with a full rewrite after each message.
+    pub(super) checked: bool,
     /// Restart after each message.
     pub(super) restless: bool,
     /// Give the persister the hints that the actor gives.
@@ -74,6 +77,7 @@ impl Side {
             node,
             store,
             written: Vec::new(),
+            checked: false,
             restless: false,
             hints: true,
             blocks: Vec::new(),
@@ -89,6 +93,9 @@ impl Side {
                 Some(value) => self.store.insert(key, value),
                 None => Some(self.store.remove(&key).expect("only what exists is deleted")),
             };
+        }
+        if self.checked {
+            assert_eq!(self.store, self.full(), "written: {:?}", self.written);
         }
         if self.restless {
             self.restart();
@@ -164,9 +171,7 @@ impl Side {
         let block = block(&tip.0, height + 1, txs);
         let (txids, outpoints) = self.node.get_tracker().get_all_forward_watches();
         let proof = prove(&block, height + 1, &tip.1, &outpoints, &txids);
-        if self.hints {
-            self.persister.expect_block(&proof);
-        }
+        self.expect_block(&block);
         {
             let mut tracker = self.node.get_tracker();
             tracker.add_block(block.header, proof).unwrap();
@@ -197,6 +202,7 @@ impl Side {
             let tracker = self.node.get_tracker();
             (tracker.headers()[0].clone(), tracker.height())
         };
+        self.expect_block(&block);
         let (txids, outpoints) = self.node.get_tracker().get_all_reverse_watches();
         let proof = prove(&block, height, &before.1, &outpoints, &txids);
         {
@@ -205,6 +211,15 @@ impl Side {
             self.persister.update_tracker(&self.node.get_id(), &tracker).unwrap();
         }
         self.flush();
+    }
+
+    fn expect_block(&self, block: &Block) {
+        if self.hints {
+            let tracker = self.node.get_tracker();
+            let concerned = tracker.listeners.iter().filter(|(_, (_, slot))| concerns(block, slot));
+            let concerned: Vec<OutPoint> = concerned.map(|(outpoint, _)| *outpoint).collect();
+            self.persister.expect_block(&concerned);
+        }
     }
 
     /// All entries, written from nothing: what the journal must hold.
@@ -287,6 +302,12 @@ fn restore(seed: &[u8; 32], store: &Store, clock: Arc<ManualClock>) -> (Arc<Node
     let node = Node::restore_node(&node_id, entry, seed, services(persister.clone(), clock)).unwrap();
     persister.after_restore(&node);
     (persister, node)
+}
+
+fn concerns(block: &Block, slot: &ListenSlot) -> bool {
+    let known = |outpoint: &OutPoint| slot.watches.contains(outpoint) || slot.seen.contains(outpoint);
+    let spends = |tx: &Transaction| tx.input.iter().any(|input| known(&input.previous_output));
+    block.txdata.iter().any(|tx| slot.txid_watches.contains(&tx.compute_txid()) || spends(tx))
 }
 
 fn oracle() -> Keypair {
