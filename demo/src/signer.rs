@@ -92,8 +92,9 @@ impl SignerProcess {
     /// Starts the daemon and unseals it.
     pub fn start(&mut self) -> anyhow::Result<()> {
         let log = std::fs::File::options().create(true).append(true).open(self.log_path())?;
-        let child = self.program.command(&self.dir).arg("run").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.child = Some({ child }.spawn()?);
+        let mut command = self.program.command(&self.dir);
+        command.arg("run").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.child = Some(command.spawn()?);
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = self.cli(&["status"]) {
             let exited = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();

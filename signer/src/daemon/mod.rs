@@ -3,14 +3,12 @@
 //! ```text
 //! mod.rs       the process: what lives from start to end, and the switch between sealed and unsealed
 //! unsealed.rs  what exists only while unsealed: journal, CA, registry, nodes, chain view, link
-//! starting.rs  where new nodes start in the chain
 //! nodes.rs     adding, renewing, revoking and forgetting nodes
 //! answers.rs   the administrator's calls
 //! ```
 
 mod answers;
 mod nodes;
-mod starting;
 mod unsealed;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

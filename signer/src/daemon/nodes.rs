@@ -44,7 +44,6 @@ impl Unsealed {
         let bundle = enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CERTIFICATE_VALIDITY).map_err(ca_failure)?;
         let key = seed_key(&name);
         let sealed = seed.expose(|seed| self.vault.seal(key.as_bytes(), seed));
-        self.starting.refresh();
         self.record(vec![put(record_key(&name), record.to_bytes()), put(key, sealed)])?;
         let added = self.nodes.add(node_spec(&record, seed));
         added.map_err(|error| AdminFailure::new(FailureKind::Exists, &error, "Remove the node first."))?;

@@ -8,7 +8,6 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 use super::lock;
-use super::starting::Starting;
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::Ca;
 use crate::admin::record::NodeRecord;
@@ -25,6 +24,7 @@ use crate::keys::memory::Secret;
 use crate::keys::purpose::{Purpose, subkey};
 use crate::lightning::actor::House;
 use crate::lightning::engine::{NodeSpec, Settings};
+use crate::lightning::live::LiveChain;
 use crate::lightning::nodes::Nodes;
 use crate::names::NodeName;
 use crate::reasons::{Reason, Refusal};
@@ -39,7 +39,6 @@ pub struct Unsealed {
     pub(super) registry: Arc<Registry>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) view: Arc<ChainView>,
-    pub(super) starting: Arc<Starting>,
     pub(super) network: bitcoin::Network,
     pub(super) advertised: String,
     follower: Mutex<Option<Follower>>,
@@ -68,14 +67,14 @@ impl Unsealed {
         let source: Arc<dyn ChainSource> = Arc::new(chain_source(&config.chain, config.network)?);
         let stale_after = Duration::from_secs(config.chain.stale_after_s);
         let view = Arc::new(ChainView::new(config.chain.url.clone(), stale_after));
-        let starting = Starting::start(source.clone(), view.clone(), config.chain.start_depth)
-            .map_err(|error| fault("start to look at the chain", &error))?;
         let attestor = subkey(data_key, Purpose::ChainOracle).expose(|key| SecretKey::from_slice(key)).map_err(|_| {
             AdminFailure::new(FailureKind::Fault, "the chain oracle's key is no scalar", "Report this: it cannot happen.")
         })?;
         let attestor = Arc::new(Attestor::new(&attestor));
         let settings = Settings { limits: config.limits.clone(), oracle: attestor.public_key() };
-        let house = House { journal: journal.clone(), chain: starting.clone(), attestor, settings };
+        let chain =
+            LiveChain { view: view.clone(), source: source.clone(), start_depth: config.chain.start_depth };
+        let house = House { journal: journal.clone(), chain: Arc::new(chain), attestor, settings };
         let nodes = Nodes::start(house, &config.signer).map_err(|error| fault("start the signing threads", &error))?;
         let nodes = Arc::new(nodes);
         for record in &records {
@@ -100,7 +99,6 @@ impl Unsealed {
             registry,
             nodes,
             view,
-            starting,
             network: config.network,
             advertised: config.advertised(),
             follower: Mutex::new(Some(follower)),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bitcoin::block::{Header, Version as BlockVersion};
 use bitcoin::blockdata::constants::genesis_block;
+use bitcoin::hash_types::FilterHeader;
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, Network, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut};
 
@@ -56,7 +57,9 @@ impl ChainFacts for MiniChain {
     }
 
     fn start(&self) -> Option<ChainStart> {
-        Some(ChainStart { height: 0, header: genesis_block(Network::Regtest).header })
+        let block = ChainBlock::new(0, genesis_block(Network::Regtest));
+        let filter_header = block.filter().filter_header(&FilterHeader::all_zeros());
+        Some(ChainStart { height: 0, header: block.block().header, filter_header })
     }
 }
 

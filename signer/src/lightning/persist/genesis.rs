@@ -3,7 +3,6 @@
 use bitcoin::Network;
 use bitcoin::block::Header;
 use bitcoin::hash_types::FilterHeader;
-use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::PublicKey;
 use lightning_signer::chain::tracker::Headers;
 use lightning_signer::persist::Error;
@@ -19,12 +18,13 @@ pub struct ChainStart {
     pub height: u32,
     /// Its header, which the appliance's own chain view vouches for.
     pub header: Header,
+    /// The filter header that the next block's attestation builds on. Not all zeros: vls would skip that check.
+    pub filter_header: FilterHeader,
 }
 
 /// The entries with which a node is restored for the first time: no channels, no payments, the chain at `start`.
 ///
-/// vls left alone would start at a checkpoint that is years old and would have to be fed every block since. The
-/// filter header at `start` is all zeros: vls takes the first block's from its proof.
+/// vls left alone would start at a checkpoint that is years old and would have to be fed every block since.
 pub fn genesis(
     network: Network,
     derivation: KeyDerivationStyle,
@@ -37,7 +37,7 @@ pub fn genesis(
         dbid_high_water_mark: 0,
         velocity: None,
     };
-    let tip = HeaderRecord::new(start.height, &Headers(start.header, FilterHeader::all_zeros()));
+    let tip = HeaderRecord::new(start.height, &Headers(start.header, start.filter_header));
     let put = |key: &str, value: Vec<u8>| Put { key: key.to_owned(), value: Some(value) };
     Ok(vec![
         put("node", encode(&node)?),

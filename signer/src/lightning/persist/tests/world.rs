@@ -291,7 +291,11 @@ fn fresh(seed: &[u8; 32]) -> Store {
     let config = NodeConfig { use_checkpoints: false, ..NodeConfig::new(NETWORK) };
     let clock = Arc::new(ManualClock::new(Duration::ZERO));
     let (_, node_id) = Node::make_keys_manager(&config, seed, &services(Arc::new(DummyPersister), clock));
-    let start = ChainStart { height: START_HEIGHT, header: genesis_block(NETWORK).header };
+    let start = ChainStart {
+        height: START_HEIGHT,
+        header: genesis_block(NETWORK).header,
+        filter_header: FilterHeader::all_zeros(),
+    };
     let puts = genesis(NETWORK, KeyDerivationStyle::Native, node_id, start).unwrap();
     puts.into_iter().map(|put| (put.key, put.value.unwrap())).collect()
 }
