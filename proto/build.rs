@@ -1,8 +1,35 @@
 //! Compiles the .proto files with protox, so that no protoc has to be installed.
 
+/// Messages whose bytes are secret or release secrets: `src/redact.rs` writes their Debug by hand.
+const REDACTED: &[&str] = &[
+    ".claviger.v1.NodeRequest",
+    ".claviger.v1.NodeReply",
+    ".claviger.v1.UnsealRequest",
+    ".claviger.v1.SeedImport",
+    ".claviger.v1.EnrolmentReply",
+];
+
+/// What `claviger … --json` prints.
+const PRINTED: &[&str] = &[
+    ".claviger.v1.StatusReply",
+    ".claviger.v1.ChainStatus",
+    ".claviger.v1.JournalStatus",
+    ".claviger.v1.MemoryStatus",
+    ".claviger.v1.NodeInfo",
+    ".claviger.v1.CertificateInfo",
+    ".claviger.v1.NodeListReply",
+    ".claviger.v1.DecisionRecord",
+    ".claviger.v1.VerifyProgress",
+    ".claviger.v1.BadRecord",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = protox::compile(["claviger/v1/link.proto"], ["."])?;
     println!("cargo:rerun-if-changed=claviger");
-    tonic_prost_build::configure().compile_fds(files)?;
+    let files = protox::compile(["claviger/v1/link.proto", "claviger/v1/admin.proto"], ["."])?;
+    let mut builder = tonic_prost_build::configure().skip_debug(REDACTED);
+    for message in PRINTED {
+        builder = builder.type_attribute(message, "#[derive(serde::Serialize)]");
+    }
+    builder.compile_fds(files)?;
     Ok(())
 }

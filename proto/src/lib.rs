@@ -1,10 +1,20 @@
-//! The messages Claviger speaks: generated from the `.proto` files beside this crate.
+//! The messages Claviger speaks: generated from the `.proto` files beside this crate, and the enrolment bundle.
 
-/// The node link.
+pub mod bundle;
+mod redact;
+
+/// The node link and the administration socket.
 #[allow(clippy::all, missing_docs, unused_qualifications, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("claviger.v1");
 }
 
-/// No frame on the link is larger: an hsmd message is at most 128 KiB, the envelope adds a few bytes.
+/// No hsmd message on the link is larger (the vls protocol's own limit).
+pub const MAX_MESSAGE_BYTES: usize = 128 * 1024;
+
+/// No frame on the link is larger: an hsmd message and a few bytes of envelope.
 pub const MAX_FRAME_BYTES: usize = 132 * 1024;
+
+/// The name the signer's certificate carries besides its host names, and the one clients check: a signer may move to
+/// another address without new certificates. Its own CA signs nothing else for servers.
+pub const SERVER_NAME: &str = "signer.claviger";

@@ -5,8 +5,12 @@
 
 pub mod admin;
 pub mod chain;
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod datadir;
 pub mod gateway;
+pub mod harden;
 pub mod journal;
 pub mod keys;
 pub mod lightning;

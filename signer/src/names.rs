@@ -1,9 +1,11 @@
 //! Names that appear in keys, files and logs: checked once, when they are made.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// A node's name: 1–32 characters of `a-z 0-9 -`, starting with a letter.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct NodeName(String);
 
 /// The text is not a node name.
@@ -27,6 +29,20 @@ impl NodeName {
     }
 }
 
+impl TryFrom<String> for NodeName {
+    type Error = BadName;
+
+    fn try_from(text: String) -> Result<Self, BadName> {
+        Self::new(&text)
+    }
+}
+
+impl From<NodeName> for String {
+    fn from(name: NodeName) -> Self {
+        name.0
+    }
+}
+
 impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -41,6 +57,23 @@ pub enum NodeKind {
     Ldk,
     /// Core Lightning with `claviger-hsmd`.
     Cln,
+}
+
+/// The text is not a kind of node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a kind of node: use ldk or cln")]
+pub struct BadKind(pub String);
+
+impl FromStr for NodeKind {
+    type Err = BadKind;
+
+    fn from_str(text: &str) -> Result<Self, BadKind> {
+        match text {
+            "ldk" => Ok(Self::Ldk),
+            "cln" => Ok(Self::Cln),
+            _ => Err(BadKind(text.to_owned())),
+        }
+    }
 }
 
 impl fmt::Display for NodeKind {

@@ -55,6 +55,18 @@ reasons! {
         "The signer is sealed." "Run `claviger unseal`.";
     LinkInUse "link-in-use" retry=true
         "Another process is connected with this node's bundle." "Stop the other process, or give each node its own bundle.";
+    CertificateUnknown "certificate-unknown" retry=false
+        "The certificate belongs to no node of this signer." "Write a new bundle: `claviger node renew`, or `claviger node add` if the node was removed.";
+    CertificateRevoked "certificate-revoked" retry=false
+        "The node's certificate was revoked." "Write a new bundle: `claviger node renew`.";
+    CertificateExpired "certificate-expired" retry=false
+        "The node's certificate has ended." "Write a new bundle: `claviger node renew`.";
+    LinkProtocol "link-protocol" retry=false
+        "The caller does not follow the link's protocol." "Check that node and signer versions match.";
+    FrameTooLarge "frame-too-large" retry=false
+        "A frame is larger than the link carries." "Check that node and signer versions match.";
+    ShuttingDown "shutting-down" retry=true
+        "The signer is stopping." "Start it again: `claviger run`. The client connects by itself.";
     Fault "fault" retry=false
         "The signer failed while handling the request; nothing was signed." "Look at the daemon's log; report the request id.";
 }

@@ -161,6 +161,11 @@ impl LdkNode {
         self.channels().into_iter().find(|channel| channel.counterparty.node_id == *peer)
     }
 
+    /// All channels with `peer`.
+    pub fn channels_with(&self, peer: &PublicKey) -> Vec<ChannelDetails> {
+        self.channels().into_iter().filter(|channel| channel.counterparty.node_id == *peer).collect()
+    }
+
     /// Closes with the peer's help.
     pub fn close(&self, channel: &ChannelDetails) -> Result<(), NodeError> {
         Ok(self.inner.channels.close_channel(&channel.channel_id, &channel.counterparty.node_id)?)

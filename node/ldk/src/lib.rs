@@ -15,6 +15,7 @@
 //!   `signer_unblocked` when the signer answers again. Methods where an error would close a channel or panic wait,
 //!   up to [`Options::patience`].
 
+pub mod link;
 mod call;
 mod channel;
 mod keys;

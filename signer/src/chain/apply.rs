@@ -27,7 +27,7 @@ pub struct Effect {
     pub touched: Vec<OutPoint>,
 }
 
-/// Why a block could not be applied. The tracker is as it was, and the node should be frozen until its operator decides.
+/// Why a block could not be applied. The node needs its operator; except for `Persist`, its tracker is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
     /// The block does not belong at the tracker's tip.
@@ -57,7 +57,7 @@ pub enum ApplyError {
     /// The tracker's rules do not cover this network.
     #[error("channels cannot be followed on network {0}")]
     Network(Network),
-    /// The new state could not be recorded.
+    /// The new state could not be recorded: the node in memory is ahead of it and must be rebuilt.
     #[error("the tracker cannot be recorded: {0}")]
     Persist(String),
 }
@@ -72,7 +72,7 @@ impl ApplyError {
             }
             Self::Invalid { .. } => "Check that the chain backend is a fully validating node of the signer's network.",
             Self::Network(_) => "Use bitcoin, testnet, signet or regtest.",
-            Self::Persist(_) => "Free disk space or repair the disk; the block is applied again.",
+            Self::Persist(_) => "Free disk space or repair the disk; the node is rebuilt and the block applied again.",
         }
     }
 }
@@ -171,7 +171,7 @@ fn without_listeners(
 ///
 /// Signet retargets as mainnet does but starts easier, which the tracker's regtest rules allow. Testnet4 may jump by more
 /// than a factor of four (BIP 94), which no rule of the tracker allows.
-pub(super) fn difficulty_rules(network: Network) -> Option<Network> {
+fn difficulty_rules(network: Network) -> Option<Network> {
     match network {
         Network::Bitcoin | Network::Testnet | Network::Regtest => Some(network),
         Network::Signet => Some(Network::Regtest),

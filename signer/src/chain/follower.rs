@@ -1,1 +1,237 @@
-//! wip
+//! A thread that watches the source and moves every node's tracker along the best chain, through reorgs.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bitcoin::BlockHash;
+use tracing::{error, info, warn};
+
+use super::block::ChainBlock;
+use super::sink::{ChainSink, SinkError, TrackerPosition};
+use super::source::{ChainSource, SourceError, Tip};
+use super::view::ChainView;
+
+/// Blocks kept for nodes that stand at about the same height. A full block takes some 10 MB.
+const CACHED_BLOCKS: usize = 8;
+/// Blocks that one node may move before the source is asked for its tip again.
+const MOVES_PER_POLL: usize = 50;
+/// How far above the source's tip a tracker may stand for the difference to be examined.
+const MAX_BEHIND: u32 = 100;
+
+/// How the follower behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerOptions {
+    /// Time between two looks at the source.
+    pub poll_interval: Duration,
+}
+
+impl Default for FollowerOptions {
+    fn default() -> Self {
+        Self { poll_interval: Duration::from_secs(1) }
+    }
+}
+
+/// The running thread. Stops when dropped, after the block in hand.
+pub struct Follower {
+    wake: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Follower {
+    /// Starts to follow `source` for the nodes of `sink`, and reports to `view`.
+    pub fn start(
+        source: Arc<dyn ChainSource>,
+        sink: Arc<dyn ChainSink>,
+        view: Arc<ChainView>,
+        options: FollowerOptions,
+    ) -> io::Result<Self> {
+        let (wake, woken) = channel();
+        let mut pass = Pass { source, sink, view, blocks: VecDeque::new() };
+        let thread = std::thread::Builder::new()
+            .name("chain".to_owned())
+            .spawn(move || while pass.run(&woken) && sleep(&woken, options.poll_interval) {})?;
+        Ok(Self { wake: Some(wake), thread: Some(thread) })
+    }
+
+    /// Looks at the source at once, for example because a node was added.
+    pub fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            // A thread that has ended needs no waking.
+            let _ = wake.send(());
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // Without a sender, the thread sees that nobody is interested any more.
+        self.wake = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!("the chain follower had panicked");
+        }
+    }
+}
+
+/// False when the follower was dropped.
+fn sleep(woken: &Receiver<()>, interval: Duration) -> bool {
+    !matches!(woken.recv_timeout(interval), Err(RecvTimeoutError::Disconnected))
+}
+
+/// What to do with one tracker next.
+enum Step {
+    Connect(BlockHash),
+    Disconnect,
+    Nothing,
+}
+
+struct Pass {
+    source: Arc<dyn ChainSource>,
+    sink: Arc<dyn ChainSink>,
+    view: Arc<ChainView>,
+    /// The blocks used last, the newest in front.
+    blocks: VecDeque<Arc<ChainBlock>>,
+}
+
+impl Pass {
+    /// Asks for the tip and moves every node towards it. False when the follower was dropped.
+    fn run(&mut self, woken: &Receiver<()>) -> bool {
+        let result = self.poll().and_then(|tip| self.move_all(tip, woken));
+        result.unwrap_or_else(|error| {
+            // Said once, not at every poll.
+            if self.view.failed(format!("{error}. {}", error.hint())) {
+                warn!(%error, hint = error.hint(), "no view of the chain");
+            }
+            true
+        })
+    }
+
+    fn poll(&self) -> Result<Tip, SourceError> {
+        let tip = self.source.tip()?;
+        if tip.syncing {
+            return Err(SourceError::Behind { height: tip.height });
+        }
+        let time = self.source.header(&tip.hash)?.time;
+        self.view.succeeded(Instant::now(), tip, time);
+        Ok(tip)
+    }
+
+    /// Moves all nodes in turns, so that those at the same height share a block.
+    fn move_all(&mut self, tip: Tip, woken: &Receiver<()>) -> Result<bool, SourceError> {
+        let mut trackers = self.sink.trackers();
+        self.view.keep_only(&trackers);
+        for _ in 0..MOVES_PER_POLL {
+            let mut moved = Vec::with_capacity(trackers.len());
+            for tracker in trackers {
+                if matches!(woken.try_recv(), Err(TryRecvError::Disconnected)) {
+                    return Ok(false);
+                }
+                match self.move_one(tip, &tracker) {
+                    Ok(position) => moved.extend(position),
+                    // The source answers, but does not know where this node stands: the others go on.
+                    Err(error @ (SourceError::Rpc { .. } | SourceError::Behind { .. })) => {
+                        self.report_problem(&tracker, &error, error.hint());
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if moved.is_empty() {
+                break;
+            }
+            trackers = moved;
+        }
+        Ok(true)
+    }
+
+    /// Moves one node by one block; `None` if it need not or cannot move.
+    fn move_one(&mut self, tip: Tip, tracker: &TrackerPosition) -> Result<Option<TrackerPosition>, SourceError> {
+        let moved = match self.next_step(tip, tracker)? {
+            Step::Nothing => {
+                self.view.node_is_at(Instant::now(), tracker, None);
+                return Ok(None);
+            }
+            Step::Connect(hash) => {
+                let block = self.block(tracker.height + 1, &hash)?;
+                if block.block().header.prev_blockhash != tracker.hash {
+                    // The best chain changed between two questions.
+                    return Ok(None);
+                }
+                self.sink.connect(&tracker.node, block)
+            }
+            Step::Disconnect => {
+                info!(node = %tracker.node, height = tracker.height, hash = %tracker.hash, "block left the best chain");
+                let block = self.block(tracker.height, &tracker.hash)?;
+                self.sink.disconnect(&tracker.node, block)
+            }
+        };
+        Ok(self.report(tracker, moved))
+    }
+
+    fn next_step(&self, tip: Tip, tracker: &TrackerPosition) -> Result<Step, SourceError> {
+        if tracker.hash == tip.hash {
+            return Ok(Step::Nothing);
+        }
+        if tracker.height > tip.height {
+            self.require_not_behind(tip, tracker)?;
+            return Ok(Step::Disconnect);
+        }
+        if self.source.hash_at(tracker.height)? != Some(tracker.hash) {
+            return Ok(Step::Disconnect);
+        }
+        Ok(self.source.hash_at(tracker.height + 1)?.map_or(Step::Nothing, Step::Connect))
+    }
+
+    /// A source that lost blocks, and will find them again, must not be taken for a reorg.
+    fn require_not_behind(&self, tip: Tip, tracker: &TrackerPosition) -> Result<(), SourceError> {
+        let behind = Err(SourceError::Behind { height: tip.height });
+        if tracker.height - tip.height > MAX_BEHIND {
+            return behind;
+        }
+        let mut ancestor = tracker.hash;
+        for _ in tip.height..tracker.height {
+            ancestor = self.source.header(&ancestor)?.prev_blockhash;
+        }
+        if ancestor == tip.hash { behind } else { Ok(()) }
+    }
+
+    fn report(&self, tracker: &TrackerPosition, moved: Result<TrackerPosition, SinkError>) -> Option<TrackerPosition> {
+        match moved {
+            Ok(position) => {
+                self.view.node_is_at(Instant::now(), &position, None);
+                Some(position)
+            }
+            Err(SinkError::Gone) => None,
+            Err(problem @ SinkError::Busy(_)) => {
+                self.report_problem(tracker, &problem, "The follower asks again.");
+                None
+            }
+            Err(SinkError::Apply(problem)) => {
+                self.report_problem(tracker, &problem, problem.hint());
+                None
+            }
+        }
+    }
+
+    fn report_problem(&self, tracker: &TrackerPosition, problem: &dyn Display, hint: &str) {
+        // Said once, not at every poll.
+        if self.view.node_is_at(Instant::now(), tracker, Some(format!("{problem}. {hint}"))) {
+            warn!(node = %tracker.node, %problem, hint, "the node does not follow the chain");
+        }
+    }
+
+    fn block(&mut self, height: u32, hash: &BlockHash) -> Result<Arc<ChainBlock>, SourceError> {
+        if let Some(block) = self.blocks.iter().find(|block| block.hash() == *hash && block.height() == height) {
+            return Ok(block.clone());
+        }
+        let block = Arc::new(ChainBlock::new(height, self.source.block(hash)?));
+        self.blocks.push_front(block.clone());
+        self.blocks.truncate(CACHED_BLOCKS);
+        Ok(block)
+    }
+}

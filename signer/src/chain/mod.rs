@@ -15,10 +15,10 @@ mod view;
 
 pub use apply::{ApplyError, Effect, apply_block, revert_block};
 pub use attest::Attestor;
-//pub use bitcoind::{Auth, BitcoindSource};
+pub use bitcoind::{Auth, BitcoindSource};
 pub use block::ChainBlock;
-//pub use follower::{Follower, FollowerOptions};
+pub use follower::{Follower, FollowerOptions};
 pub use sink::{ChainSink, SinkError, TrackerPosition};
 pub use source::{ChainSource, SourceError, Tip};
-pub use start::{StartingPoint, start_node_at, starting_point};
-//pub use view::{ChainStatus, ChainView, NodeStatus};
+pub use start::{StartingPoint, starting_point};
+pub use view::{ChainStatus, ChainView, NodeStatus};

@@ -40,7 +40,8 @@ pub enum SinkError {
     /// There is no such node any more.
     #[error("the node is gone")]
     Gone,
-    /// The node cannot follow the chain any further and needs its operator; it should be frozen.
+    /// The node cannot follow the chain any further and needs its operator. It is asked again at every poll unless the
+    /// sink stops listing it.
     #[error(transparent)]
     Apply(#[from] ApplyError),
 }

@@ -3,14 +3,11 @@
 use bitcoin::hash_types::FilterHeader;
 use bitcoin::hashes::Hash;
 use lightning_signer::chain::tracker::Headers;
-use lightning_signer::node::Node;
 
-use super::apply::{ApplyError, difficulty_rules};
-use super::attest::Attestor;
 use super::block::ChainBlock;
 use super::source::{ChainSource, SourceError};
 
-/// The block on which a new tracker stands.
+/// The block on which a new tracker stands. Its tip must be `headers`, its height `height`, its header memory empty.
 #[derive(Clone)]
 pub struct StartingPoint {
     /// Its height.
@@ -31,17 +28,4 @@ pub fn starting_point(source: &dyn ChainSource, depth: u32) -> Result<StartingPo
     // The tracker does not check attestations after an all-zero filter header, so the first one is a real one.
     let filter_header = block.filter().filter_header(&FilterHeader::all_zeros());
     Ok(StartingPoint { height, headers: Headers(block.block().header, filter_header) })
-}
-
-/// Puts the tracker of a new `node`, which has no channel yet, at `start`; it trusts `attestor` alone from now on.
-///
-/// The caller records the node afterwards.
-pub fn start_node_at(node: &Node, start: &StartingPoint, attestor: &Attestor) -> Result<(), ApplyError> {
-    let mut tracker = node.get_tracker();
-    difficulty_rules(tracker.network).ok_or(ApplyError::Network(tracker.network))?;
-    tracker.headers.clear();
-    tracker.tip = start.headers.clone();
-    tracker.height = start.height;
-    tracker.trusted_oracle_pubkeys = vec![attestor.public_key()];
-    Ok(())
 }

@@ -1,1 +1,3 @@
-//! gateway
+//! Front doors: bytes in, a typed request out, and back.
+
+pub mod link;

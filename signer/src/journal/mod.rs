@@ -1,74 +1,196 @@
 //! Decisions, state and (later) budgets in one hash-chained, encrypted, group-committed store (P1).
 //!
-//! Skeleton of the interface the other rooms build on; see the module's files for the parts.
+//! What the rooms share is [`Journal`]: `submit` what must be durable before anything leaves, `load` what is recorded.
+//! The files below it: `commit` (what is handed in), `committer` (groups and order), `ledger` (versions, chain, digest),
+//! `record` and `head` (formats), `log` (decisions), `verify`, and `store` (where rows rest). The format is described
+//! in `docs/journal.md`.
 
-use crate::reasons::Reason;
+mod commit;
+mod committer;
+mod error;
+mod head;
+mod ledger;
+mod log;
+mod read;
+mod record;
+pub mod store;
+mod verify;
 
-/// Whose records: `house` for the signer's own, otherwise a node's name.
-pub type Tenant = String;
+#[cfg(test)]
+mod tests;
 
-/// What becomes durable together: all of it or nothing.
-#[derive(Clone, Debug, Default)]
-pub struct Commit {
-    /// Whose state changes.
-    pub tenant: Tenant,
-    /// Changed entries only; the last put of a key wins.
-    pub puts: Vec<Put>,
-    /// The verdict this commit records, if it records one.
-    pub decision: Option<Decision>,
+use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::keys::cipher::RecordCipher;
+
+pub use commit::{
+    Commit, CommitError, Decision, InvalidCommit, MAX_DECISION, MAX_KEY, MAX_VALUE, Put, Tenant, Verdict,
+};
+pub use committer::Done;
+pub use error::{Damage, DamageKind, JournalError};
+pub use head::FORMAT;
+pub use log::LogLine;
+pub use read::Export;
+pub use record::BadRecord;
+pub use verify::{Progress, Verified, verify};
+
+use committer::{Committer, Queue};
+use ledger::Ledger;
+use read::Reader;
+use store::Store;
+
+/// The tenant of the signer's own records: CA, node registry, seeds.
+pub const HOUSE: &str = "house";
+
+/// How the journal works.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many commits a flush serves.
+    pub flush: FlushMode,
+    /// A checkpoint is written after this many decisions.
+    pub checkpoint_every: u64,
+    /// How often a store that failed is tried again.
+    pub probe_every: Duration,
 }
 
-/// One changed entry. The journal counts versions; the caller does not.
-#[derive(Clone, Debug)]
-pub struct Put {
-    /// Names the entry within its tenant, e.g. `channel/…`.
-    pub key: String,
-    /// The new value, or `None` to delete.
-    pub value: Option<Vec<u8>>,
-}
-
-/// One line of the append-only decision log. Holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Decision {
-    /// What `claviger explain` takes.
-    pub request: String,
-    /// Milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// The message's name, e.g. `SignRemoteCommitmentTx2`.
-    pub action: String,
-    /// `peer:dbid` in hex and decimal, where the message concerns a channel.
-    pub channel: Option<String>,
-    /// What was decided.
-    pub verdict: Verdict,
-    /// SHA-256 of the request as received, hex.
-    pub request_sha256: String,
-    /// SHA-256 of the reply as sent, hex; absent for refusals.
-    pub reply_sha256: Option<String>,
-}
-
-/// The closed set of verdicts.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Signed or answered.
-    Permit,
-    /// Refused: reason id and detail.
-    Deny {
-        /// From the table of reasons.
-        reason: String,
-        /// What was compared.
-        detail: String,
-    },
-    /// Failed; never a permit.
-    Fault {
-        /// What failed.
-        detail: String,
-    },
-}
-
-impl Verdict {
-    /// A denial for `reason`.
-    pub fn deny(reason: Reason, detail: impl Into<String>) -> Self {
-        Self::Deny { reason: reason.id().to_owned(), detail: detail.into() }
+impl Default for Options {
+    fn default() -> Self {
+        Self { flush: FlushMode::Group, checkpoint_every: 1024, probe_every: Duration::from_millis(500) }
     }
 }
+
+/// How many commits a flush serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushMode {
+    /// All that are waiting.
+    Group,
+    /// One: for the bench, which compares.
+    Each,
+}
+
+/// Whether the journal can be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// It can.
+    #[default]
+    Good,
+    /// It cannot, and why. Unless fenced, it is tried again by itself.
+    Faulted(CommitError),
+}
+
+/// What the journal has done since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Whether it can be written.
+    pub health: Health,
+    /// Number of the last decision, from 1; 0 before the first.
+    pub last_seq: u64,
+    /// Commits recorded, without barriers.
+    pub commits: u64,
+    /// Batches they were recorded in.
+    pub flushes: u64,
+}
+
+/// The signer's memory. Dropping it finishes what was submitted, writes a checkpoint and ends its thread.
+pub struct Journal {
+    queue: Arc<Queue>,
+    reader: Reader,
+    committer: Option<JoinHandle<()>>,
+}
+
+impl Journal {
+    /// Opens the journal in `store`, or makes a new one if the store is empty. Fails if the data key in `cipher` is not
+    /// the one it was made with, or if the end of the chain or the set of entries is not what was written last.
+    pub fn open(store: Arc<dyn Store>, cipher: RecordCipher, options: Options) -> Result<Self, JournalError> {
+        let cipher = Arc::new(cipher);
+        let ledger = Ledger::open(Arc::clone(&store), Arc::clone(&cipher), options.checkpoint_every)?;
+        let queue = Arc::new(Queue::default());
+        let shared = Arc::clone(&queue);
+        let committer = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || Committer::new(&shared, ledger, options).run())
+            .map_err(|error| JournalError::Store(error.into()))?;
+        Ok(Self { queue, reader: Reader::new(store, cipher), committer: Some(committer) })
+    }
+
+    /// Hands in `commit`; `done` is told once, after the record is on stable storage or has failed. Callbacks of one
+    /// tenant run in the order of submission, as do all callbacks of commits that record something; a barrier waits for
+    /// its own tenant only, and runs at once, within this call, if nothing of its tenant is in flight.
+    pub fn submit(&self, commit: Commit, done: Done) {
+        self.queue.submit(commit, done);
+    }
+
+    /// [`Journal::submit`], waiting for the outcome.
+    pub fn commit(&self, commit: Commit) -> Result<(), CommitError> {
+        let (reply, outcome) = mpsc::sync_channel(1);
+        self.submit(commit, Box::new(move |result| drop(reply.try_send(result))));
+        outcome.recv().unwrap_or(Err(CommitError::Closed))
+    }
+
+    /// All live entries of `tenant`, after everything submitted before. Whoever asks starts from the recorded state, so
+    /// a tenant whose commit failed may commit again. Fails while the store cannot be written.
+    pub fn load(&self, tenant: &str) -> Result<BTreeMap<String, Vec<u8>>, JournalError> {
+        commit::check_tenant(tenant)?;
+        let (reply, outcome) = mpsc::sync_channel(1);
+        self.queue.reload(tenant, reply);
+        outcome.recv().unwrap_or(Err(CommitError::Closed)).map_err(JournalError::Unavailable)?;
+        self.reader.entries(tenant)
+    }
+
+    /// One recorded entry, as of the last batch.
+    pub fn get(&self, tenant: &str, key: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        self.reader.entry(tenant, key)
+    }
+
+    /// At most `limit` decisions with numbers from `from` upwards: for export in pages, and to follow the log.
+    pub fn decisions(&self, from: u64, limit: usize) -> Result<Vec<LogLine>, JournalError> {
+        self.reader.decisions(from, limit)
+    }
+
+    /// The last `count` decisions, oldest first.
+    pub fn tail(&self, count: usize) -> Result<Vec<LogLine>, JournalError> {
+        self.reader.tail(count)
+    }
+
+    /// All decisions from number `from` on, as they are now, one at a time.
+    pub fn export(&self, from: u64) -> Result<Export, JournalError> {
+        self.reader.export(from)
+    }
+
+    /// The decision on `request`, looked for from the newest back to [`EXPLAIN_REACH`] decisions.
+    pub fn explain(&self, request: &str) -> Result<Option<LogLine>, JournalError> {
+        self.reader.explain(request)
+    }
+
+    /// Checks every record as of now and names the first bad one. Commits go on meanwhile.
+    pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<Verified, JournalError> {
+        self.reader.verify(progress)
+    }
+
+    /// What was done so far, and whether it works.
+    pub fn stats(&self) -> Stats {
+        self.queue.stats()
+    }
+
+    /// Whether the journal can be written.
+    pub fn health(&self) -> Health {
+        self.stats().health
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(committer) = self.committer.take()
+            && committer.thread().id() != std::thread::current().id()
+        // a callback may own the last reference
+        {
+            let _ = committer.join(); // it catches panics itself
+        }
+    }
+}
+
+pub use read::EXPLAIN_REACH;

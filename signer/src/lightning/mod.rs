@@ -1,1 +1,21 @@
-//! What a channel may do: one actor per node around vls-core.
+//! What a channel may do: one actor per node around vls's state machine.
+
+pub mod actor;
+pub mod answers;
+pub mod clock;
+pub mod driver;
+pub mod engine;
+pub mod limits;
+pub mod live;
+pub mod messages;
+pub mod nodes;
+pub mod persist;
+pub mod pool;
+mod record;
+pub mod refusals;
+pub mod shapes;
+pub mod status;
+pub mod validator;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! The envelope: the data key, wrapped once for each key slot. The format is `docs/envelope.md`.
+//!
+//! The first line names the format and its version and carries a checksum of the rest, so that a newer file, a damaged
+//! file and a wrong passphrase are told apart. What protects the key is the slots' authenticated encryption.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::file;
+use crate::slot::{Binding, KeySlot, SlotError, SlotId, SlotKind, Wrapped};
+
+const MAGIC: &str = "claviger-keyslots";
+const VERSION: u16 = 1;
+/// More than an operator needs, few enough that a hostile file cannot keep the host deriving keys.
+const MAX_SLOTS: usize = 16;
+const MAX_BYTES: usize = 64 * 1024;
+
+/// A data key at rest. Without the secret of a slot it tells only which slots there are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    #[serde(with = "crate::hexed")]
+    installation: [u8; 16],
+    slots: Vec<Slot>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Slot {
+    id: SlotId,
+    wrapped: Wrapped,
+}
+
+/// Why an envelope could not be read, opened or changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// The file could not be read.
+    #[error("cannot read {}: {kind}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        kind: io::ErrorKind,
+    },
+    /// The file could not be written; the previous one is still in place.
+    #[error("cannot write {}: {kind}", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        kind: io::ErrorKind,
+    },
+    /// The file is something else.
+    #[error("this is not a key slot file")]
+    NotAnEnvelope,
+    /// The file was written by a newer Claviger.
+    #[error("the key slot file has format version {found}, this program knows version {VERSION}")]
+    NewerVersion {
+        /// The version in the file.
+        found: u16,
+    },
+    /// The file was changed or cut since it was written.
+    #[error("the key slot file is damaged: {0}")]
+    Damaged(&'static str),
+    /// Slots of the kind exist, and the secret opens none of them.
+    #[error("wrong {0}")]
+    WrongSecret(SlotKind),
+    /// There is no slot of this kind.
+    #[error("the envelope has no {0} slot")]
+    NoSlotOfKind(SlotKind),
+    /// There is no slot of this number.
+    #[error("there is no key slot {0}")]
+    UnknownSlot(SlotId),
+    /// Without this slot nothing could open the envelope any more.
+    #[error("slot {0} is the last one")]
+    LastSlot(SlotId),
+    /// Every slot is taken.
+    #[error("all {MAX_SLOTS} key slots are taken")]
+    Full,
+    /// The slot could not do its work.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+}
+
+impl EnvelopeError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => {
+                "Check the data directory and who owns it, or run `claviger init` for a new one."
+            }
+            Self::Unwritable { .. } => "Check permissions and free space of the data directory; nothing was changed.",
+            Self::NotAnEnvelope | Self::Damaged(_) => {
+                "Restore the key slot file from a backup; the slots do not change."
+            }
+            Self::NewerVersion { .. } => "Use the version of Claviger that wrote it, or a newer one.",
+            Self::WrongSecret(_) => "Try again, or use another slot: `claviger slots list`.",
+            Self::NoSlotOfKind(_) | Self::UnknownSlot(_) => "See which slots there are: `claviger slots list`.",
+            Self::LastSlot(_) => "Add another slot first: `claviger slots add`.",
+            Self::Full => "Remove a slot that is not used: `claviger slots remove`.",
+            Self::Slot(SlotError::OutOfMemory(_)) => "Give the process more memory, or add a slot with a lower cost.",
+            Self::Slot(_) => "Use the key slot file as Claviger wrote it; restore it from a backup if it was edited.",
+        }
+    }
+}
+
+impl Envelope {
+    /// A new installation's envelope: `data_key` in one slot.
+    pub fn create(data_key: &[u8; 32], slot: &dyn KeySlot) -> Result<Self, EnvelopeError> {
+        let mut installation = [0; 16];
+        getrandom::fill(&mut installation).expect("the operating system provides randomness");
+        let mut envelope = Self { installation, slots: Vec::new() };
+        envelope.add(data_key, slot)?;
+        Ok(envelope)
+    }
+
+    /// Writes the data key into `data_key`, and says which slot gave it. On failure `data_key` stays as it is.
+    pub fn open(&self, slot: &dyn KeySlot, data_key: &mut [u8; 32]) -> Result<SlotId, EnvelopeError> {
+        let mut candidates = self.slots.iter().filter(|stored| stored.wrapped.kind() == slot.kind()).peekable();
+        candidates.peek().ok_or(EnvelopeError::NoSlotOfKind(slot.kind()))?;
+        for stored in candidates {
+            match slot.unwrap(&self.binding(stored.id, slot.kind()), &stored.wrapped, data_key) {
+                Ok(()) => return Ok(stored.id),
+                Err(SlotError::WrongSecret) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(EnvelopeError::WrongSecret(slot.kind()))
+    }
+
+    /// Wraps `data_key`, as `open` gave it, for one more slot; returns the slot's number.
+    pub fn add(&mut self, data_key: &[u8; 32], slot: &dyn KeySlot) -> Result<SlotId, EnvelopeError> {
+        let id = (1..=MAX_SLOTS as SlotId)
+            .find(|id| self.slots.iter().all(|slot| slot.id != *id))
+            .ok_or(EnvelopeError::Full)?;
+        let wrapped = slot.wrap(&self.binding(id, slot.kind()), data_key)?;
+        self.slots.push(Slot { id, wrapped });
+        Ok(id)
+    }
+
+    /// Forgets slot `id`. Copies of the file made before still open with its secret: rotate the data key if that matters.
+    pub fn remove(&mut self, id: SlotId) -> Result<(), EnvelopeError> {
+        let at = self.slots.iter().position(|slot| slot.id == id).ok_or(EnvelopeError::UnknownSlot(id))?;
+        if self.slots.len() == 1 {
+            return Err(EnvelopeError::LastSlot(id));
+        }
+        self.slots.remove(at);
+        Ok(())
+    }
+
+    /// The slots there are.
+    pub fn slots(&self) -> impl Iterator<Item = (SlotId, SlotKind)> {
+        self.slots.iter().map(|slot| (slot.id, slot.wrapped.kind()))
+    }
+
+    /// The random id of the installation.
+    pub fn installation(&self) -> [u8; 16] {
+        self.installation
+    }
+
+    /// Reads and decodes the file at `path`.
+    pub fn read(path: &Path) -> Result<Self, EnvelopeError> {
+        match file::read_limited(path, MAX_BYTES) {
+            Ok(bytes) => Self::decode(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(EnvelopeError::NotAnEnvelope),
+            Err(error) => Err(EnvelopeError::Unreadable { path: path.to_owned(), kind: error.kind() }),
+        }
+    }
+
+    /// Encodes and writes the file at `path`, atomically and with mode 0600.
+    pub fn write(&self, path: &Path) -> Result<(), EnvelopeError> {
+        file::write_atomically(path, &self.encode())
+            .map_err(|error| EnvelopeError::Unwritable { path: path.to_owned(), kind: error.kind() })
+    }
+
+    /// The envelope as the bytes of its file.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = serde_json::to_string_pretty(self).expect("the structure has only string keys");
+        body.push('\n');
+        format!("{MAGIC} {VERSION} {}\n{body}", checksum(body.as_bytes())).into_bytes()
+    }
+
+    /// Checks and decodes the bytes of a file. The version is judged before anything that may change with it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        let split = bytes.iter().position(|byte| *byte == b'\n').ok_or(EnvelopeError::NotAnEnvelope)?;
+        let (head, body) = (&bytes[..split], &bytes[split + 1..]);
+        let head = std::str::from_utf8(head).map_err(|_| EnvelopeError::NotAnEnvelope)?;
+        let mut words = head.split(' ');
+        if words.next() != Some(MAGIC) {
+            return Err(EnvelopeError::NotAnEnvelope);
+        }
+        match words.next().map(str::parse) {
+            Some(Ok(VERSION)) => {}
+            Some(Ok(found)) if found > VERSION => return Err(EnvelopeError::NewerVersion { found }),
+            _ => return Err(EnvelopeError::Damaged("its version is unreadable")),
+        }
+        if words.next() != Some(checksum(body).as_str()) || words.next().is_some() {
+            return Err(EnvelopeError::Damaged("its checksum does not match"));
+        }
+        let envelope: Self =
+            serde_json::from_slice(body).map_err(|_| EnvelopeError::Damaged("its content cannot be decoded"))?;
+        let ids: std::collections::BTreeSet<_> = envelope.slots.iter().map(|slot| slot.id).collect();
+        if ids.is_empty() || ids.len() != envelope.slots.len() || ids.len() > MAX_SLOTS {
+            return Err(EnvelopeError::Damaged("its slots are missing, doubled or too many"));
+        }
+        Ok(envelope)
+    }
+
+    fn binding(&self, slot: SlotId, kind: SlotKind) -> Binding {
+        Binding { version: VERSION, installation: self.installation, slot, kind }
+    }
+}
+
+fn checksum(body: &[u8]) -> String {
+    hex::encode(Sha256::digest(body))
+}
+
+#[cfg(test)]
+mod tests;

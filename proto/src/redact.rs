@@ -1,0 +1,73 @@
+//! `Debug` for the messages that carry secrets (P8): sizes instead of contents.
+
+use std::fmt;
+
+use crate::v1::{EnrolmentReply, NodeReply, NodeRequest, SeedImport, UnsealRequest, node_reply, node_request};
+
+impl fmt::Debug for NodeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = f.debug_struct("NodeRequest");
+        line.field("request_id", &self.request_id).field("channel", &self.channel);
+        match &self.body {
+            Some(node_request::Body::Hello(hello)) => line.field("hello", hello),
+            Some(node_request::Body::Message(message)) => line.field("message_bytes", &message.len()),
+            None => &mut line,
+        };
+        line.finish()
+    }
+}
+
+impl fmt::Debug for NodeReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = f.debug_struct("NodeReply");
+        line.field("request_id", &self.request_id);
+        match &self.body {
+            Some(node_reply::Body::Welcome(welcome)) => line.field("welcome", welcome),
+            Some(node_reply::Body::Message(message)) => line.field("message_bytes", &message.len()),
+            Some(node_reply::Body::Refusal(refusal)) => line.field("refusal", refusal),
+            None => &mut line,
+        };
+        line.finish()
+    }
+}
+
+impl fmt::Debug for UnsealRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UnsealRequest { .. }")
+    }
+}
+
+impl fmt::Debug for SeedImport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SeedImport").field("format", &self.format).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EnrolmentReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnrolmentReply").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_debug_text_shows_message_bytes_or_secrets() {
+        let canary = b"CANARY".to_vec();
+        let shown = [
+            format!("{:?}", UnsealRequest { passphrase: canary.clone() }),
+            format!("{:?}", SeedImport { format: "bip39".into(), secret: canary.clone(), passphrase: canary.clone() }),
+            format!("{:?}", EnrolmentReply { node: None, bundle: "CANARY".into() }),
+            format!(
+                "{:?}",
+                NodeRequest { request_id: 7, channel: None, body: Some(node_request::Body::Message(canary.clone())) }
+            ),
+            format!("{:?}", NodeReply { request_id: 7, body: Some(node_reply::Body::Message(canary.clone())) }),
+        ];
+        for text in shown {
+            assert!(!text.contains("CANARY") && !text.contains(&format!("{canary:?}")), "{text}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What an administrator may ask of the daemon. `socket` carries it, `daemon` answers it.
+
+use claviger_proto::v1::{
+    AdminError, DecisionRecord, EnrolmentReply, ExportLine, NodeAddRequest, NodeInfo, NodeRemoveRequest,
+    NodeRevokeRequest, StatusReply, UnsealReply, VerifyProgress,
+};
+
+use crate::keys::passphrase::Passphrase;
+
+/// Takes the elements of a long answer; false when nobody reads any more.
+pub type Sink<'a, T> = &'a mut dyn FnMut(T) -> bool;
+
+/// The daemon, as its administrator sees it. Calls may block: each runs on a thread of its own.
+pub trait AdminApi: Send + Sync + 'static {
+    /// What holds and what is missing.
+    fn status(&self) -> StatusReply;
+    /// Opens the signer.
+    fn unseal(&self, passphrase: &Passphrase) -> Result<UnsealReply, AdminFailure>;
+    /// Closes it and wipes keys from memory.
+    fn seal(&self) -> Result<(), AdminFailure>;
+    /// Ends the process, cleanly.
+    fn shutdown(&self);
+    /// Makes or takes over a node's keys and enrols it.
+    fn node_add(&self, request: NodeAddRequest) -> Result<EnrolmentReply, AdminFailure>;
+    /// All nodes.
+    fn node_list(&self) -> Result<Vec<NodeInfo>, AdminFailure>;
+    /// One node.
+    fn node_show(&self, name: &str) -> Result<NodeInfo, AdminFailure>;
+    /// Issues another certificate.
+    fn node_renew(&self, name: &str) -> Result<EnrolmentReply, AdminFailure>;
+    /// Revokes certificates; open links that use one are closed.
+    fn node_revoke(&self, request: &NodeRevokeRequest) -> Result<NodeInfo, AdminFailure>;
+    /// Forgets a node and its keys.
+    fn node_remove(&self, request: &NodeRemoveRequest) -> Result<(), AdminFailure>;
+    /// The latest decisions, and with `follow` those to come.
+    fn journal_tail(&self, lines: u32, follow: bool, node: &str, sink: Sink<DecisionRecord>) -> Result<(), AdminFailure>;
+    /// Checks every record; the last element has `done`.
+    fn journal_verify(&self, sink: Sink<VerifyProgress>) -> Result<(), AdminFailure>;
+    /// Decisions as JSON.
+    fn journal_export(&self, from: u64, sink: Sink<ExportLine>) -> Result<(), AdminFailure>;
+    /// One decision.
+    fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure>;
+}
+
+/// The kinds of failure, as scripts may compare them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The request makes no sense.
+    Invalid,
+    /// There is no such thing.
+    NotFound,
+    /// There is one already.
+    Exists,
+    /// The signer is sealed.
+    Sealed,
+    /// The signer is unsealed already.
+    NotSealed,
+    /// The passphrase does not open any slot.
+    Passphrase,
+    /// Too many wrong passphrases.
+    RateLimited,
+    /// Something stored is damaged or of another version.
+    Damaged,
+    /// The signer failed.
+    Fault,
+}
+
+impl FailureKind {
+    /// The stable id.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NotFound => "not-found",
+            Self::Exists => "exists",
+            Self::Sealed => "sealed",
+            Self::NotSealed => "not-sealed",
+            Self::Passphrase => "passphrase",
+            Self::RateLimited => "rate-limited",
+            Self::Damaged => "damaged",
+            Self::Fault => "fault",
+        }
+    }
+}
+
+/// Why an administrator's call failed, and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct AdminFailure {
+    /// The kind.
+    pub kind: FailureKind,
+    /// In words; never a secret.
+    pub what: String,
+    /// The next step.
+    pub hint: String,
+}
+
+impl AdminFailure {
+    /// A failure with its next step.
+    pub fn new(kind: FailureKind, what: impl ToString, hint: impl Into<String>) -> Self {
+        Self { kind, what: what.to_string(), hint: hint.into() }
+    }
+
+    /// The signer is sealed.
+    pub fn sealed() -> Self {
+        Self::new(FailureKind::Sealed, "the signer is sealed", "Run `claviger unseal`.")
+    }
+}
+
+impl From<AdminFailure> for AdminError {
+    fn from(failure: AdminFailure) -> Self {
+        Self { id: failure.kind.id().to_owned(), what: failure.what, hint: failure.hint }
+    }
+}

@@ -1,0 +1,145 @@
+//! The command line: one file per command, each with `--json`. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+
+mod admin;
+mod bench;
+mod explain;
+mod init;
+mod journal;
+mod node;
+mod output;
+mod run;
+mod seal;
+mod slots;
+mod status;
+mod time;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use output::{CliError, Output};
+
+use crate::keys::passphrase::{Passphrase, Source};
+
+/// A signing appliance for the Lightning Network: it holds the keys of your nodes, checks every request, and signs or
+/// refuses and says why.
+#[derive(Debug, Parser)]
+#[command(name = "claviger", version, arg_required_else_help = true, after_help = FIRST_STEPS)]
+struct Cli {
+    /// Where keys, journal and configuration live.
+    #[arg(long, global = true, value_name = "DIR", default_value_os_t = default_data_dir())]
+    data_dir: PathBuf,
+    /// Print one JSON value instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const FIRST_STEPS: &str = "First steps:
+  claviger init --network regtest      make a data directory; asks for a passphrase
+  claviger run                         start the daemon, sealed
+  claviger unseal                      open it
+  claviger node add alice --kind ldk   write the bundle that node `alice` connects with
+  claviger status                      see what holds and what is missing";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a data directory: a random data key, wrapped by a passphrase, and a commented claviger.toml.
+    Init(init::InitArgs),
+    /// Run the daemon. It starts sealed unless a passphrase source is given.
+    Run(run::RunArgs),
+    /// Open the running daemon with the passphrase.
+    Unseal(PassphraseArgs),
+    /// Close the running daemon: nodes stop, keys are wiped from memory.
+    Seal,
+    /// What holds and what is missing.
+    Status,
+    /// The key slots that wrap the data key.
+    #[command(subcommand)]
+    Slots(slots::SlotsCommand),
+    /// The nodes whose keys are held here.
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// The append-only, hash-chained record of every decision.
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
+    /// Why a request was refused or granted.
+    Explain(explain::ExplainArgs),
+    /// Measure this machine: signing, state advances, growth. Needs no data directory.
+    Bench(bench::BenchArgs),
+}
+
+/// Where a passphrase comes from: the terminal unless said otherwise. Never an argument or an environment variable.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PassphraseArgs {
+    /// Read the passphrase from this open file descriptor.
+    #[arg(long, value_name = "N", conflicts_with = "passphrase_credential")]
+    passphrase_fd: Option<i32>,
+    /// Read the passphrase from this systemd credential (LoadCredential=, LoadCredentialEncrypted=).
+    #[arg(long, value_name = "NAME")]
+    passphrase_credential: Option<String>,
+}
+
+impl PassphraseArgs {
+    /// Where it says to read from.
+    fn source(&self) -> Source {
+        match (&self.passphrase_credential, self.passphrase_fd) {
+            (Some(name), _) => Source::Credential(name.clone()),
+            (None, Some(fd)) => Source::Descriptor(fd),
+            (None, None) => Source::Prompt,
+        }
+    }
+
+    /// Whether a source other than the terminal is given.
+    fn is_given(&self) -> bool {
+        self.source() != Source::Prompt
+    }
+
+    /// The descriptor to leave open, if any.
+    fn descriptors(&self) -> Vec<i32> {
+        self.passphrase_fd.into_iter().filter(|fd| *fd > 2).collect()
+    }
+
+    /// Reads a passphrase that opens an existing slot.
+    fn read(&self) -> Result<Passphrase, CliError> {
+        self.source().read().map_err(|error| CliError::new(&error, error.hint()))
+    }
+}
+
+/// Runs the command line `args` and returns the process's exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let output = Output::new(cli.json);
+    let result = match cli.command {
+        Command::Init(args) => init::init(&cli.data_dir, args, &output),
+        Command::Run(args) => run::run(&cli.data_dir, args),
+        Command::Unseal(args) => seal::unseal(&cli.data_dir, &args, &output),
+        Command::Seal => seal::seal(&cli.data_dir, &output),
+        Command::Status => status::status(&cli.data_dir, &output),
+        Command::Slots(command) => slots::slots(&cli.data_dir, command, &output),
+        Command::Node(command) => node::node(&cli.data_dir, command, &output),
+        Command::Journal(command) => journal::journal(&cli.data_dir, command, &output),
+        Command::Explain(args) => explain::explain(&cli.data_dir, &args, &output),
+        Command::Bench(args) => bench::bench(&args, &output),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn default_data_dir() -> PathBuf {
+    std::env::home_dir().unwrap_or_default().join(".claviger")
+}

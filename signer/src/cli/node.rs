@@ -1,0 +1,179 @@
+//! `claviger node`.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::{Subcommand, ValueEnum};
+use claviger_proto::v1::{
+    EnrolmentReply, NodeAddRequest, NodeInfo, NodeListRequest, NodeRemoveRequest, NodeRequestByName, NodeRevokeRequest,
+    SeedImport,
+};
+use serde_json::json;
+
+use super::status::node_line;
+use super::{CliError, Output, admin, time};
+
+/// No seed file is larger.
+const MAX_SEED_FILE_BYTES: u64 = 4_096;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeCommand {
+    /// Make keys for a node, or take over its own, and write the bundle it connects with.
+    Add {
+        /// 1–32 of a-z, 0-9 and '-'.
+        name: String,
+        /// What the node runs.
+        #[arg(long, value_enum)]
+        kind: Kind,
+        /// Take over the seed in this file; `-` reads standard input.
+        #[arg(long, value_name = "FILE", requires = "format")]
+        import: Option<PathBuf>,
+        /// What the file holds.
+        #[arg(long, value_enum, requires = "import")]
+        format: Option<SeedFormat>,
+        /// Where to write the bundle; NAME.claviger if absent. It holds the node's private key.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// All nodes.
+    List,
+    /// One node, its certificates and its state.
+    Show {
+        /// The node.
+        name: String,
+    },
+    /// Issue another certificate. The one before stays valid until it is revoked or the node is renewed again.
+    Renew {
+        /// The node.
+        name: String,
+        /// Where to write the new bundle; NAME.claviger if absent.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Revoke certificates and close the link that uses one, at once.
+    Revoke {
+        /// The node.
+        name: String,
+        /// Only this certificate; all of the node's if absent.
+        #[arg(long)]
+        serial: Option<String>,
+    },
+    /// Forget a node and its keys, for good.
+    Remove {
+        /// The node.
+        name: String,
+        /// The name again: its keys cannot be brought back.
+        #[arg(long, value_name = "NAME")]
+        confirm: String,
+    },
+}
+
+/// What a node runs.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Kind {
+    /// An LDK node with claviger-ldk.
+    Ldk,
+    /// Core Lightning.
+    Cln,
+}
+
+/// What an imported seed looks like.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum SeedFormat {
+    /// 32 bytes, or 64 hex digits, as LDK's KeysManager takes them.
+    LdkSeed,
+    /// Core Lightning's hsm_secret of 32 bytes.
+    ClnHsmSecret,
+    /// 12 to 24 words.
+    Bip39,
+}
+
+/// Runs one `claviger node` command.
+pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Result<(), CliError> {
+    let daemon = admin::connect(data_dir)?;
+    match command {
+        NodeCommand::Add { name, kind, import, format, out } => {
+            let import = format.zip(import).map(|(format, file)| read_seed(format, &file)).transpose()?;
+            let bundle = out.unwrap_or_else(|| format!("{name}.claviger").into());
+            refuse_overwrite(&bundle)?;
+            let request = NodeAddRequest { name, kind: value_name(kind), import };
+            let reply = daemon.call(async |client| client.node_add(request).await)?;
+            enrolled(&reply, &bundle, output)
+        }
+        NodeCommand::Renew { name, out } => {
+            let bundle = out.unwrap_or_else(|| format!("{name}.claviger").into());
+            refuse_overwrite(&bundle)?;
+            let reply = daemon.call(async |client| client.node_renew(NodeRequestByName { name }).await)?;
+            enrolled(&reply, &bundle, output)
+        }
+        NodeCommand::List => {
+            let reply = daemon.call(async |client| client.node_list(NodeListRequest {}).await)?;
+            output.result(&reply, || {
+                let lines: Vec<_> = reply.nodes.iter().map(node_line).collect();
+                if lines.is_empty() { "no nodes yet: claviger node add NAME --kind ldk".to_owned() } else { lines.join("\n") }
+            });
+            Ok(())
+        }
+        NodeCommand::Show { name } => {
+            let node = daemon.call(async |client| client.node_show(NodeRequestByName { name }).await)?;
+            output.result(&node, || details(&node));
+            Ok(())
+        }
+        NodeCommand::Revoke { name, serial } => {
+            let request = NodeRevokeRequest { name, serial: serial.unwrap_or_default() };
+            let node = daemon.call(async |client| client.node_revoke(request).await)?;
+            output.result(&node, || details(&node));
+            Ok(())
+        }
+        NodeCommand::Remove { name, confirm } => {
+            let request = NodeRemoveRequest { name: name.clone(), confirm };
+            daemon.call(async |client| client.node_remove(request).await)?;
+            output.result(&json!({ "removed": name }), || format!("{name} is forgotten"));
+            Ok(())
+        }
+    }
+}
+
+fn enrolled(reply: &EnrolmentReply, path: &Path, output: &Output) -> Result<(), CliError> {
+    claviger_proto::bundle::create(&reply.bundle, path).map_err(|error| {
+        let hint = "The certificate was issued: choose another --out path with `claviger node renew`.";
+        CliError::new(format!("cannot write {}: {error}", path.display()), hint)
+    })?;
+    output.result(&json!({ "node": reply.node, "bundle": path }), || {
+        let node = reply.node.as_ref().map(node_line).unwrap_or_default();
+        format!("{node}\nbundle: {} (copy it to the node's machine, mode 0600)", path.display())
+    });
+    Ok(())
+}
+
+fn refuse_overwrite(path: &Path) -> Result<(), CliError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    Err(CliError::new(format!("{} exists", path.display()), "Move it away, or choose another path with --out."))
+}
+
+fn read_seed(format: SeedFormat, path: &Path) -> Result<SeedImport, CliError> {
+    let mut secret = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(MAX_SEED_FILE_BYTES).read_to_end(&mut secret)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MAX_SEED_FILE_BYTES).read_to_end(&mut secret))
+    };
+    read.map_err(|error| CliError::new(format!("cannot read the seed: {error}"), "Check --import."))?;
+    Ok(SeedImport { format: value_name(format), secret, passphrase: Vec::new() })
+}
+
+/// The name clap shows is the name the protocol uses.
+fn value_name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+fn details(node: &NodeInfo) -> String {
+    let mut text = format!("{}\nnode id    {}\nderivation {}", node_line(node), node.node_id, node.derivation);
+    for certificate in &node.certificates {
+        let state = if certificate.revoked { "REVOKED" } else { "valid" };
+        text += &format!("\ncertificate {} {state} until {}", certificate.serial, time::date(certificate.not_after));
+    }
+    text
+}

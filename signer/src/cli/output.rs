@@ -1,0 +1,80 @@
+//! How commands speak: text or one JSON value on stdout, errors with their next step on stderr.
+
+use serde::Serialize;
+
+/// Where results go.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    json: bool,
+}
+
+/// What failed and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CliError {
+    /// What failed, in one sentence. Never holds a secret.
+    pub error: String,
+    /// The next step.
+    pub hint: String,
+}
+
+impl CliError {
+    /// An error with its next step.
+    pub fn new(error: impl ToString, hint: impl Into<String>) -> Self {
+        Self { error: error.to_string(), hint: hint.into() }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "this is where the command line prints")]
+impl Output {
+    /// Text, or JSON if `json`.
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Prints a command's result: `value` as JSON, or the lines of `text`.
+    pub fn result(&self, value: &impl Serialize, text: impl FnOnce() -> String) {
+        if self.json {
+            self.json_line(value);
+        } else {
+            let text = text();
+            if !text.is_empty() {
+                println!("{}", text.trim_end());
+            }
+        }
+    }
+
+    /// Prints one element of a list: a JSON line or a text line.
+    pub fn line(&self, value: &impl Serialize, text: impl FnOnce() -> String) {
+        if self.json {
+            self.json_line(value);
+        } else {
+            println!("{}", text());
+        }
+    }
+
+    /// Progress of long work, for people only.
+    pub fn progress(&self, text: &str) {
+        if !self.json {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Prints `error` on stderr.
+    pub fn error(&self, error: &CliError) {
+        if self.json {
+            eprintln!("{}", serde_json::to_string(error).unwrap_or_else(|_| error.error.clone()));
+        } else {
+            eprintln!("error: {}", error.error);
+            if !error.hint.is_empty() {
+                eprintln!("  hint: {}", error.hint);
+            }
+        }
+    }
+
+    fn json_line(&self, value: &impl Serialize) {
+        match serde_json::to_string(value) {
+            Ok(text) => println!("{text}"),
+            Err(error) => eprintln!("error: {error}"),
+        }
+    }
+}

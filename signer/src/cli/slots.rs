@@ -1,0 +1,77 @@
+//! `claviger slots`.
+
+use std::path::Path;
+
+use clap::Subcommand;
+use claviger_hsm::{Argon2id, Envelope};
+use serde_json::json;
+
+use super::{CliError, Output, PassphraseArgs};
+use crate::datadir::DataDir;
+use crate::harden::Hardening;
+use crate::keys::data_key;
+use crate::keys::memory::scrub_stack;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SlotsCommand {
+    /// All slots.
+    List,
+    /// Whether the passphrase opens a slot; changes nothing.
+    Test(PassphraseArgs),
+    /// Add a passphrase slot. Asks for a passphrase that opens an existing slot, then for the new one.
+    Add {
+        #[command(flatten)]
+        passphrase: PassphraseArgs,
+        /// Read the new passphrase from this open file descriptor.
+        #[arg(long, value_name = "N")]
+        new_passphrase_fd: Option<i32>,
+    },
+    /// Remove a slot. The last one stays.
+    Remove {
+        /// The slot's number, as `slots list` shows it.
+        slot: u16,
+    },
+}
+
+/// Runs one `claviger slots` command. The daemon need not run: slots are a file of their own.
+pub(super) fn slots(data_dir: &Path, command: SlotsCommand, output: &Output) -> Result<(), CliError> {
+    let dir = DataDir::open(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
+    let mut envelope = Envelope::read(&dir.keyslots()).map_err(|error| CliError::new(&error, error.hint()))?;
+    let failed = |error: claviger_hsm::EnvelopeError| CliError::new(&error, error.hint());
+    match command {
+        SlotsCommand::List => {
+            let slots: Vec<_> = envelope.slots().map(|(id, kind)| json!({ "slot": id, "kind": kind.name() })).collect();
+            output.result(&json!({ "slots": slots }), || {
+                let lines: Vec<_> = envelope.slots().map(|(id, kind)| format!("{id}  {}", kind.name())).collect();
+                lines.join("\n")
+            });
+        }
+        SlotsCommand::Test(passphrase) => {
+            harden(&passphrase.descriptors())?;
+            let opened = data_key::unlock(&envelope, &passphrase.read()?).map(|(_, slot)| slot);
+            scrub_stack();
+            let slot = opened.map_err(failed)?;
+            output.result(&json!({ "slot": slot }), || format!("the passphrase opens slot {slot}"));
+        }
+        SlotsCommand::Add { passphrase, new_passphrase_fd } => {
+            let new = PassphraseArgs { passphrase_fd: new_passphrase_fd, passphrase_credential: None };
+            harden(&[passphrase.descriptors(), new.descriptors()].concat())?;
+            let (data_key, _) = data_key::unlock(&envelope, &passphrase.read()?).map_err(failed)?;
+            let new = new.source().read_new().map_err(|error| CliError::new(&error, error.hint()))?;
+            let slot = data_key::add_passphrase(&mut envelope, &data_key, &new, Argon2id::default()).map_err(failed)?;
+            scrub_stack();
+            envelope.write(&dir.keyslots()).map_err(failed)?;
+            output.result(&json!({ "slot": slot }), || format!("slot {slot} added"));
+        }
+        SlotsCommand::Remove { slot } => {
+            envelope.remove(slot).map_err(failed)?;
+            envelope.write(&dir.keyslots()).map_err(failed)?;
+            output.result(&json!({ "removed": slot }), || format!("slot {slot} removed"));
+        }
+    }
+    Ok(())
+}
+
+fn harden(keep: &[i32]) -> Result<(), CliError> {
+    Hardening::apply(keep).map(drop).map_err(|error| CliError::new(&error, error.hint()))
+}

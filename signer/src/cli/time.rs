@@ -1,0 +1,39 @@
+//! Dates for people.
+
+/// A day in UTC, from seconds since the Unix epoch.
+pub(super) fn date(unix_s: u64) -> String {
+    let (year, month, day) = civil(unix_s / 86_400);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// Day and time in UTC, from milliseconds since the Unix epoch.
+pub(super) fn date_time(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1_000;
+    let (hours, minutes) = (seconds / 3_600 % 24, seconds / 60 % 60);
+    format!("{} {hours:02}:{minutes:02}:{:02}.{:03}", date(seconds), seconds % 60, unix_ms % 1_000)
+}
+
+/// The Gregorian date of a day counted from 1970-01-01, by counting 400-year eras from 0000-03-01.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_days() {
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(951_782_400), "2000-02-29");
+        assert_eq!(date(1_795_305_600), "2026-11-22");
+        assert_eq!(date_time(1_795_305_600_042), "2026-11-22 00:00:00.042");
+    }
+}

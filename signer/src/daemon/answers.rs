@@ -1,0 +1,231 @@
+//! The administrator's calls, answered.
+
+use std::time::{Duration, Instant};
+
+use claviger_proto::v1::{
+    BadRecord, ChainStatus, DecisionRecord, EnrolmentReply, ExportLine, JournalStatus, MemoryStatus, NodeAddRequest,
+    NodeInfo, NodeRemoveRequest, NodeRevokeRequest, StatusReply, UnsealReply, VerifyProgress,
+};
+
+use super::unsealed::journal_failure;
+use super::{Daemon, Unsealed, lock};
+use crate::admin::api::{AdminApi, AdminFailure, FailureKind, Sink};
+use crate::journal::{Health, JournalError, LogLine, Verdict};
+use crate::keys::memory::protection;
+use crate::keys::passphrase::Passphrase;
+use crate::reasons::Reason;
+
+/// How often `journal tail --follow` looks for new decisions.
+const FOLLOW_EVERY: Duration = Duration::from_millis(200);
+/// Decisions read at a time.
+const PAGE: usize = 512;
+/// From how far ahead `status` warns that a certificate ends.
+const EXPIRY_WARNING_S: u64 = 30 * 24 * 3_600;
+
+impl AdminApi for Daemon {
+    fn status(&self) -> StatusReply {
+        let unsealed = lock(&self.state).clone();
+        let mut status = StatusReply {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            network: self.config.network.to_string(),
+            sealed: unsealed.is_none(),
+            uptime_s: self.started.elapsed().as_secs(),
+            pid: std::process::id(),
+            data_dir: self.dir.path().display().to_string(),
+            memory: Some(self.memory()),
+            ..StatusReply::default()
+        };
+        if let Some(unsealed) = unsealed {
+            unsealed.describe(&mut status);
+        }
+        if claviger_hsm::Envelope::read(&self.dir.keyslots()).is_ok_and(|envelope| envelope.slots().count() < 2) {
+            status.warnings.push("there is only one key slot: if its passphrase is lost, all keys are".to_owned());
+        }
+        status
+    }
+
+    fn unseal(&self, passphrase: &Passphrase) -> Result<UnsealReply, AdminFailure> {
+        self.open(passphrase).map(|nodes| UnsealReply { nodes: nodes as u32 })
+    }
+
+    fn seal(&self) -> Result<(), AdminFailure> {
+        self.close();
+        Ok(())
+    }
+
+    fn shutdown(&self) {
+        self.ending.notify_one();
+    }
+
+    fn node_add(&self, request: NodeAddRequest) -> Result<EnrolmentReply, AdminFailure> {
+        self.unsealed()?.add_node(request)
+    }
+
+    fn node_list(&self) -> Result<Vec<NodeInfo>, AdminFailure> {
+        Ok(self.unsealed()?.node_infos())
+    }
+
+    fn node_show(&self, name: &str) -> Result<NodeInfo, AdminFailure> {
+        self.unsealed()?.show_node(name)
+    }
+
+    fn node_renew(&self, name: &str) -> Result<EnrolmentReply, AdminFailure> {
+        self.unsealed()?.renew_node(name)
+    }
+
+    fn node_revoke(&self, request: &NodeRevokeRequest) -> Result<NodeInfo, AdminFailure> {
+        self.unsealed()?.revoke_node(request)
+    }
+
+    fn node_remove(&self, request: &NodeRemoveRequest) -> Result<(), AdminFailure> {
+        self.unsealed()?.remove_node(request)
+    }
+
+    fn journal_tail(&self, lines: u32, follow: bool, node: &str, sink: Sink<DecisionRecord>) -> Result<(), AdminFailure> {
+        let first = self.unsealed()?.journal.tail(lines as usize).map_err(journal_failure)?;
+        let mut next = first.last().map_or(1, |line| line.seq + 1);
+        let mut show = |line: &LogLine| (!node.is_empty() && line.tenant != node) || sink(record(line));
+        if !first.iter().all(&mut show) {
+            return Ok(());
+        }
+        while follow {
+            // Not held while waiting, so that `seal` does not wait for a reader.
+            let page = self.unsealed()?.journal.decisions(next, PAGE).map_err(journal_failure)?;
+            next = page.last().map_or(next, |line| line.seq + 1);
+            if !page.iter().all(&mut show) {
+                return Ok(());
+            }
+            if page.is_empty() {
+                std::thread::sleep(FOLLOW_EVERY);
+            }
+        }
+        Ok(())
+    }
+
+    fn journal_verify(&self, sink: Sink<VerifyProgress>) -> Result<(), AdminFailure> {
+        let unsealed = self.unsealed()?;
+        let mut progress = |progress: crate::journal::Progress| {
+            sink(VerifyProgress { checked: progress.done, total: progress.total, ..VerifyProgress::default() });
+        };
+        let result = match unsealed.journal.verify(&mut progress) {
+            Ok(verified) => VerifyProgress {
+                checked: verified.records,
+                total: verified.records,
+                done: true,
+                bad: None,
+                head_hash: verified.head,
+            },
+            Err(JournalError::Damaged(damage)) => VerifyProgress {
+                done: true,
+                bad: Some(BadRecord { record: damage.key.clone(), detail: damage.what.to_string() }),
+                ..VerifyProgress::default()
+            },
+            Err(error) => return Err(journal_failure(error)),
+        };
+        sink(result);
+        Ok(())
+    }
+
+    fn journal_export(&self, from: u64, sink: Sink<ExportLine>) -> Result<(), AdminFailure> {
+        for line in self.unsealed()?.journal.export(from).map_err(journal_failure)? {
+            let line = line.map_err(journal_failure)?;
+            let json = serde_json::to_string(&line);
+            let json = json.map_err(|error| AdminFailure::new(FailureKind::Fault, &error, "Report this."))?;
+            if !sink(ExportLine { json }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure> {
+        let line = self.unsealed()?.journal.explain(request).map_err(journal_failure)?;
+        line.as_ref().map(record).ok_or_else(|| {
+            let hint = "Take the id from a refusal, a log line or `claviger journal tail`.";
+            AdminFailure::new(FailureKind::NotFound, format!("no decision has the id '{request}'"), hint)
+        })
+    }
+}
+
+impl Daemon {
+    fn memory(&self) -> MemoryStatus {
+        let mut notes = Vec::new();
+        if let Some(bytes) = self.hardening.lockable_bytes {
+            notes.push(format!("at most {bytes} bytes can be locked"));
+        }
+        MemoryStatus {
+            secrets: protection().to_string(),
+            core_dumps_off: !self.hardening.dumpable,
+            not_dumpable: !self.hardening.dumpable,
+            no_new_privileges: self.hardening.no_new_privileges,
+            notes,
+        }
+    }
+}
+
+impl Unsealed {
+    fn describe(&self, status: &mut StatusReply) {
+        status.link_address = self.with_link(|link| link.address().to_string()).unwrap_or_default();
+        status.ca_not_after = self.ca.not_after();
+        status.server_not_after = self.identity.not_after();
+        status.nodes = self.node_infos();
+        let chain = self.view.status(Instant::now());
+        status.chain = Some(ChainStatus {
+            state: if chain.stale { "stale" } else { "ok" }.to_owned(),
+            height: chain.tip.map_or(0, |tip| tip.height),
+            tip_hash: chain.tip.map(|tip| tip.hash.to_string()).unwrap_or_default(),
+            lag_blocks: chain.nodes.values().map(|node| node.lag).max().unwrap_or(0),
+            last_answer_s: chain.last_success.map_or(0, |since| since.as_secs()),
+            detail: chain.last_error.clone().unwrap_or_default(),
+        });
+        let stats = self.journal.stats();
+        let detail = match &stats.health {
+            Health::Good => String::new(),
+            Health::Faulted(error) => format!("{error}. {}", error.hint()),
+        };
+        status.journal = Some(JournalStatus {
+            state: if detail.is_empty() { "ok" } else { "failing" }.to_owned(),
+            store: "redb".to_owned(),
+            decisions: stats.last_seq,
+            head_hash: String::new(),
+            detail: detail.clone(),
+        });
+        if chain.stale {
+            status.warnings.push("the view of the chain is stale: nothing that depends on it is signed".to_owned());
+        }
+        if !detail.is_empty() {
+            status.warnings.push(format!("the journal cannot be written, nothing is signed: {detail}"));
+        }
+        let soon = super::nodes::now_s() + EXPIRY_WARNING_S;
+        for node in &status.nodes {
+            if node.certificates.iter().filter(|certificate| !certificate.revoked).all(|c| c.not_after < soon) {
+                status.warnings.push(format!("node {} has no certificate valid for 30 days: claviger node renew {0}", node.name));
+            }
+        }
+    }
+}
+
+fn record(line: &LogLine) -> DecisionRecord {
+    let decision = &line.decision;
+    let (verdict, reason, detail) = match &decision.verdict {
+        Verdict::Permit => ("permit", "", ""),
+        Verdict::Deny { reason, detail } => ("deny", reason.as_str(), detail.as_str()),
+        Verdict::Fault { detail } => ("fault", Reason::Fault.id(), detail.as_str()),
+    };
+    let hint = Reason::ALL.iter().find(|known| known.id() == reason).map_or("", |known| known.hint());
+    DecisionRecord {
+        sequence: line.seq,
+        node: line.tenant.clone(),
+        request: decision.request.clone(),
+        at_ms: decision.at_ms,
+        action: decision.action.clone(),
+        channel: decision.channel.clone().unwrap_or_default(),
+        verdict: verdict.to_owned(),
+        reason: reason.to_owned(),
+        detail: detail.to_owned(),
+        hint: hint.to_owned(),
+        request_sha256: decision.request_sha256.clone(),
+        reply_sha256: decision.reply_sha256.clone().unwrap_or_default(),
+        chain_hash: line.hash.clone(),
+    }
+}

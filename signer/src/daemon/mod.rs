@@ -1,0 +1,127 @@
+//! The daemon: starts sealed, opens, serves, closes.
+//!
+//! ```text
+//! mod.rs       the process: what lives from start to end, and the switch between sealed and unsealed
+//! unsealed.rs  what exists only while unsealed: journal, CA, registry, nodes, chain view, link
+//! nodes.rs     adding, renewing, revoking and forgetting nodes
+//! answers.rs   the administrator's calls
+//! ```
+
+mod answers;
+mod nodes;
+mod unsealed;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use claviger_hsm::{Envelope, EnvelopeError};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::admin::api::{AdminFailure, FailureKind};
+use crate::config::Config;
+use crate::datadir::{DataDir, DirLock};
+use crate::harden::Hardening;
+use crate::keys::attempts::Attempts;
+use crate::keys::data_key;
+use crate::keys::memory::scrubbed;
+use crate::keys::passphrase::Passphrase;
+
+pub use unsealed::Unsealed;
+
+/// What lives as long as the process.
+pub struct Daemon {
+    dir: DataDir,
+    config: Config,
+    hardening: Hardening,
+    started: Instant,
+    runtime: Handle,
+    /// Told when the process should end.
+    ending: Arc<Notify>,
+    attempts: Mutex<Attempts>,
+    /// Held during a change of state, so that two unseals cannot open the journal twice.
+    changing: Mutex<()>,
+    state: Mutex<Option<Arc<Unsealed>>>,
+    _lock: DirLock,
+}
+
+impl Daemon {
+    /// A sealed daemon on `dir`, which it holds by `lock`. `runtime` runs its sockets.
+    pub fn new(dir: DataDir, lock: DirLock, config: Config, hardening: Hardening, runtime: Handle) -> Self {
+        Self {
+            dir,
+            config,
+            hardening,
+            started: Instant::now(),
+            runtime,
+            ending: Arc::new(Notify::new()),
+            attempts: Mutex::default(),
+            changing: Mutex::default(),
+            state: Mutex::default(),
+            _lock: lock,
+        }
+    }
+
+    /// Resolves when an administrator asked for the end.
+    pub fn ending(&self) -> Arc<Notify> {
+        Arc::clone(&self.ending)
+    }
+
+    /// Opens the signer with `passphrase`; returns how many nodes run now.
+    pub fn open(&self, passphrase: &Passphrase) -> Result<usize, AdminFailure> {
+        let _changing = lock(&self.changing);
+        if lock(&self.state).is_some() {
+            return Err(AdminFailure::new(FailureKind::NotSealed, "the signer is unsealed already", ""));
+        }
+        let data_key = self.unlock(passphrase)?;
+        let unsealed = scrubbed(|| Unsealed::open(&self.dir, &self.config, &data_key, &self.runtime))?;
+        let nodes = unsealed.nodes.status().len();
+        *lock(&self.state) = Some(Arc::new(unsealed));
+        tracing::info!(nodes, "unsealed");
+        Ok(nodes)
+    }
+
+    /// Closes the signer: links end, nodes stop, keys are wiped. Does nothing if it is sealed.
+    pub fn close(&self) {
+        let _changing = lock(&self.changing);
+        let Some(mut unsealed) = lock(&self.state).take() else { return };
+        unsealed.stop(&self.runtime);
+        // An administrator's call may still hold on to it: its keys must be gone before this call says so.
+        while let Err(held) = Arc::try_unwrap(unsealed).map(drop) {
+            unsealed = held;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        crate::keys::memory::scrub_stack();
+        tracing::info!("sealed");
+    }
+
+    /// What exists while unsealed.
+    fn unsealed(&self) -> Result<Arc<Unsealed>, AdminFailure> {
+        lock(&self.state).clone().ok_or_else(AdminFailure::sealed)
+    }
+
+    fn unlock(&self, passphrase: &Passphrase) -> Result<crate::keys::memory::Secret<32>, AdminFailure> {
+        let mut attempts = lock(&self.attempts);
+        attempts
+            .begin(self.started.elapsed())
+            .map_err(|error| AdminFailure::new(FailureKind::RateLimited, &error, error.hint()))?;
+        let envelope = Envelope::read(&self.dir.keyslots()).map_err(envelope_failure)?;
+        let (data_key, slot) = data_key::unlock(&envelope, passphrase).map_err(envelope_failure)?;
+        attempts.succeeded();
+        tracing::info!(slot, "data key unwrapped");
+        Ok(data_key)
+    }
+}
+
+fn envelope_failure(error: EnvelopeError) -> AdminFailure {
+    let kind = match error {
+        EnvelopeError::WrongSecret(_) => FailureKind::Passphrase,
+        _ => FailureKind::Damaged,
+    };
+    AdminFailure::new(kind, &error, error.hint())
+}
+
+/// Everything behind these locks is whole between two statements: a panic elsewhere leaves nothing to distrust.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,163 @@
+//! Adding, renewing, revoking and forgetting nodes.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use claviger_proto::v1::{CertificateInfo, EnrolmentReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest};
+
+use super::unsealed::{Unsealed, node_spec, put, record_key, seed_key};
+use crate::admin::api::{AdminFailure, FailureKind};
+use crate::admin::ca::CaError;
+use crate::admin::enrol::enrol;
+use crate::admin::record::{NodeRecord, Which};
+use crate::journal::Put;
+use crate::keys::import::{Derivation, ImportedSeed, import};
+use crate::keys::memory::{Secret, scrubbed};
+use crate::lightning::status::NodeStatus;
+use crate::names::{NodeKind, NodeName};
+
+/// How long a node's certificate is valid.
+const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+impl Unsealed {
+    /// Makes or takes over the keys of a node, records them, starts the node, and enrols it.
+    pub(super) fn add_node(&self, request: NodeAddRequest) -> Result<EnrolmentReply, AdminFailure> {
+        let name = parse_name(&request.name)?;
+        let kind = match request.kind.as_str() {
+            "ldk" => NodeKind::Ldk,
+            "cln" => NodeKind::Cln,
+            other => return Err(AdminFailure::new(FailureKind::Invalid, format!("'{other}' is no kind of node"), "Use ldk or cln.")),
+        };
+        if self.registry.get(&name).is_some() {
+            let hint = "Choose another name, or renew its certificate with `claviger node renew`.";
+            return Err(AdminFailure::new(FailureKind::Exists, format!("node '{name}' exists"), hint));
+        }
+        let ImportedSeed { seed, style } = match request.import {
+            Some(source) => scrubbed(|| {
+                let passphrase = std::str::from_utf8(&source.passphrase).unwrap_or_default();
+                import(kind, &source.secret, passphrase)
+            })
+            .map_err(|error| AdminFailure::new(FailureKind::Invalid, &error, error.hint()))?,
+            None => ImportedSeed { seed: Secret::random(), style: Derivation::Native },
+        };
+        let derivation = if style == Derivation::Ldk { "ldk" } else { "native" };
+        let mut record = NodeRecord::new(name.clone(), kind, derivation, self.network, now_s());
+        let bundle = enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CERTIFICATE_VALIDITY).map_err(ca_failure)?;
+        let key = seed_key(&name);
+        let sealed = seed.expose(|seed| self.vault.seal(key.as_bytes(), seed));
+        self.record(vec![put(record_key(&name), record.to_bytes()), put(key, sealed)])?;
+        let added = self.nodes.add(node_spec(&record, seed));
+        added.map_err(|error| AdminFailure::new(FailureKind::Exists, &error, "Remove the node first."))?;
+        self.registry.put(record.clone());
+        self.wake_follower();
+        Ok(EnrolmentReply { node: Some(self.node_info(&record)), bundle: bundle.to_text().to_string() })
+    }
+
+    /// Issues another certificate.
+    pub(super) fn renew_node(&self, name: &str) -> Result<EnrolmentReply, AdminFailure> {
+        let mut record = self.find(name)?;
+        let bundle = enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CERTIFICATE_VALIDITY).map_err(ca_failure)?;
+        self.keep(&record)?;
+        Ok(EnrolmentReply { node: Some(self.node_info(&record)), bundle: bundle.to_text().to_string() })
+    }
+
+    /// Revokes certificates; the link closes what uses them.
+    pub(super) fn revoke_node(&self, request: &NodeRevokeRequest) -> Result<NodeInfo, AdminFailure> {
+        let mut record = self.find(&request.name)?;
+        let which = if request.serial.is_empty() { Which::All } else { Which::Serial(request.serial.clone()) };
+        record.revoke(&which, now_s()).map_err(|error| AdminFailure::new(FailureKind::NotFound, &error, error.hint()))?;
+        self.keep(&record)?;
+        Ok(self.node_info(&record))
+    }
+
+    /// Forgets a node and its keys. Its decisions stay in the log.
+    pub(super) fn remove_node(&self, request: &NodeRemoveRequest) -> Result<(), AdminFailure> {
+        let record = self.find(&request.name)?;
+        if request.confirm != request.name {
+            let hint = "Give the node's name again with --confirm: its keys cannot be brought back.";
+            return Err(AdminFailure::new(FailureKind::Invalid, "the confirmation does not match the name", hint));
+        }
+        let entries = self.journal.load(record.name.as_str()).map_err(super::unsealed::journal_failure)?;
+        self.registry.remove(&record.name);
+        self.nodes.remove(&record.name);
+        let gone = |key| Put { key, value: None };
+        let commit = crate::journal::Commit {
+            tenant: record.name.to_string(),
+            puts: entries.into_keys().map(gone).collect(),
+            decision: None,
+        };
+        self.journal.commit(commit).map_err(|error| AdminFailure::new(FailureKind::Fault, &error, error.hint()))?;
+        self.record(vec![gone(record_key(&record.name)), gone(seed_key(&record.name))])
+    }
+
+    /// All nodes as an administrator sees them.
+    pub(super) fn node_infos(&self) -> Vec<NodeInfo> {
+        self.registry.list().iter().map(|record| self.node_info(record)).collect()
+    }
+
+    /// One node as an administrator sees it.
+    pub(super) fn show_node(&self, name: &str) -> Result<NodeInfo, AdminFailure> {
+        self.find(name).map(|record| self.node_info(&record))
+    }
+
+    fn node_info(&self, record: &NodeRecord) -> NodeInfo {
+        let status = self.nodes.status().into_iter().find(|status| status.name == record.name);
+        let connected = self.with_link(|link| link.connected()).unwrap_or_default();
+        let connected = connected.into_iter().find(|connected| connected.node == record.name);
+        let certificate = |certificate: &crate::admin::record::CertificateRecord| CertificateInfo {
+            serial: certificate.serial.clone(),
+            sha256: certificate.sha256.to_string(),
+            not_after: certificate.not_after,
+            revoked: certificate.revoked_at.is_some(),
+        };
+        NodeInfo {
+            name: record.name.to_string(),
+            kind: record.kind.to_string(),
+            network: record.network.to_string(),
+            derivation: record.derivation.clone(),
+            created_at: record.created_at,
+            node_id: status.as_ref().map(|status| status.node_id.clone()).unwrap_or_default(),
+            connected: connected.is_some(),
+            peer: connected.map(|connected| format!("{} ({})", connected.address, connected.client)).unwrap_or_default(),
+            certificates: record.certificates.iter().map(certificate).collect(),
+            channels: status.as_ref().map_or(0, |status| status.channels as u32),
+            state: status.map_or_else(|| "stopped".to_owned(), |status| state(&status)),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<NodeRecord, AdminFailure> {
+        self.registry.get(&parse_name(name)?).ok_or_else(|| {
+            AdminFailure::new(FailureKind::NotFound, format!("there is no node '{name}'"), "`claviger node list` shows all nodes.")
+        })
+    }
+
+    fn keep(&self, record: &NodeRecord) -> Result<(), AdminFailure> {
+        self.record(vec![put(record_key(&record.name), record.to_bytes())])?;
+        self.registry.put(record.clone());
+        Ok(())
+    }
+}
+
+fn state(status: &NodeStatus) -> String {
+    let mut text = match (&status.phase, status.tip) {
+        (crate::lightning::status::Phase::Up, Some((height, _))) => format!("ready at height {height}"),
+        (crate::lightning::status::Phase::Up, None) => "ready".to_owned(),
+        (crate::lightning::status::Phase::Down, _) => "waiting for the chain or being rebuilt".to_owned(),
+        (crate::lightning::status::Phase::Stopped, _) => "stopped".to_owned(),
+    };
+    if let Some(fault) = &status.last_fault {
+        text += &format!(", {} faults, last: {fault}", status.faults);
+    }
+    text
+}
+
+fn parse_name(name: &str) -> Result<NodeName, AdminFailure> {
+    NodeName::new(name).map_err(|error| AdminFailure::new(FailureKind::Invalid, &error, "Choose another name."))
+}
+
+fn ca_failure(error: CaError) -> AdminFailure {
+    AdminFailure::new(FailureKind::Fault, &error, error.hint())
+}
+
+pub(super) fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,247 @@
+//! What exists only while the signer is unsealed.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bitcoin::secp256k1::SecretKey;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+
+use super::lock;
+use crate::admin::api::{AdminFailure, FailureKind};
+use crate::admin::ca::Ca;
+use crate::admin::record::NodeRecord;
+use crate::admin::registry::Registry;
+use crate::chain::{Attestor, Auth, BitcoindSource, ChainSource, ChainView, Follower, FollowerOptions};
+use crate::config::{ChainConfig, Config};
+use crate::datadir::DataDir;
+use crate::gateway::link::{LinkOptions, LinkServer, ServerIdentity};
+use crate::journal::store::{RedbStore, Store};
+use crate::journal::{Commit, HOUSE, Journal, JournalError, Options, Put};
+use crate::keys::cipher::RecordCipher;
+use crate::keys::import::Derivation;
+use crate::keys::memory::Secret;
+use crate::keys::purpose::{Purpose, subkey};
+use crate::lightning::actor::House;
+use crate::lightning::engine::{NodeSpec, Settings};
+use crate::lightning::live::LiveChain;
+use crate::lightning::nodes::Nodes;
+use crate::names::NodeName;
+use crate::reasons::{Reason, Refusal};
+
+/// The open signer. `stop` it before dropping it.
+pub struct Unsealed {
+    pub(super) journal: Arc<Journal>,
+    /// Seals node seeds and the CA's key inside their records.
+    pub(super) vault: RecordCipher,
+    pub(super) ca: Arc<Ca>,
+    pub(super) identity: Arc<ServerIdentity>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) nodes: Arc<Nodes>,
+    pub(super) view: Arc<ChainView>,
+    pub(super) network: bitcoin::Network,
+    pub(super) advertised: String,
+    follower: Mutex<Option<Follower>>,
+    link: Mutex<Option<LinkServer>>,
+}
+
+const CA_KEY: &str = "ca/key";
+const CA_CERTIFICATE: &str = "ca/certificate";
+
+impl Unsealed {
+    /// Opens everything in `dir` that `data_key` protects and begins to serve.
+    pub(super) fn open(
+        dir: &DataDir,
+        config: &Config,
+        data_key: &Secret<32>,
+        runtime: &Handle,
+    ) -> Result<Self, AdminFailure> {
+        let store: Arc<dyn Store> =
+            Arc::new(RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(|error| journal_failure(error.into()))?);
+        let cipher = RecordCipher::new(subkey(data_key, Purpose::Records));
+        let journal = Arc::new(Journal::open(store, cipher, Options::default()).map_err(journal_failure)?);
+        let vault = RecordCipher::new(subkey(data_key, Purpose::Seeds));
+        let ca = Arc::new(load_ca(&journal, &vault)?);
+        let records = load_records(&journal)?;
+
+        let source: Arc<dyn ChainSource> = Arc::new(chain_source(&config.chain, config.network)?);
+        let stale_after = Duration::from_secs(config.chain.stale_after_s);
+        let view = Arc::new(ChainView::new(config.chain.url.clone(), stale_after));
+        let attestor = subkey(data_key, Purpose::ChainOracle).expose(|key| SecretKey::from_slice(key)).map_err(|_| {
+            AdminFailure::new(FailureKind::Fault, "the chain oracle's key is no scalar", "Report this: it cannot happen.")
+        })?;
+        let attestor = Arc::new(Attestor::new(&attestor));
+        let settings = Settings { limits: config.limits.clone(), oracle: attestor.public_key() };
+        let chain =
+            LiveChain { view: view.clone(), source: source.clone(), start_depth: config.chain.start_depth };
+        let house = House { journal: journal.clone(), chain: Arc::new(chain), attestor, settings };
+        let nodes = Nodes::start(house, &config.signer).map_err(|error| fault("start the signing threads", &error))?;
+        let nodes = Arc::new(nodes);
+        for record in &records {
+            let spec = node_spec(record, load_seed(&journal, &vault, &record.name)?);
+            nodes.add(spec).map_err(|error| fault("start a node", &error))?;
+        }
+        let options = FollowerOptions { poll_interval: config.poll_interval() };
+        let follower = Follower::start(source, nodes.clone(), view.clone(), options);
+        let follower = follower.map_err(|error| fault("start to follow the chain", &error))?;
+
+        let registry = Arc::new(Registry::new(records));
+        let mut names = config.link.names.clone();
+        names.extend(host_of(&config.advertised()));
+        let identity = ServerIdentity::new(ca.clone(), names).map_err(|e| AdminFailure::new(FailureKind::Fault, &e, e.hint()))?;
+        let identity = Arc::new(identity);
+        let link = start_link(config, identity.clone(), registry.clone(), nodes.clone(), runtime)?;
+        Ok(Self {
+            journal,
+            vault,
+            ca,
+            identity,
+            registry,
+            nodes,
+            view,
+            network: config.network,
+            advertised: config.advertised(),
+            follower: Mutex::new(Some(follower)),
+            link: Mutex::new(Some(link)),
+        })
+    }
+
+    /// Ends links, the chain follower and all nodes, in this order, so that nothing is asked of what is gone.
+    pub(super) fn stop(&self, runtime: &Handle) {
+        if let Some(link) = lock(&self.link).take() {
+            runtime.block_on(link.shutdown(Refusal::new(Reason::Sealed, "the signer was sealed")));
+        }
+        drop(lock(&self.follower).take());
+        self.nodes.shutdown();
+    }
+
+    /// Where nodes connect and who is connected.
+    pub(super) fn with_link<R>(&self, f: impl FnOnce(&LinkServer) -> R) -> Option<R> {
+        lock(&self.link).as_ref().map(f)
+    }
+
+    /// Looks at the chain at once.
+    pub(super) fn wake_follower(&self) {
+        if let Some(follower) = lock(&self.follower).as_ref() {
+            follower.wake();
+        }
+    }
+
+    /// Records `puts` of the house and waits until they are durable (P1).
+    pub(super) fn record(&self, puts: Vec<Put>) -> Result<(), AdminFailure> {
+        record(&self.journal, puts)
+    }
+}
+
+/// The engine's view of a registered node.
+pub(super) fn node_spec(record: &NodeRecord, seed: Secret<32>) -> NodeSpec {
+    let derivation = if record.derivation == "ldk" { Derivation::Ldk } else { Derivation::Native };
+    let NodeRecord { name, kind, network, .. } = record;
+    NodeSpec { name: name.clone(), kind: *kind, network: *network, seed, derivation: derivation.into() }
+}
+
+/// The journal key of a node's record.
+pub(super) fn record_key(name: &NodeName) -> String {
+    format!("node/{name}")
+}
+
+/// The journal key of a node's sealed seed, which is also what the seal is bound to.
+pub(super) fn seed_key(name: &NodeName) -> String {
+    format!("seed/{name}")
+}
+
+fn start_link(
+    config: &Config,
+    identity: Arc<ServerIdentity>,
+    registry: Arc<Registry>,
+    nodes: Arc<Nodes>,
+    runtime: &Handle,
+) -> Result<LinkServer, AdminFailure> {
+    let address = config.link.listen;
+    let started = runtime.block_on(async {
+        let listener = TcpListener::bind(address).await.map_err(|error| error.to_string())?;
+        let options = LinkOptions::new(config.network);
+        LinkServer::start(listener, identity, registry, nodes, options).map_err(|error| error.to_string())
+    });
+    started.map_err(|error| {
+        let hint = "Free the address or change link.listen in claviger.toml, then unseal again.";
+        AdminFailure::new(FailureKind::Fault, format!("cannot listen on {address}: {error}"), hint)
+    })
+}
+
+fn chain_source(config: &ChainConfig, network: bitcoin::Network) -> Result<BitcoindSource, AdminFailure> {
+    let auth = match (&config.cookie_file, &config.user, &config.password_file) {
+        (Some(path), None, None) => Auth::Cookie(path.clone()),
+        (None, Some(user), Some(path)) => Auth::UserPassword { user: user.clone(), password_file: path.clone() },
+        _ => {
+            let hint = "Set chain.cookie_file, or chain.user with chain.password_file, in claviger.toml and restart.";
+            return Err(AdminFailure::new(FailureKind::Invalid, "the chain backend has no credentials", hint));
+        }
+    };
+    BitcoindSource::new(&config.url, auth, network).map_err(|e| AdminFailure::new(FailureKind::Invalid, &e, e.hint()))
+}
+
+/// The CA, made at the first unseal.
+fn load_ca(journal: &Journal, vault: &RecordCipher) -> Result<Ca, AdminFailure> {
+    let failure = |error: crate::admin::ca::CaError| AdminFailure::new(FailureKind::Damaged, &error, error.hint());
+    let get = |key| journal.get(HOUSE, key).map_err(journal_failure);
+    let (Some(sealed), Some(certificate)) = (get(CA_KEY)?, get(CA_CERTIFICATE)?) else {
+        let ca = Ca::create(std::time::SystemTime::now()).map_err(failure)?;
+        let sealed = vault.seal(CA_KEY.as_bytes(), &ca.key_der());
+        record(journal, vec![put(CA_KEY, sealed), put(CA_CERTIFICATE, ca.certificate_pem().as_bytes().to_vec())])?;
+        return Ok(ca);
+    };
+    let key = vault.open(CA_KEY.as_bytes(), &sealed).map_err(|error| damaged("the CA's key", &error))?;
+    let key = zeroize::Zeroizing::new(key);
+    let certificate = String::from_utf8(certificate).map_err(|error| damaged("the CA's certificate", &error))?;
+    Ca::load(&key, &certificate).map_err(failure)
+}
+
+fn load_records(journal: &Journal) -> Result<Vec<NodeRecord>, AdminFailure> {
+    let entries = journal.load(HOUSE).map_err(journal_failure)?;
+    let records = entries.iter().filter(|(key, _)| key.starts_with("node/"));
+    let parse = |(_, bytes): (&String, &Vec<u8>)| {
+        NodeRecord::from_bytes(bytes).map_err(|error| AdminFailure::new(FailureKind::Damaged, &error, error.hint()))
+    };
+    records.map(parse).collect()
+}
+
+fn load_seed(journal: &Journal, vault: &RecordCipher, name: &NodeName) -> Result<Secret<32>, AdminFailure> {
+    let key = seed_key(name);
+    let sealed = journal.get(HOUSE, &key).map_err(journal_failure)?;
+    let sealed = sealed.ok_or_else(|| damaged(&format!("node {name}"), &"its seed is missing"))?;
+    vault.open_secret(key.as_bytes(), &sealed).map_err(|error| damaged(&format!("the seed of node {name}"), &error))
+}
+
+fn record(journal: &Journal, puts: Vec<Put>) -> Result<(), AdminFailure> {
+    let commit = Commit { tenant: HOUSE.to_owned(), puts, decision: None };
+    let failed = |error: crate::journal::CommitError| AdminFailure::new(FailureKind::Fault, &error, error.hint());
+    journal.commit(commit).map_err(|error| {
+        // The house keeps nothing in memory that is not recorded, so it may go on as soon as the journal does.
+        let _ = journal.load(HOUSE);
+        failed(error)
+    })
+}
+
+pub(super) fn put(key: impl Into<String>, value: Vec<u8>) -> Put {
+    Put { key: key.into(), value: Some(value) }
+}
+
+pub(super) fn journal_failure(error: JournalError) -> AdminFailure {
+    AdminFailure::new(FailureKind::Damaged, &error, error.hint())
+}
+
+fn fault(step: &str, error: &dyn std::fmt::Display) -> AdminFailure {
+    AdminFailure::new(FailureKind::Fault, format!("cannot {step}: {error}"), "Look at the daemon's log.")
+}
+
+fn damaged(what: &str, error: &dyn std::fmt::Display) -> AdminFailure {
+    let hint = "Restore the data directory from a backup.";
+    AdminFailure::new(FailureKind::Damaged, format!("{what}: {error}"), hint)
+}
+
+/// The host part of `host:port`, which the server certificate must name too.
+fn host_of(address: &str) -> Option<String> {
+    let host = address.rsplit_once(':')?.0.trim_start_matches('[').trim_end_matches(']');
+    (!host.is_empty()).then(|| host.to_owned())
+}

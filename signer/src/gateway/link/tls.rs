@@ -1,0 +1,251 @@
+//! From a TCP connection to an authenticated one: TLS 1.3, a client certificate of our CA, limits on the way.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{AlertDescription, CertificateError, RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::identity::ServerIdentity;
+use super::{LinkOptions, LinkServerError};
+use crate::admin::fingerprint::Fingerprint;
+
+/// First byte of a TLS handshake record (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+/// For whoever speaks plain HTTP to this port.
+const PLAINTEXT_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
+    This is a Claviger node link. It speaks TLS 1.3 with client certificates only; connect with an enrolment bundle.\n";
+
+/// How long, and for how many bytes, a refused connection may go on talking.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 64 * 1024;
+
+/// An authenticated connection. Its place among the allowed connections is free again when it is dropped.
+pub(super) struct TlsConnection {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+    /// Ready when the server is gone: the connection then fails instead of living on.
+    server_gone: Pin<Box<dyn Future<Output = ()> + Send>>,
+    _places: (OwnedSemaphorePermit, Place),
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    /// Where it dialled from, for logs.
+    pub(super) address: SocketAddr,
+    /// Its certificate, which our CA signed.
+    pub(super) fingerprint: Fingerprint,
+}
+
+/// TLS 1.3 only, ring only, client certificates of our CA only, and no resumption: every connection shows its certificate.
+pub(super) fn server_config(identity: Arc<ServerIdentity>) -> Result<ServerConfig, LinkServerError> {
+    let failed = |error: &dyn std::error::Error| LinkServerError::Tls(error.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(identity.authority().clone()).map_err(|error| failed(&error))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .build()
+        .map_err(|error| failed(&error))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| failed(&error))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(identity);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(config)
+}
+
+/// Accepts until aborted. Connections end when the sender of `server` is dropped.
+pub(super) async fn accept_loop(
+    listener: TcpListener,
+    config: ServerConfig,
+    options: LinkOptions,
+    ready: mpsc::Sender<TlsConnection>,
+    server: watch::Receiver<()>,
+) {
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let handshakes = Arc::new(Semaphore::new(options.max_handshakes));
+    let connections = Arc::new(Semaphore::new(options.max_connections));
+    let places = Places { taken: Arc::default(), limit: options.max_connections_per_certificate };
+    loop {
+        let (Ok(handshake), Ok(connection)) =
+            (Arc::clone(&handshakes).acquire_owned().await, Arc::clone(&connections).acquire_owned().await)
+        else {
+            return; // The semaphores are never closed.
+        };
+        let (tcp, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, mostly: wait for some to come back.
+                tracing::warn!(%error, "link: cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        let (acceptor, places, ready, mut server) = (acceptor.clone(), places.clone(), ready.clone(), server.clone());
+        tokio::spawn(async move {
+            let mut server_gone = Box::pin(async move { while server.changed().await.is_ok() {} });
+            let shaken = tokio::select! {
+                shaken = tokio::time::timeout(options.handshake_timeout, handshake_with(tcp, &acceptor)) => shaken,
+                () = &mut server_gone => return,
+            };
+            drop(handshake);
+            match shaken {
+                Ok(Ok((stream, fingerprint))) => match places.take(fingerprint) {
+                    Some(place) => {
+                        let peer = Peer { address, fingerprint };
+                        let connection = TlsConnection { stream, peer, server_gone, _places: (connection, place) };
+                        let _ = ready.send(connection).await; // Fails only when the server is gone.
+                    }
+                    None => {
+                        tracing::warn!(peer = %address, %fingerprint, "link: refused: too many connections with one certificate")
+                    }
+                },
+                Ok(Err(why)) => tracing::warn!(peer = %address, "link: refused: {why}"),
+                Err(_) => tracing::warn!(peer = %address, "link: refused: the handshake took too long"),
+            }
+        });
+    }
+}
+
+/// The TLS handshake; the error is for the log.
+async fn handshake_with(
+    mut tcp: TcpStream,
+    acceptor: &TlsAcceptor,
+) -> Result<(TlsStream<TcpStream>, Fingerprint), String> {
+    let mut first = [0u8; 1];
+    match tcp.peek(&mut first).await {
+        Ok(1) if first[0] == TLS_HANDSHAKE => {}
+        Ok(1) => {
+            let _ = tcp.write_all(PLAINTEXT_ANSWER).await;
+            linger(tcp).await;
+            return Err("it did not speak TLS (plaintext?)".to_owned());
+        }
+        Ok(_) => return Err("it connected and left without a word".to_owned()),
+        Err(error) => return Err(error.to_string()),
+    }
+    let _ = tcp.set_nodelay(true);
+    let stream = match acceptor.accept(tcp).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, tcp)) => {
+            let words = handshake_words(&error);
+            linger(tcp).await;
+            return Err(words);
+        }
+    };
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificate = certificates.first().ok_or("it presented no client certificate")?;
+    let fingerprint = Fingerprint::of(certificate);
+    Ok((stream, fingerprint))
+}
+
+/// Closes a refused connection such that the peer can read why: unread input would turn the close into a reset, which
+/// discards the alert on its way.
+async fn linger(mut tcp: TcpStream) {
+    let _ = tcp.shutdown().await;
+    let (mut rest, mut sink) = (tcp.take(LINGER_BYTES), tokio::io::sink());
+    let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut sink)).await;
+}
+
+/// What went wrong in a handshake, in words an operator can act on.
+fn handshake_words(error: &io::Error) -> String {
+    use rustls::Error as Tls;
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Tls>()) {
+        Some(Tls::NoCertificatesPresented) => "it presented no client certificate".to_owned(),
+        Some(Tls::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
+            "its certificate is not from this signer's CA (a bundle of another signer?)".to_owned()
+        }
+        Some(Tls::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
+            "its certificate has ended; write a new bundle with `claviger node renew`".to_owned()
+        }
+        Some(Tls::AlertReceived(
+            AlertDescription::UnknownCA | AlertDescription::BadCertificate | AlertDescription::DecryptError,
+        )) => "it does not accept this signer's certificate (a bundle of another signer?)".to_owned(),
+        Some(Tls::PeerIncompatible(_)) => format!("it does not speak TLS 1.3 as this link does ({error})"),
+        Some(Tls::InvalidMessage(_)) => "it did not speak TLS".to_owned(),
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => "it left during the handshake".to_owned(),
+        _ => format!("the handshake failed: {error}"),
+    }
+}
+
+/// How many connections each certificate has.
+#[derive(Clone)]
+struct Places {
+    taken: Arc<Mutex<HashMap<Fingerprint, usize>>>,
+    limit: usize,
+}
+
+/// One of a certificate's connections.
+struct Place {
+    places: Places,
+    fingerprint: Fingerprint,
+}
+
+impl Places {
+    fn take(&self, fingerprint: Fingerprint) -> Option<Place> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = taken.entry(fingerprint).or_default();
+        if *count >= self.limit {
+            return None;
+        }
+        *count += 1;
+        Some(Place { places: self.clone(), fingerprint })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.fingerprint) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.fingerprint);
+            }
+        }
+    }
+}
+
+impl tonic::transport::server::Connected for TlsConnection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer
+    }
+}
+
+impl AsyncRead for TlsConnection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.server_gone.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TlsConnection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

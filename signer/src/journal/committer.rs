@@ -1,0 +1,292 @@
+//! Group commit: one thread takes all commits that are waiting, writes them in one batch with one flush, and only then
+//! completes them, in the order in which they were submitted (P1).
+//!
+//! When a batch fails, all its commits fail and their tenants are *poisoned*: what they submitted after it was computed
+//! from a state that is not recorded, so it fails too, until [`super::Journal::load`] has handed out the recorded state.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::commit::{Commit, CommitError, Tenant};
+use super::ledger::Ledger;
+use super::{FlushMode, Health, Options, Stats};
+
+/// Told once what became of a commit. Runs on the committer's thread, or within `submit`: it must not block and must
+/// not call the journal's blocking methods.
+pub type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
+
+/// What waits for the committer; shared with all submitters.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    items: VecDeque<Item>,
+    /// Commits that were submitted and not completed, by tenant.
+    pending: HashMap<Tenant, usize>,
+    /// Changed by the committer only.
+    poisoned: HashSet<Tenant>,
+    stats: Stats,
+    closing: bool,
+}
+
+enum Item {
+    Commit(Commit, Done),
+    Reload(Tenant, SyncSender<Result<(), CommitError>>),
+}
+
+/// What the committer takes at once.
+enum Work {
+    Group(Vec<(Commit, Done)>),
+    Reload(Tenant, SyncSender<Result<(), CommitError>>),
+    /// Nothing is waiting, but the disk may be back.
+    Probe,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Callbacks run without the lock, so a panic cannot leave the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`super::Journal::submit`].
+    pub(super) fn submit(&self, commit: Commit, done: Done) {
+        let mut state = self.lock();
+        if state.closing {
+            drop(state);
+            return done(Err(CommitError::Closed));
+        }
+        match state.pending.get_mut(&commit.tenant) {
+            Some(pending) => *pending += 1,
+            // Nothing of this tenant is in flight, so its barrier has nothing to wait for.
+            None if commit.is_barrier() => {
+                let poisoned = state.poisoned.contains(&commit.tenant);
+                drop(state);
+                return done(if poisoned { Err(CommitError::Poisoned) } else { Ok(()) });
+            }
+            None => drop(state.pending.insert(commit.tenant.clone(), 1)),
+        }
+        state.items.push_back(Item::Commit(commit, done));
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Asks for `tenant`'s poison to be cleared, after all that was submitted before.
+    pub(super) fn reload(&self, tenant: &str, reply: SyncSender<Result<(), CommitError>>) {
+        let mut state = self.lock();
+        if state.closing {
+            let _ = reply.try_send(Err(CommitError::Closed)); // the receiver waits for it
+            return;
+        }
+        state.items.push_back(Item::Reload(tenant.to_owned(), reply));
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Lets the committer finish what is waiting and end.
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.wake.notify_all();
+    }
+
+    /// What the committer has done so far.
+    pub(super) fn stats(&self) -> Stats {
+        self.lock().stats.clone()
+    }
+
+    /// The next work in order of submission, or `None` when closing and all is done.
+    fn take(&self, mode: FlushMode, patience: Option<Duration>) -> Option<Work> {
+        let mut state = self.lock();
+        while state.items.is_empty() {
+            if state.closing {
+                return None;
+            }
+            state = match patience {
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(patience) => {
+                    let (state, timeout) =
+                        self.wake.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
+                    if timeout.timed_out() && state.items.is_empty() && !state.closing {
+                        return Some(Work::Probe);
+                    }
+                    state
+                }
+            };
+        }
+        let limit = match mode {
+            FlushMode::Group => usize::MAX,
+            FlushMode::Each => 1,
+        };
+        let mut group = Vec::new();
+        while group.len() < limit {
+            match state.items.pop_front() {
+                Some(Item::Commit(commit, done)) => group.push((commit, done)),
+                // What comes after a reload may depend on it: it starts a new group.
+                Some(Item::Reload(tenant, reply)) if group.is_empty() => return Some(Work::Reload(tenant, reply)),
+                Some(reload) => {
+                    state.items.push_front(reload);
+                    break;
+                }
+                None => break,
+            }
+        }
+        Some(Work::Group(group))
+    }
+}
+
+/// The committer's thread.
+pub(super) struct Committer<'q> {
+    queue: &'q Queue,
+    ledger: Ledger,
+    options: Options,
+    /// Why nothing can be written, and when that was last tried.
+    fault: Option<(CommitError, Instant)>,
+}
+
+/// What becomes of one commit of a group.
+enum Fate {
+    /// In the batch: as the batch goes.
+    Batched,
+    /// A barrier: passes unless an earlier commit of its tenant fails.
+    Barrier,
+    /// Fails by itself.
+    Failed(CommitError),
+}
+
+impl<'q> Committer<'q> {
+    pub(super) fn new(queue: &'q Queue, ledger: Ledger, options: Options) -> Self {
+        queue.lock().stats.last_seq = ledger.seq();
+        Self { queue, ledger, options, fault: None }
+    }
+
+    /// Works until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        loop {
+            let patience = self.fault.is_some().then_some(self.options.probe_every);
+            let Some(work) = self.queue.take(self.options.flush, patience) else { break };
+            self.probe();
+            match work {
+                Work::Group(group) => self.commit(group),
+                Work::Reload(tenant, reply) => self.reload(&tenant, &reply),
+                Work::Probe => {}
+            }
+        }
+        if self.fault.is_none()
+            && let Err(error) = self.ledger.close()
+        {
+            tracing::warn!(%error, "the journal could not write its closing checkpoint");
+        }
+    }
+
+    fn commit(&mut self, group: Vec<(Commit, Done)>) {
+        let mut poisoned = self.queue.lock().poisoned.clone();
+        let mut batch = self.ledger.begin();
+        let mut commits = Vec::with_capacity(group.len());
+        for (commit, done) in group {
+            let tenant = commit.tenant.clone();
+            let fate = match &self.fault {
+                _ if poisoned.contains(&tenant) => Fate::Failed(CommitError::Poisoned),
+                _ if commit.is_barrier() => Fate::Barrier,
+                Some((cause, _)) => Fate::Failed(cause.clone()),
+                None => match self.ledger.add(&mut batch, commit) {
+                    Ok(()) => Fate::Batched,
+                    Err(invalid) => Fate::Failed(CommitError::Invalid(invalid)),
+                },
+            };
+            if matches!(fate, Fate::Failed(_)) {
+                poisoned.insert(tenant.clone());
+            }
+            commits.push((tenant, fate, done));
+        }
+
+        let batched = commits.iter().filter(|(_, fate, _)| matches!(fate, Fate::Batched)).count();
+        let written = if batched > 0 { self.ledger.write(batch) } else { Ok(()) };
+        if let Err(cause) = &written {
+            self.fail(cause.clone());
+        }
+
+        let mut results = Vec::with_capacity(commits.len());
+        for (tenant, fate, done) in commits {
+            let result = match fate {
+                Fate::Failed(error) => Err(error),
+                Fate::Batched => written.clone(),
+                Fate::Barrier if poisoned.contains(&tenant) => Err(CommitError::Poisoned),
+                Fate::Barrier => Ok(()),
+            };
+            if result.is_err() {
+                poisoned.insert(tenant.clone());
+            }
+            results.push((tenant, done, result));
+        }
+        self.complete(poisoned, results, batched as u64);
+    }
+
+    /// Runs the callbacks in order, between making the poison and the end of the commits known to submitters.
+    fn complete(&self, poisoned: HashSet<Tenant>, results: Vec<(Tenant, Done, Result<(), CommitError>)>, batched: u64) {
+        {
+            let mut state = self.queue.lock();
+            state.poisoned = poisoned;
+            state.stats.last_seq = self.ledger.seq();
+            state.stats.commits += batched;
+            state.stats.flushes += u64::from(batched > 0);
+        }
+        let mut tenants = Vec::with_capacity(results.len());
+        for (tenant, done, result) in results {
+            // A panic of one node's callback must not stop the others (P6).
+            if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
+                tracing::error!(tenant, "a completion callback panicked");
+            }
+            tenants.push(tenant);
+        }
+        let mut state = self.queue.lock();
+        for tenant in tenants {
+            if let Some(pending) = state.pending.get_mut(&tenant) {
+                *pending -= 1;
+                if *pending == 0 {
+                    state.pending.remove(&tenant);
+                }
+            }
+        }
+    }
+
+    fn reload(&self, tenant: &str, reply: &SyncSender<Result<(), CommitError>>) {
+        let result = match &self.fault {
+            Some((cause, _)) => Err(cause.clone()),
+            None => {
+                self.queue.lock().poisoned.remove(tenant);
+                Ok(())
+            }
+        };
+        let _ = reply.try_send(result); // if nobody waits any more, the tenant is loaded again later
+    }
+
+    /// While faulted, and not too often: finds out whether the store works again.
+    fn probe(&mut self) {
+        match &self.fault {
+            Some((cause, tried)) if *cause != CommitError::Fenced && tried.elapsed() >= self.options.probe_every => {}
+            _ => return,
+        }
+        match self.ledger.resume() {
+            Ok(()) => {
+                tracing::info!("the journal can be written again");
+                self.fault = None;
+                self.queue.lock().stats.health = Health::Good;
+            }
+            Err(cause) => self.fail(cause),
+        }
+    }
+
+    fn fail(&mut self, cause: CommitError) {
+        if self.fault.as_ref().is_none_or(|(known, _)| *known != cause) {
+            tracing::error!(%cause, hint = cause.hint(), "the journal cannot be written; nothing is signed");
+        }
+        self.queue.lock().stats.health = Health::Faulted(cause.clone());
+        self.fault = Some((cause, Instant::now()));
+    }
+}

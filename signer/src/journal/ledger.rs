@@ -1,0 +1,188 @@
+//! The writing half without threads: turns commits into one batch, and knows what the store holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::keys::cipher::RecordCipher;
+
+use super::commit::{Commit, CommitError, InvalidCommit, MAX_DECISION};
+use super::error::{Damage, DamageKind, JournalError};
+use super::head::{FORMAT, Head, Meta};
+use super::log::LogRecord;
+use super::record::{self, BadRecord, HEAD, META};
+use super::store::{Order, Row, Store, StoreError, StoredPut, View};
+
+/// Versions, chain and digest of one journal. A row's version is the number of the batch that wrote it.
+pub(super) struct Ledger {
+    store: Arc<dyn Store>,
+    cipher: Arc<RecordCipher>,
+    meta: Meta,
+    /// What the store holds.
+    head: Head,
+    head_row: Row,
+    /// What the store may hold instead: a batch whose outcome is unknown.
+    unsettled: Option<(Head, Row)>,
+    /// Number of the next batch. Grows with each attempt, so no number is used for two different batches.
+    next: u64,
+    checkpoint_every: u64,
+}
+
+/// Commits on their way into the store.
+pub(super) struct Batch {
+    version: u64,
+    head: Head,
+    entries: BTreeMap<String, Option<Vec<u8>>>,
+    log: Vec<StoredPut>,
+}
+
+impl Ledger {
+    /// Opens the journal in `store`; writes a new one if the store is empty.
+    pub(super) fn open(
+        store: Arc<dyn Store>,
+        cipher: Arc<RecordCipher>,
+        checkpoint_every: u64,
+    ) -> Result<Self, JournalError> {
+        let view = store.view()?;
+        if view.page("", "~", Order::Ascending, 1)?.is_empty() {
+            return Ok(Self::create(store, cipher, checkpoint_every)?);
+        }
+        let (meta, head, head_row) = read_head(&*view, &cipher)?;
+        check_state(&*view, &meta, &head)?;
+        let next = head_row.version + 1;
+        Ok(Self { store, cipher, meta, head, head_row, unsettled: None, next, checkpoint_every })
+    }
+
+    fn create(store: Arc<dyn Store>, cipher: Arc<RecordCipher>, checkpoint_every: u64) -> Result<Self, StoreError> {
+        let (meta, plain) = Meta::random();
+        let mut meta_row = record::seal(&cipher, META.to_owned(), 1, &plain);
+        if let Some(sealed) = &mut meta_row.value {
+            sealed.splice(..0, Meta::clear_prefix());
+        }
+        let head = Head::new(meta.genesis);
+        let head_put = record::seal(&cipher, HEAD.to_owned(), 1, &head.encode());
+        store.apply(&[meta_row, head_put.clone()])?;
+        Ok(Self { store, cipher, meta, head, head_row: row(head_put), unsettled: None, next: 2, checkpoint_every })
+    }
+
+    /// An empty batch. Written without commits, it proves that the store can be written.
+    pub(super) fn begin(&self) -> Batch {
+        Batch { version: self.next, head: self.head, entries: BTreeMap::new(), log: Vec::new() }
+    }
+
+    /// Adds `commit` to `batch`, or nothing of it.
+    pub(super) fn add(&self, batch: &mut Batch, commit: Commit) -> Result<(), InvalidCommit> {
+        commit.check()?;
+        if let Some(decision) = &commit.decision {
+            let seq = batch.head.seq + 1;
+            let too_large = |bytes| InvalidCommit::TooLarge { what: "decision".to_owned(), bytes, limit: MAX_DECISION };
+            let record = LogRecord::new(&batch.head.hash, seq, &commit.tenant, decision).map_err(|_| too_large(0))?;
+            if record.body_len() > MAX_DECISION {
+                return Err(too_large(record.body_len()));
+            }
+            batch.log.push(record::seal(&self.cipher, record::log_key(seq), batch.version, &record.encode()));
+            (batch.head.seq, batch.head.hash) = (seq, record.hash);
+        }
+        for put in commit.puts {
+            batch.entries.insert(record::entry_key(&commit.tenant, &put.key), put.value);
+        }
+        Ok(())
+    }
+
+    /// Writes `batch`; on `Ok` it is on stable storage.
+    pub(super) fn write(&mut self, batch: Batch) -> Result<(), CommitError> {
+        let Batch { version, mut head, entries, log: mut puts } = batch;
+        let view = self.store.view().map_err(CommitError::Store)?;
+        for (key, value) in entries {
+            let old = view.version(&key).map_err(CommitError::Store)?;
+            head.replace(&self.meta.digest_key, &key, old, value.is_some().then_some(version));
+            match value {
+                Some(plain) => puts.push(record::seal(&self.cipher, key, version, &plain)),
+                None => puts.push(StoredPut { key, version, value: None }),
+            }
+        }
+        drop(view);
+        if head.seq - head.checkpoint >= self.checkpoint_every {
+            puts.push(record::seal(&self.cipher, record::checkpoint_key(head.seq), version, &head.encode()));
+            head.checkpoint = head.seq;
+        }
+        let head_put = record::seal(&self.cipher, HEAD.to_owned(), version, &head.encode());
+        puts.push(head_put.clone());
+
+        self.next += 1;
+        match self.store.apply(&puts) {
+            Ok(()) => {
+                (self.head, self.head_row) = (head, row(head_put));
+                Ok(())
+            }
+            Err(StoreError::Stale { key, .. } | StoreError::Conflict { key, .. }) if key == HEAD => {
+                Err(CommitError::Fenced)
+            }
+            Err(error) => {
+                if !error.refuses_batch() {
+                    self.unsettled = Some((head, row(head_put)));
+                }
+                Err(CommitError::Store(error))
+            }
+        }
+    }
+
+    /// After a failed write: finds out what the store holds, then proves that it can be written again.
+    pub(super) fn resume(&mut self) -> Result<(), CommitError> {
+        self.store.recover().map_err(CommitError::Store)?;
+        let stored = self.store.view().and_then(|view| view.get(HEAD)).map_err(CommitError::Store)?;
+        match self.unsettled.take() {
+            Some((head, row)) if stored.as_ref() == Some(&row) => (self.head, self.head_row) = (head, row),
+            _ if stored.as_ref() == Some(&self.head_row) => {}
+            _ => return Err(CommitError::Fenced),
+        }
+        self.write(self.begin())
+    }
+
+    /// Writes a checkpoint at the end of the chain, unless there is one.
+    pub(super) fn close(&mut self) -> Result<(), CommitError> {
+        if self.head.seq == self.head.checkpoint {
+            return Ok(());
+        }
+        self.checkpoint_every = 1;
+        self.write(self.begin())
+    }
+
+    /// Number of the last decision.
+    pub(super) fn seq(&self) -> u64 {
+        self.head.seq
+    }
+}
+
+/// Reads and authenticates `meta` and `head`.
+pub(super) fn read_head(view: &dyn View, cipher: &RecordCipher) -> Result<(Meta, Head, Row), JournalError> {
+    let missing = |key: &str| Damage::new(key, DamageKind::Missing);
+    let mut meta_row = view.get(META)?.ok_or_else(|| missing(META))?;
+    let bad = |key: &str, what: BadRecord| Damage::new(key, what.into());
+    let (format, sealed) = Meta::split(&meta_row.value).ok_or_else(|| bad(META, BadRecord::Contents))?;
+    if format > FORMAT {
+        return Err(JournalError::NewerFormat { found: format });
+    }
+    meta_row.value = sealed.to_vec();
+    let plain = zeroize::Zeroizing::new(record::open(cipher, &meta_row).map_err(|_| JournalError::WrongKey)?);
+    let meta = Meta::decode(&plain).map_err(|what| bad(META, what))?;
+
+    let head_row = view.get(HEAD)?.ok_or_else(|| missing(HEAD))?;
+    let plain = record::open(cipher, &head_row).map_err(|what| bad(HEAD, what))?;
+    let head = Head::decode(&plain).map_err(|what| bad(HEAD, what))?;
+    Ok((meta, head, head_row))
+}
+
+/// Compares the versions of all entries with the head's digest: an entry that was removed, added or rolled back shows.
+fn check_state(view: &dyn View, meta: &Meta, head: &Head) -> Result<(), JournalError> {
+    let mut found = Head::new(meta.genesis);
+    for entry in super::store::scan(view, record::ENTRIES, &super::store::prefix_end(record::ENTRIES)) {
+        let entry = entry?;
+        found.replace(&meta.digest_key, &entry.key, None, Some(entry.version));
+    }
+    Ok(found.compare_state(head)?)
+}
+
+/// The row that `put`, which is no deletion, leaves in the store.
+fn row(put: StoredPut) -> Row {
+    Row { key: put.key, version: put.version, value: put.value.unwrap_or_default() }
+}

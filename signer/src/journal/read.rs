@@ -1,0 +1,133 @@
+//! The reading half: entries and decisions from the store, each authenticated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::keys::cipher::RecordCipher;
+
+use super::error::{Damage, JournalError};
+use super::log::{LogLine, LogRecord};
+use super::record::{self, LOG};
+use super::store::{self, Order, Row, Store, View};
+use super::verify::{Progress, Verified, verify};
+
+/// How many decisions `explain` looks back.
+pub const EXPLAIN_REACH: u64 = 1_000_000;
+
+/// Decisions read from the store at once.
+const PAGE: usize = 128;
+
+/// Reads a journal; shares nothing with the committer but the store.
+pub(super) struct Reader {
+    store: Arc<dyn Store>,
+    cipher: Arc<RecordCipher>,
+}
+
+impl Reader {
+    pub(super) fn new(store: Arc<dyn Store>, cipher: Arc<RecordCipher>) -> Self {
+        Self { store, cipher }
+    }
+
+    pub(super) fn entries(&self, tenant: &str) -> Result<BTreeMap<String, Vec<u8>>, JournalError> {
+        let prefix = record::entry_key(tenant, "");
+        let view = self.store.view()?;
+        store::scan(&*view, &prefix, &store::prefix_end(&prefix))
+            .map(|row| {
+                let row = row?;
+                Ok((row.key[prefix.len()..].to_owned(), open(&self.cipher, &row)?))
+            })
+            .collect()
+    }
+
+    pub(super) fn entry(&self, tenant: &str, key: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        match self.store.view()?.get(&record::entry_key(tenant, key))? {
+            Some(row) => Ok(Some(open(&self.cipher, &row)?)),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn decisions(&self, from: u64, limit: usize) -> Result<Vec<LogLine>, JournalError> {
+        let view = self.store.view()?;
+        let rows = view.page(&record::log_key(from), &store::prefix_end(LOG), Order::Ascending, limit)?;
+        rows.iter().map(|row| line(&self.cipher, row)).collect()
+    }
+
+    pub(super) fn tail(&self, count: usize) -> Result<Vec<LogLine>, JournalError> {
+        let rows = self.store.view()?.page(LOG, &store::prefix_end(LOG), Order::Descending, count)?;
+        rows.iter().rev().map(|row| line(&self.cipher, row)).collect()
+    }
+
+    pub(super) fn export(&self, from: u64) -> Result<Export, JournalError> {
+        let view = self.store.view()?;
+        Ok(Export { view, cipher: Arc::clone(&self.cipher), next: from, page: Vec::new().into_iter(), finished: false })
+    }
+
+    pub(super) fn explain(&self, request: &str) -> Result<Option<LogLine>, JournalError> {
+        let view = self.store.view()?;
+        let mut end = store::prefix_end(LOG);
+        let mut seen = 0;
+        while seen < EXPLAIN_REACH {
+            let rows = view.page(LOG, &end, Order::Descending, PAGE)?;
+            let Some(oldest) = rows.last() else { break };
+            for row in &rows {
+                let line = line(&self.cipher, row)?;
+                if line.decision.request == request {
+                    return Ok(Some(line));
+                }
+            }
+            seen += rows.len() as u64;
+            end.clone_from(&oldest.key);
+        }
+        Ok(None)
+    }
+
+    pub(super) fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<Verified, JournalError> {
+        verify(&*self.store, &self.cipher, progress)
+    }
+}
+
+/// The decisions of a journal as they were when the export began. Ends after the first error.
+pub struct Export {
+    view: Box<dyn View>,
+    cipher: Arc<RecordCipher>,
+    next: u64,
+    page: std::vec::IntoIter<Row>,
+    finished: bool,
+}
+
+impl Iterator for Export {
+    type Item = Result<LogLine, JournalError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.finished {
+            return None;
+        }
+        let found = self.advance();
+        self.finished = !matches!(found, Ok(Some(_)));
+        found.transpose()
+    }
+}
+
+impl Export {
+    fn advance(&mut self) -> Result<Option<LogLine>, JournalError> {
+        if self.page.len() == 0 {
+            let from = record::log_key(self.next);
+            self.page = self.view.page(&from, &store::prefix_end(LOG), Order::Ascending, PAGE)?.into_iter();
+        }
+        let Some(row) = self.page.next() else { return Ok(None) };
+        let line = line(&self.cipher, &row)?;
+        self.next = line.seq + 1;
+        Ok(Some(line))
+    }
+}
+
+fn open(cipher: &RecordCipher, row: &Row) -> Result<Vec<u8>, Damage> {
+    record::open(cipher, row).map_err(|bad| Damage::new(&*row.key, bad.into()))
+}
+
+fn line(cipher: &RecordCipher, row: &Row) -> Result<LogLine, JournalError> {
+    let bad = |bad: record::BadRecord| Damage::new(&*row.key, bad.into());
+    let seq = record::number_of(&row.key).ok_or_else(|| bad(record::BadRecord::Contents))?;
+    let plain = open(cipher, row)?;
+    Ok(LogRecord::decode(&plain).and_then(|record| record.line(seq)).map_err(bad)?)
+}

@@ -1,0 +1,78 @@
+//! A store that fails on demand.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use super::{Store, StoreError, StoredPut, View};
+
+/// How a batch fails.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// Nothing is written.
+    Before(StoreError),
+    /// Everything is written, and yet an error comes back.
+    After(StoreError),
+}
+
+/// Passes everything on, unless told to fail or to wait.
+pub(crate) struct FaultyStore {
+    inner: Arc<dyn Store>,
+    failure: Mutex<Option<Failure>>,
+    held: Mutex<bool>,
+    released: Condvar,
+    applied: AtomicU64,
+}
+
+impl FaultyStore {
+    pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
+        Self {
+            inner,
+            failure: Mutex::default(),
+            held: Mutex::default(),
+            released: Condvar::new(),
+            applied: AtomicU64::new(0),
+        }
+    }
+
+    /// From now on, batches fail so; `None` repairs the disk.
+    pub(crate) fn fail(&self, failure: Option<Failure>) {
+        *self.failure.lock().unwrap() = failure;
+    }
+
+    /// Keeps batches waiting in `apply`, or lets them go.
+    pub(crate) fn hold(&self, hold: bool) {
+        *self.held.lock().unwrap() = hold;
+        self.released.notify_all();
+    }
+
+    /// Number of batches that reached the inner store.
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::SeqCst)
+    }
+
+    fn apply_inner(&self, batch: &[StoredPut]) -> Result<(), StoreError> {
+        self.inner.apply(batch)?;
+        self.applied.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl Store for FaultyStore {
+    fn apply(&self, batch: &[StoredPut]) -> Result<(), StoreError> {
+        drop(self.released.wait_while(self.held.lock().unwrap(), |held| *held).unwrap());
+        let failure = self.failure.lock().unwrap().clone();
+        match failure {
+            None => self.apply_inner(batch),
+            Some(Failure::Before(error)) => Err(error),
+            Some(Failure::After(error)) => self.apply_inner(batch).and(Err(error)),
+        }
+    }
+
+    fn view(&self) -> Result<Box<dyn View>, StoreError> {
+        self.inner.view()
+    }
+
+    fn recover(&self) -> Result<(), StoreError> {
+        self.inner.recover()
+    }
+}

@@ -1,0 +1,173 @@
+//! Checks a whole journal and names the first bad record.
+//!
+//! One pass over all rows in the order of their keys: checkpoints, entries, head, decisions. Works on a damaged store;
+//! needs memory for the checkpoints only.
+
+use std::collections::VecDeque;
+
+use crate::keys::cipher::RecordCipher;
+
+use super::error::{Damage, DamageKind, JournalError};
+use super::head::{Head, Meta};
+use super::ledger::read_head;
+use super::log::LogRecord;
+use super::record::{self, BadRecord, CHECKPOINTS, ENTRIES, HEAD, LOG, META};
+use super::store::{Row, Store, StoreError, scan};
+
+/// How far a verification is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Records checked.
+    pub done: u64,
+    /// Entries and decisions to check in total.
+    pub total: u64,
+}
+
+/// A journal without fault.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Verified {
+    /// Records checked: decisions, entries, checkpoints, and the two at the start.
+    pub records: u64,
+    /// Decisions in the chain.
+    pub decisions: u64,
+    /// Live entries.
+    pub entries: u64,
+    /// Checkpoints that match the chain.
+    pub checkpoints: u64,
+    /// Chain hash of the last decision, hex: note it elsewhere to prove later that the log only grew.
+    pub head: String,
+}
+
+/// Checks every record in `store`: each authenticates in its place, decisions form one chain without gaps that ends
+/// where the head says, checkpoints match it, and the entries are the last state. `progress` is told now and then.
+pub fn verify(
+    store: &dyn Store,
+    cipher: &RecordCipher,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Verified, JournalError> {
+    const TELL_EVERY: u64 = 1024;
+    let view = store.view()?;
+    let (meta, head, _) = read_head(&*view, cipher)?;
+    let total = head.seq.saturating_add(head.entries);
+    let mut walk = Walk::new(meta, head, cipher);
+    let mut last_key = String::new();
+    let mut records = 0;
+    for row in scan(&*view, "", "~") {
+        let row = match row {
+            Ok(row) => row,
+            Err(error @ StoreError::Damaged(_)) => {
+                return Err(Damage::new(last_key, DamageKind::Unreadable(error)).into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        walk.row(&row)?;
+        last_key = row.key;
+        records += 1;
+        if records % TELL_EVERY == 0 {
+            progress(Progress { done: records, total });
+        }
+    }
+    let checkpoints = walk.finish()?;
+    progress(Progress { done: records, total });
+    Ok(Verified { records, decisions: head.seq, entries: head.entries, checkpoints, head: hex::encode(head.hash) })
+}
+
+struct Walk<'c> {
+    cipher: &'c RecordCipher,
+    meta: Meta,
+    /// Where everything must end.
+    head: Head,
+    /// Where the walk is: `seq` and `hash` of the last decision, entries and digest so far, and the last checkpoint.
+    at: Head,
+    /// Checkpoints that the chain has not reached yet.
+    ahead: VecDeque<Head>,
+    checkpoints: u64,
+}
+
+impl<'c> Walk<'c> {
+    fn new(meta: Meta, head: Head, cipher: &'c RecordCipher) -> Self {
+        let at = Head::new(meta.genesis);
+        Self { cipher, meta, head, at, ahead: VecDeque::new(), checkpoints: 0 }
+    }
+
+    /// Checks one row; rows come in the order of their keys.
+    fn row(&mut self, row: &Row) -> Result<(), Damage> {
+        let damage = |what: DamageKind| Damage::new(&*row.key, what);
+        if row.key == META || row.key == HEAD {
+            return Ok(()); // already read
+        }
+        let is_entry = row.key.starts_with(ENTRIES);
+        let number = record::number_of(&row.key);
+        if !is_entry && number.is_none() {
+            return Err(damage(DamageKind::Unexpected));
+        }
+        if number.is_some_and(|seq| seq == 0 || seq > self.head.seq) && !is_entry {
+            return Err(damage(DamageKind::Unexpected));
+        }
+        let plain = record::open(self.cipher, row).map_err(|bad| damage(bad.into()))?;
+        match number {
+            _ if is_entry => self.at.replace(&self.meta.digest_key, &row.key, None, Some(row.version)),
+            Some(seq) if row.key.starts_with(CHECKPOINTS) => self.checkpoint(seq, &plain).map_err(damage)?,
+            Some(seq) if row.key.starts_with(LOG) => {
+                // A gap: name the record that is gone, not the one after it.
+                if seq != self.at.seq + 1 {
+                    return Err(Damage::new(record::log_key(self.at.seq + 1), DamageKind::Missing));
+                }
+                self.decision(seq, &plain).map_err(damage)?;
+                self.compare_checkpoint()?;
+            }
+            _ => return Err(damage(DamageKind::Unexpected)),
+        }
+        Ok(())
+    }
+
+    /// Each checkpoint names the one before it, so none can be removed.
+    fn checkpoint(&mut self, seq: u64, plain: &[u8]) -> Result<(), DamageKind> {
+        let checkpoint = Head::decode(plain)?;
+        if checkpoint.seq != seq || checkpoint.checkpoint != self.at.checkpoint {
+            return Err(DamageKind::Checkpoint);
+        }
+        self.at.checkpoint = seq;
+        self.checkpoints += 1;
+        self.ahead.push_back(checkpoint);
+        Ok(())
+    }
+
+    fn decision(&mut self, seq: u64, plain: &[u8]) -> Result<(), DamageKind> {
+        let record = LogRecord::decode(plain)?;
+        if !record.follows(&self.at.hash, seq) {
+            return Err(DamageKind::Chain);
+        }
+        record.line(seq)?;
+        (self.at.seq, self.at.hash) = (seq, record.hash);
+        Ok(())
+    }
+
+    fn compare_checkpoint(&mut self) -> Result<(), Damage> {
+        match self.ahead.front() {
+            Some(checkpoint) if checkpoint.seq == self.at.seq => {
+                if checkpoint.hash != self.at.hash {
+                    return Err(Damage::new(record::checkpoint_key(self.at.seq), DamageKind::Checkpoint));
+                }
+                self.ahead.pop_front();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything was seen: did it end where the head says?
+    fn finish(&self) -> Result<u64, Damage> {
+        if self.at.checkpoint != self.head.checkpoint {
+            return Err(Damage::new(record::checkpoint_key(self.head.checkpoint), DamageKind::Missing));
+        }
+        self.at.compare_state(&self.head)?;
+        if self.at.seq != self.head.seq {
+            return Err(Damage::new(record::log_key(self.at.seq + 1), DamageKind::Missing));
+        }
+        if self.at.hash != self.head.hash {
+            return Err(Damage::new(HEAD, BadRecord::Contents.into()));
+        }
+        Ok(self.checkpoints)
+    }
+}

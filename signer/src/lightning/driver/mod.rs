@@ -1,0 +1,324 @@
+//! A whole channel on one machine: plays the node that asks the signer, and the peer at the other end.
+//!
+//! The peer's keys and signatures come from LDK's own signer, so that the signer meets the signatures it would meet in
+//! the field. The bench and the tests drive channels with it.
+
+mod chain;
+mod messages;
+
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::{All, PublicKey, Secp256k1, ecdsa};
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, OutPoint, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
+use lightning::chain::transaction::OutPoint as FundingOutpoint;
+use lightning::ln::chan_utils::{
+    self, ChannelPublicKeys, ChannelTransactionParameters, CommitmentTransaction,
+    CounterpartyChannelTransactionParameters, HTLCOutputInCommitment,
+};
+use lightning::sign::ecdsa::EcdsaChannelSigner;
+use lightning::sign::{ChannelSigner, InMemorySigner, KeysManager};
+use lightning::types::features::ChannelTypeFeatures;
+use lightning::types::payment::PaymentHash;
+use lightning_signer::channel::CommitmentType;
+use vls_protocol::model::{BitcoinSignature, Htlc, PubKey, Sha256, Signature};
+use vls_protocol::msgs::{self, DeBolt, SerBolt};
+use vls_protocol_signer::util::commitment_type_to_channel_type;
+
+use crate::pipeline::{ChannelRef, Outcome};
+use crate::reasons::Refusal;
+
+pub use self::chain::MiniChain;
+pub use self::messages::{invoice_to_pay, invoice_to_sign, keysend};
+
+/// Asks the signer one message and waits for what it comes to.
+pub type Ask<'a> = dyn FnMut(Option<ChannelRef>, Vec<u8>) -> Outcome + 'a;
+
+/// Why the channel did not get on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DriverError {
+    /// The signer refused.
+    #[error("{message} was refused: {}: {}", .refusal.reason.id(), .refusal.detail)]
+    Refused {
+        /// What was asked.
+        message: &'static str,
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// The reply is not what the message is answered with.
+    #[error("the reply to {message} cannot be read: {cause}")]
+    Reply {
+        /// What was asked.
+        message: &'static str,
+        /// The decoder's words.
+        cause: String,
+    },
+    /// The peer's side failed.
+    #[error("the peer could not {0}")]
+    Peer(&'static str),
+}
+
+/// BOLT 3 counts commitments backwards from here.
+const FIRST_COMMITMENT: u64 = (1 << 48) - 1;
+const CHANNEL_SAT: u64 = 10_000_000;
+const FEERATE_PER_KW: u32 = 1_000;
+const ANCHORS_SAT: u64 = 660;
+const HTLC_SAT: u64 = 10_000;
+const HTLC_EXPIRY: u32 = 500_000;
+const CONTEST_DELAY: u16 = 144;
+
+/// One channel, funded by the peer, with anchors (zero-fee HTLC transactions).
+#[derive(Clone)]
+pub struct Driver {
+    channel: ChannelRef,
+    secp: Secp256k1<All>,
+    peer: InMemorySigner,
+    /// As the peer sees the channel: the peer is the holder.
+    parameters: ChannelTransactionParameters,
+    funding: Transaction,
+    /// The number of the commitments in force.
+    number: u64,
+    /// The signer's points for commitments `number` and `number + 1`.
+    points: [PublicKey; 2],
+}
+
+impl Driver {
+    /// Opens channel `dbid`: everything up to the funding transaction, which is confirmed by the caller.
+    pub fn open(ask: &mut Ask<'_>, dbid: u64) -> Result<Self, DriverError> {
+        let secp = Secp256k1::new();
+        let mut keys_id = [0; 32];
+        keys_id[..8].copy_from_slice(&dbid.to_be_bytes());
+        let peer = KeysManager::new(&[0x42; 32], 0, 0, true).derive_channel_keys(&keys_id);
+        let theirs = peer.pubkeys(&secp);
+        let peer_id = theirs.funding_pubkey.serialize(); // any point does; this one is at hand
+        let channel = ChannelRef { peer_id, dbid };
+
+        call::<msgs::NewChannelReply>(ask, None, &msgs::NewChannel { peer_id: PubKey(peer_id), dbid })?;
+        let ask_basepoints = msgs::GetChannelBasepoints { node_id: PubKey(peer_id), dbid };
+        let ours = call::<msgs::GetChannelBasepointsReply>(ask, None, &ask_basepoints)?;
+        let ours = channel_public_keys(&ours)?;
+        let funding = funding_transaction(&ours.funding_pubkey, &theirs.funding_pubkey, dbid);
+        let outpoint = OutPoint { txid: funding.compute_txid(), vout: 0 };
+        call::<msgs::SetupChannelReply>(ask, Some(channel), &setup_message(&theirs, outpoint))?;
+
+        let parameters = parameters(theirs, ours, outpoint);
+        let points = [point(ask, channel, 0)?, point(ask, channel, 1)?];
+        let driver = Self { channel, secp, peer, parameters, funding, number: 0, points };
+        driver.sign_remote(ask, 0, &[])?;
+        driver.validate(ask, 0, &driver.points[0], &[])?;
+        Ok(driver)
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> ChannelRef {
+        self.channel
+    }
+
+    /// The transaction that funds it, unsigned.
+    pub fn funding(&self) -> &Transaction {
+        &self.funding
+    }
+
+    /// The number of the commitments in force.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Moves both sides one commitment on, with `htlcs` HTLCs offered by the peer in the new ones: five messages.
+    pub fn advance(&mut self, ask: &mut Ask<'_>, htlcs: usize) -> Result<(), DriverError> {
+        let (old, new) = (self.number, self.number + 1);
+        let htlcs: Vec<PaymentHash> = (0..htlcs).map(|n| payment_hash(new, n)).collect();
+        self.sign_remote(ask, new, &htlcs)?;
+        self.validate(ask, new, &self.points[1], &htlcs)?;
+        let revoke = msgs::RevokeCommitmentTx { commitment_number: old };
+        call::<msgs::RevokeCommitmentTxReply>(ask, Some(self.channel), &revoke)?;
+        let secret = self.peer.release_commitment_secret(FIRST_COMMITMENT - old);
+        let secret = secret.map_err(|()| DriverError::Peer("release its secret"))?;
+        let revocation = msgs::ValidateRevocation {
+            commitment_number: old,
+            commitment_secret: vls_protocol::model::DisclosedSecret(secret),
+        };
+        call::<msgs::ValidateRevocationReply>(ask, Some(self.channel), &revocation)?;
+        self.points = [self.points[1], point(ask, self.channel, new + 1)?];
+        self.number = new;
+        Ok(())
+    }
+
+    fn sign_remote(&self, ask: &mut Ask<'_>, number: u64, htlcs: &[PaymentHash]) -> Result<(), DriverError> {
+        let theirs = self.peer.get_per_commitment_point(FIRST_COMMITMENT - number, &self.secp);
+        let theirs = theirs.map_err(|()| DriverError::Peer("tell its point"))?;
+        let message = msgs::SignRemoteCommitmentTx2 {
+            remote_per_commitment_point: PubKey(theirs.serialize()),
+            commitment_number: number,
+            feerate: FEERATE_PER_KW,
+            to_local_value_sat: 0,
+            to_remote_value_sat: to_peer_sat(htlcs.len()),
+            htlcs: wire_htlcs(htlcs).into(),
+        };
+        call::<msgs::SignCommitmentTxWithHtlcsReply>(ask, Some(self.channel), &message).map(drop)
+    }
+
+    /// Has the signer validate its commitment `number`, signed by the peer.
+    fn validate(
+        &self,
+        ask: &mut Ask<'_>,
+        number: u64,
+        ours: &PublicKey,
+        htlcs: &[PaymentHash],
+    ) -> Result<(), DriverError> {
+        let commitment = CommitmentTransaction::new(
+            FIRST_COMMITMENT - number,
+            ours,
+            0,
+            to_peer_sat(htlcs.len()),
+            FEERATE_PER_KW,
+            htlcs.iter().map(received_htlc).collect(),
+            &self.parameters.as_counterparty_broadcastable(),
+            &self.secp,
+        );
+        let signed =
+            self.peer.sign_counterparty_commitment(&self.parameters, &commitment, Vec::new(), Vec::new(), &self.secp);
+        let (signature, of_htlcs) = signed.map_err(|()| DriverError::Peer("sign the commitment"))?;
+        let wire = |signature: ecdsa::Signature, sighash| BitcoinSignature {
+            signature: Signature(signature.serialize_compact()),
+            sighash,
+        };
+        let message = msgs::ValidateCommitmentTx2 {
+            commitment_number: number,
+            feerate: FEERATE_PER_KW,
+            to_local_value_sat: 0,
+            to_remote_value_sat: to_peer_sat(htlcs.len()),
+            htlcs: wire_htlcs(htlcs).into(),
+            signature: wire(signature, 0x01),
+            htlc_signatures: of_htlcs.into_iter().map(|s| wire(s, 0x83)).collect::<Vec<_>>().into(),
+        };
+        call::<msgs::ValidateCommitmentTxReply>(ask, Some(self.channel), &message).map(drop)
+    }
+}
+
+/// Asks `message` and decodes the reply.
+pub fn call<R: DeBolt>(
+    ask: &mut Ask<'_>,
+    channel: Option<ChannelRef>,
+    message: &dyn SerBolt,
+) -> Result<R, DriverError> {
+    match ask(channel, message.as_vec()) {
+        Outcome::Reply(reply) => {
+            R::from_vec(reply).map_err(|e| DriverError::Reply { message: message.name(), cause: e.to_string() })
+        }
+        Outcome::Refused { refusal, .. } => Err(DriverError::Refused { message: message.name(), refusal }),
+    }
+}
+
+fn point(ask: &mut Ask<'_>, channel: ChannelRef, commitment_number: u64) -> Result<PublicKey, DriverError> {
+    let message = msgs::GetPerCommitmentPoint2 { commitment_number };
+    let reply = call::<msgs::GetPerCommitmentPoint2Reply>(ask, Some(channel), &message)?;
+    public_key(&reply.point)
+}
+
+fn public_key(key: &PubKey) -> Result<PublicKey, DriverError> {
+    PublicKey::from_slice(&key.0).map_err(|_| DriverError::Peer("read the signer's key"))
+}
+
+fn channel_public_keys(reply: &msgs::GetChannelBasepointsReply) -> Result<ChannelPublicKeys, DriverError> {
+    Ok(ChannelPublicKeys {
+        funding_pubkey: public_key(&reply.funding)?,
+        revocation_basepoint: public_key(&reply.basepoints.revocation)?.into(),
+        payment_point: public_key(&reply.basepoints.payment)?,
+        delayed_payment_basepoint: public_key(&reply.basepoints.delayed_payment)?.into(),
+        htlc_basepoint: public_key(&reply.basepoints.htlc)?.into(),
+    })
+}
+
+fn setup_message(theirs: &ChannelPublicKeys, outpoint: OutPoint) -> msgs::SetupChannel {
+    msgs::SetupChannel {
+        is_outbound: false,
+        channel_value: CHANNEL_SAT,
+        push_value: 0,
+        funding_txid: outpoint.txid,
+        funding_txout: outpoint.vout as u16,
+        to_self_delay: CONTEST_DELAY,
+        local_shutdown_script: Vec::new().into(),
+        local_shutdown_wallet_index: None,
+        remote_basepoints: vls_protocol::model::Basepoints {
+            revocation: PubKey(theirs.revocation_basepoint.0.serialize()),
+            payment: PubKey(theirs.payment_point.serialize()),
+            htlc: PubKey(theirs.htlc_basepoint.0.serialize()),
+            delayed_payment: PubKey(theirs.delayed_payment_basepoint.0.serialize()),
+        },
+        remote_funding_pubkey: PubKey(theirs.funding_pubkey.serialize()),
+        remote_to_self_delay: CONTEST_DELAY,
+        remote_shutdown_script: Vec::new().into(),
+        channel_type: commitment_type_to_channel_type(CommitmentType::AnchorsZeroFeeHtlc).into(),
+    }
+}
+
+fn parameters(theirs: ChannelPublicKeys, ours: ChannelPublicKeys, outpoint: OutPoint) -> ChannelTransactionParameters {
+    let mut features = ChannelTypeFeatures::empty();
+    features.set_static_remote_key_required();
+    features.set_anchors_zero_fee_htlc_tx_required();
+    ChannelTransactionParameters {
+        holder_pubkeys: theirs,
+        holder_selected_contest_delay: CONTEST_DELAY,
+        is_outbound_from_holder: true,
+        counterparty_parameters: Some(CounterpartyChannelTransactionParameters {
+            pubkeys: ours,
+            selected_contest_delay: CONTEST_DELAY,
+        }),
+        funding_outpoint: Some(FundingOutpoint { txid: outpoint.txid, index: outpoint.vout as u16 }),
+        splice_parent_funding_txid: None,
+        channel_type_features: features,
+        channel_value_satoshis: CHANNEL_SAT,
+    }
+}
+
+fn funding_transaction(ours: &PublicKey, theirs: &PublicKey, dbid: u64) -> Transaction {
+    let script = chan_utils::make_funding_redeemscript(ours, theirs).to_p2wsh();
+    let mut coin = [0x11; 32];
+    coin[..8].copy_from_slice(&dbid.to_be_bytes());
+    Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output: OutPoint { txid: Txid::from_byte_array(coin), vout: 0 },
+            script_sig: Default::default(),
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        }],
+        output: vec![TxOut { value: Amount::from_sat(CHANNEL_SAT), script_pubkey: script }],
+    }
+}
+
+/// What the peer is left with: all of the channel less the fee (BOLT 3, appendix A) and the HTLCs it offered.
+fn to_peer_sat(htlcs: usize) -> u64 {
+    let weight = 1_124 + 172 * htlcs as u64;
+    CHANNEL_SAT - weight * u64::from(FEERATE_PER_KW) / 1_000 - ANCHORS_SAT - HTLC_SAT * htlcs as u64
+}
+
+/// HTLCs differ from one commitment to the next, so that each advance settles the old ones and adds new ones.
+fn payment_hash(number: u64, n: usize) -> PaymentHash {
+    let mut hash = [0x33; 32];
+    hash[0] = (number % 2) as u8;
+    hash[1..9].copy_from_slice(&(n as u64).to_be_bytes());
+    PaymentHash(hash)
+}
+
+fn wire_htlcs(hashes: &[PaymentHash]) -> Vec<Htlc> {
+    let htlc = |hash: &PaymentHash| Htlc {
+        side: Htlc::REMOTE,
+        amount: HTLC_SAT * 1_000,
+        payment_hash: Sha256(hash.0),
+        ctlv_expiry: HTLC_EXPIRY,
+    };
+    hashes.iter().map(htlc).collect()
+}
+
+fn received_htlc(hash: &PaymentHash) -> HTLCOutputInCommitment {
+    HTLCOutputInCommitment {
+        offered: false,
+        amount_msat: HTLC_SAT * 1_000,
+        cltv_expiry: HTLC_EXPIRY,
+        payment_hash: *hash,
+        transaction_output_index: None,
+    }
+}

@@ -1,0 +1,331 @@
+//! What a node may spend until policy files exist: fixed limits from `[limits]` in `claviger.toml`.
+//!
+//! Payments are charged when the node announces them (PreapproveInvoice, PreapproveKeysend); forwards are matched by
+//! their incoming HTLC and need no approval. On-chain sends are charged when they are signed. A charge becomes durable
+//! in the same commit as the approval (P1), so the sliding windows survive a restart.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bitcoin::{Transaction, TxOut};
+use lightning_signer::SendSync;
+use lightning_signer::invoice::{Invoice, InvoiceAttributes};
+use lightning_signer::lightning::types::payment::PaymentHash;
+use serde::{Deserialize, Serialize};
+use vls_protocol_signer::approver::Approve;
+
+use super::clock::NodeClock;
+use crate::config::LimitsConfig;
+use crate::journal::Put;
+use crate::reasons::{Reason, Refusal};
+
+/// The entry of a node's tenant that holds the windows.
+pub const KEY: &str = "limits";
+
+/// All bitcoin there can be. Amounts above are refused before anything adds them up.
+pub const MAX_MONEY_SAT: u64 = 21_000_000 * 100_000_000;
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// The limits of one node and what was spent under them.
+pub struct Limits {
+    config: LimitsConfig,
+    clock: Arc<NodeClock>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    spent: Spent,
+    /// Approved in the message being handled, not yet charged.
+    pending: Option<Charge>,
+    /// Why the message being handled was not approved.
+    denial: Option<Refusal>,
+}
+
+/// The durable part: version 1 of the entry [`KEY`], as JSON.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Spent {
+    version: u8,
+    clock_ms: u64,
+    payments_msat: Window,
+    onchain_sat: Window,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Charge {
+    Payment { amount_msat: u64 },
+    Onchain { amount_sat: u64 },
+}
+
+/// The entry [`KEY`] was not written by this version, or is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the record of spent limits cannot be read")]
+pub struct SpentUnreadable;
+
+impl Limits {
+    /// The limits of a node; `entry` is the value of [`KEY`], absent for a node that has not spent yet.
+    pub fn restore(config: LimitsConfig, clock: Arc<NodeClock>, entry: Option<&[u8]>) -> Result<Self, SpentUnreadable> {
+        let spent = match entry {
+            None => Spent { version: 1, ..Spent::default() },
+            Some(bytes) => serde_json::from_slice(bytes).map_err(|_| SpentUnreadable)?,
+        };
+        if spent.version != 1 {
+            return Err(SpentUnreadable);
+        }
+        clock.raise(spent.clock_ms);
+        Ok(Self { config, clock, state: Mutex::new(State { spent, pending: None, denial: None }) })
+    }
+
+    /// Forgets what an earlier message left behind.
+    pub fn begin(&self) {
+        let mut state = self.lock();
+        state.pending = None;
+        state.denial = None;
+    }
+
+    /// Why the last message was not approved, if it was these limits that refused.
+    pub fn take_denial(&self) -> Option<Refusal> {
+        self.lock().denial.take()
+    }
+
+    /// The message succeeded: charges what was approved in it. Returns the changed entry.
+    pub fn charge(&self) -> Option<Put> {
+        let now_ms = self.clock.now_ms();
+        let mut state = self.lock();
+        match state.pending.take()? {
+            Charge::Payment { amount_msat } => state.spent.payments_msat.add(now_ms, HOUR_MS, amount_msat),
+            Charge::Onchain { amount_sat } => state.spent.onchain_sat.add(now_ms, 24 * HOUR_MS, amount_sat),
+        }
+        state.spent.clock_ms = now_ms;
+        let value = serde_json::to_vec(&state.spent).expect("numbers always encode");
+        Some(Put { key: KEY.to_owned(), value: Some(value) })
+    }
+
+    /// Checks the fee of an on-chain transaction: the values of `prev_outs` less those of the outputs, in sat.
+    ///
+    /// Holds for every transaction that spends wallet inputs, whatever its destinations: the check of the fee rate in
+    /// vls does not see transactions whose destinations were approved by hand.
+    pub fn check_fee(&self, tx: &Transaction, prev_outs: &[TxOut]) -> Result<(), Refusal> {
+        let fee_sat = onchain_fee_sat(tx, prev_outs)
+            .ok_or_else(|| Refusal::new(Reason::Validation, "outputs exceed inputs, or amounts exceed all money"))?;
+        if fee_sat > self.config.max_onchain_fee_sat {
+            let limit = self.config.max_onchain_fee_sat;
+            return Err(over("fee of the transaction", fee_sat, "sat", "max_onchain_fee_sat", limit));
+        }
+        Ok(())
+    }
+
+    fn decide(&self, verdict: impl FnOnce(&LimitsConfig, &Spent, u64) -> Result<Charge, Refusal>) -> bool {
+        let now_ms = self.clock.now_ms();
+        let mut state = self.lock();
+        match verdict(&self.config, &state.spent, now_ms) {
+            Ok(charge) => state.pending = Some(charge),
+            Err(refusal) => state.denial = Some(refusal),
+        }
+        state.pending.is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Inputs less outputs, in sat; `None` if that is negative or no amount of bitcoin.
+fn onchain_fee_sat(tx: &Transaction, prev_outs: &[TxOut]) -> Option<u64> {
+    let sum = |outs: &[TxOut]| {
+        let sum = outs.iter().try_fold(0u64, |sum, out| sum.checked_add(out.value.to_sat()))?;
+        (sum <= MAX_MONEY_SAT).then_some(sum)
+    };
+    sum(prev_outs)?.checked_sub(sum(&tx.output)?)
+}
+
+fn decide_payment(config: &LimitsConfig, spent: &Spent, now_ms: u64, amount_msat: u64) -> Result<Charge, Refusal> {
+    if amount_msat > config.max_payment_msat {
+        return Err(over("payment", amount_msat, "msat", "max_payment_msat", config.max_payment_msat));
+    }
+    let hour_msat = spent.payments_msat.sum(now_ms, HOUR_MS).saturating_add(amount_msat);
+    if hour_msat > config.max_payment_msat_per_hour {
+        let limit = config.max_payment_msat_per_hour;
+        return Err(over("payments within 60 minutes", hour_msat, "msat", "max_payment_msat_per_hour", limit));
+    }
+    Ok(Charge::Payment { amount_msat })
+}
+
+fn decide_onchain(config: &LimitsConfig, spent: &Spent, now_ms: u64, amount_sat: u64) -> Result<Charge, Refusal> {
+    if amount_sat > config.max_onchain_sat {
+        return Err(over("on-chain send", amount_sat, "sat", "max_onchain_sat", config.max_onchain_sat));
+    }
+    let day_sat = spent.onchain_sat.sum(now_ms, 24 * HOUR_MS).saturating_add(amount_sat);
+    if day_sat > config.max_onchain_sat_per_day {
+        let limit = config.max_onchain_sat_per_day;
+        return Err(over("on-chain sends within 24 hours", day_sat, "sat", "max_onchain_sat_per_day", limit));
+    }
+    Ok(Charge::Onchain { amount_sat })
+}
+
+fn over(what: &str, value: u64, unit: &str, key: &str, limit: u64) -> Refusal {
+    Refusal::new(Reason::Limit, format!("{what}: {value} {unit} > limits.{key} = {limit} {unit}"))
+}
+
+impl SendSync for Limits {}
+
+impl Approve for Limits {
+    fn approve_invoice(&self, invoice: &Invoice) -> bool {
+        let amount_msat = invoice.amount_milli_satoshis();
+        self.decide(|config, spent, now_ms| decide_payment(config, spent, now_ms, amount_msat))
+    }
+
+    fn approve_keysend(&self, _payment_hash: PaymentHash, amount_msat: u64) -> bool {
+        self.decide(|config, spent, now_ms| decide_payment(config, spent, now_ms, amount_msat))
+    }
+
+    fn approve_onchain(&self, tx: &Transaction, prev_outs: &[TxOut], unknown_indices: &[usize]) -> bool {
+        self.decide(|config, spent, now_ms| {
+            self.check_fee(tx, prev_outs)?;
+            let unknown = unknown_indices.iter().filter_map(|index| tx.output.get(*index));
+            let amount_sat = unknown.fold(0u64, |sum, out| sum.saturating_add(out.value.to_sat()));
+            decide_onchain(config, spent, now_ms, amount_sat)
+        })
+    }
+}
+
+/// Amounts spent within a sliding window, in slices of a twelfth of its span.
+///
+/// A slice counts until all of it has left the window: up to a twelfth too long, never too short.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Window {
+    /// Start of the slice in ms, and its sum; oldest first.
+    slices: VecDeque<(u64, u64)>,
+}
+
+impl Window {
+    fn sum(&self, now_ms: u64, span_ms: u64) -> u64 {
+        let slice_ms = span_ms / 12;
+        let live = self.slices.iter().filter(|(start, _)| start + slice_ms + span_ms > now_ms);
+        live.fold(0, |sum, (_, amount)| sum.saturating_add(*amount))
+    }
+
+    fn add(&mut self, now_ms: u64, span_ms: u64, amount: u64) {
+        let slice_ms = span_ms / 12;
+        self.slices.retain(|(start, _)| start + slice_ms + span_ms > now_ms);
+        let start = now_ms - now_ms % slice_ms;
+        match self.slices.back_mut() {
+            Some((newest, sum)) if *newest == start => *sum = sum.saturating_add(amount),
+            _ => self.slices.push_back((start, amount)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::absolute::LockTime;
+    use bitcoin::transaction::Version;
+    use bitcoin::{Amount, ScriptBuf, TxIn};
+
+    fn limits(config: LimitsConfig) -> Limits {
+        Limits::restore(config, Arc::default(), None).expect("fresh")
+    }
+
+    fn keysend(limits: &Limits, amount_msat: u64) -> Result<Option<Put>, Refusal> {
+        limits.begin();
+        match limits.approve_keysend(PaymentHash([1; 32]), amount_msat) {
+            true => Ok(limits.charge()),
+            false => Err(limits.take_denial().expect("a denial has its reason")),
+        }
+    }
+
+    const SMALL: fn() -> LimitsConfig = || LimitsConfig {
+        max_payment_msat: 1_000,
+        max_payment_msat_per_hour: 2_500,
+        max_onchain_sat: 50_000,
+        max_onchain_sat_per_day: 80_000,
+        max_onchain_fee_sat: 700,
+    };
+
+    #[test]
+    fn payments_up_to_the_limits_pass_and_one_above_names_its_key() {
+        let limits = limits(SMALL());
+        assert!(keysend(&limits, 1_000).is_ok());
+        let refusal = keysend(&limits, 1_001).expect_err("too large");
+        assert_eq!(refusal.reason, Reason::Limit);
+        assert_eq!(refusal.detail, "payment: 1001 msat > limits.max_payment_msat = 1000 msat");
+        assert!(keysend(&limits, 1_000).is_ok());
+        let refusal = keysend(&limits, 501).expect_err("the hour is full");
+        assert!(refusal.detail.contains("2501 msat > limits.max_payment_msat_per_hour = 2500"), "{}", refusal.detail);
+        assert!(keysend(&limits, 500).is_ok(), "the honest twin fits");
+        assert!(keysend(&limits, u64::MAX).is_err(), "no overflow");
+    }
+
+    #[test]
+    fn what_was_spent_survives_a_restart() {
+        let first = limits(SMALL());
+        assert!(keysend(&first, 1_000).is_ok());
+        let put = keysend(&first, 1_000).expect("fits").expect("charged");
+        let again = Limits::restore(SMALL(), Arc::default(), put.value.as_deref()).expect("readable");
+        assert!(keysend(&again, 501).is_err());
+        assert!(keysend(&again, 500).is_ok());
+        assert_eq!(Limits::restore(SMALL(), Arc::default(), Some(b"{}")).err(), Some(SpentUnreadable));
+    }
+
+    #[test]
+    fn an_approval_that_came_to_nothing_is_not_charged() {
+        let limits = limits(SMALL());
+        for _ in 0..10 {
+            limits.begin();
+            assert!(limits.approve_keysend(PaymentHash([1; 32]), 1_000), "nothing was charged before");
+        }
+    }
+
+    #[test]
+    fn windows_slide() {
+        let mut window = Window::default();
+        let start = 1_000 * HOUR_MS;
+        window.add(start, HOUR_MS, 7);
+        assert_eq!(window.sum(start + HOUR_MS, HOUR_MS), 7, "not a moment too short");
+        assert_eq!(window.sum(start + HOUR_MS + HOUR_MS / 12, HOUR_MS), 0);
+        for n in 0..1_000 {
+            window.add(start + n * 1_000_000, HOUR_MS, 1);
+        }
+        assert!(window.slices.len() <= 14, "bounded: {}", window.slices.len());
+    }
+
+    fn send(inputs_sat: u64, outputs_sat: &[u64]) -> (Transaction, Vec<TxOut>) {
+        let out = |sat: &u64| TxOut { value: Amount::from_sat(*sat), script_pubkey: ScriptBuf::new() };
+        let tx = Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![TxIn::default()],
+            output: outputs_sat.iter().map(out).collect(),
+        };
+        (tx, vec![out(&inputs_sat)])
+    }
+
+    #[test]
+    fn on_chain_sends_are_limited_in_amount_and_in_fee() {
+        let limits = limits(SMALL());
+        let try_send = |inputs, outputs: &[u64]| {
+            let (tx, prev_outs) = send(inputs, outputs);
+            limits.begin();
+            match limits.approve_onchain(&tx, &prev_outs, &[0]) {
+                true => Ok(limits.charge()),
+                false => Err(limits.take_denial().expect("a reason").detail),
+            }
+        };
+        assert!(try_send(100_000, &[50_000, 49_300]).is_ok());
+        assert!(try_send(100_000, &[50_001, 49_300]).expect_err("amount").contains("max_onchain_sat "));
+        assert!(try_send(100_000, &[30_000, 69_299]).expect_err("fee").contains("max_onchain_fee_sat"));
+        assert!(try_send(100_000, &[30_001, 69_900]).expect_err("day").contains("max_onchain_sat_per_day"));
+        assert!(try_send(100_000, &[30_000, 69_900]).is_ok(), "the honest twin fits");
+        assert!(try_send(10, &[100]).is_err(), "more out than in");
+        assert!(try_send(u64::MAX, &[1]).is_err(), "no such amount");
+    }
+
+    #[test]
+    fn nothing_leaves_the_chain_by_default() {
+        let limits = limits(LimitsConfig::default());
+        let (tx, prev_outs) = send(1_000, &[900]);
+        assert!(!limits.approve_onchain(&tx, &prev_outs, &[0]));
+    }
+}

@@ -1,0 +1,68 @@
+//! What vls says no with, in the words of our table of reasons.
+
+use lightning_signer::util::status::{Code, Status};
+use vls_protocol_signer::handler::Error;
+
+use crate::reasons::{Reason, Refusal};
+
+/// The refusal for an error of vls's handler. `tag` is the vls rule that refused, where one is known.
+///
+/// Statuses carry amounts, numbers and public keys; secrets are not formatted into them.
+pub fn from_handler(error: Error, tag: Option<String>) -> Refusal {
+    match error {
+        Error::Protocol(error) => Refusal::new(Reason::Malformed, error.to_string()),
+        Error::Temporary(status) => Refusal::new(Reason::ChainPending, detail(&status, tag)),
+        Error::Signing(status) => Refusal::new(reason(&status), detail(&status, tag)),
+    }
+}
+
+fn reason(status: &Status) -> Reason {
+    let message = status.message();
+    match status.code() {
+        Code::Temporary => Reason::ChainPending,
+        Code::Internal | Code::Ok => Reason::Fault,
+        Code::InvalidArgument if is_missing(message) => Reason::ChannelUnknown,
+        Code::InvalidArgument if message.starts_with("channel not ready") => Reason::ChannelNotReady,
+        Code::InvalidArgument | Code::FailedPrecondition => Reason::Validation,
+    }
+}
+
+fn is_missing(message: &str) -> bool {
+    message.starts_with("no such channel") || message.starts_with("channel does not exist")
+}
+
+fn detail(status: &Status, tag: Option<String>) -> String {
+    const MAX: usize = 400;
+    let mut text = status.message().to_owned();
+    if let Some((end, _)) = text.char_indices().nth(MAX) {
+        text.truncate(end);
+        text.push('…');
+    }
+    match tag {
+        Some(tag) => format!("{text} [{tag}]"),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_become_reasons() {
+        let of = |status: Status| from_handler(status.into(), None).reason;
+        assert_eq!(of(Status::temporary("funding is not buried")), Reason::ChainPending);
+        assert_eq!(of(Status::invalid_argument("no such channel: 02ab")), Reason::ChannelUnknown);
+        assert_eq!(of(Status::invalid_argument("channel not ready: 02ab")), Reason::ChannelNotReady);
+        assert_eq!(of(Status::invalid_argument("bad public key")), Reason::Validation);
+        assert_eq!(of(Status::failed_precondition("policy failure")), Reason::Validation);
+        assert_eq!(of(Status::internal("persist failed")), Reason::Fault);
+    }
+
+    #[test]
+    fn details_name_the_rule_and_stay_short() {
+        let status = Status::failed_precondition("x".repeat(5_000));
+        let refusal = from_handler(status.into(), Some("policy-other".to_owned()));
+        assert!(refusal.detail.ends_with("… [policy-other]") && refusal.detail.len() < 500);
+    }
+}

@@ -1,0 +1,220 @@
+//! Shapes of messages that are refused before the state machine sees them.
+//!
+//! vls takes some fields on trust: a point that is no point, amounts that overflow, a message that is too short. Each
+//! would end in a panic that costs the node a rebuild from the journal. Here they end in a refusal.
+
+use bitcoin::psbt::Psbt;
+use bitcoin::secp256k1::{PublicKey, SecretKey, ecdsa};
+use vls_protocol::model::{BitcoinSignature, Htlc, PubKey};
+use vls_protocol::msgs::Message;
+
+use super::limits::MAX_MONEY_SAT;
+use crate::reasons::{Reason, Refusal};
+
+/// BOLT 2: at most 483 HTLCs in each direction.
+const MAX_HTLCS: usize = 966;
+const MAX_MONEY_MSAT: u64 = MAX_MONEY_SAT * 1_000;
+/// SIGHASH_ALL and SIGHASH_SINGLE|ANYONECANPAY (BOLT 3).
+const COMMITMENT_SIGHASH: u8 = 0x01;
+const HTLC_SIGHASHES: [u8; 2] = [0x01, 0x83];
+
+/// Refuses `message` with `malformed` if its shape cannot be handled.
+pub fn check(message: &Message) -> Result<(), Refusal> {
+    match message {
+        Message::Ecdh(m) => point("point", &m.point),
+        Message::SignNodeAnnouncement(m) => at_least("announcement", m.announcement.len(), 2 + 64),
+        Message::SignChannelUpdate(m) => at_least("update", m.update.len(), 2 + 64),
+        Message::SignChannelAnnouncement(m) => at_least("announcement", m.announcement.len(), 2 + 256),
+        Message::SignAnyChannelAnnouncement(m) => at_least("announcement", m.announcement.len(), 2 + 256),
+        Message::SignInvoice(m) => {
+            require(std::str::from_utf8(&m.hrp).is_ok(), "hrp is not text")?;
+            require(m.u5bytes.iter().all(|byte| *byte < 32), "u5bytes holds more than five bits")
+        }
+        Message::Ping(m) => require(std::str::from_utf8(&m.message.0).is_ok(), "message is not text"),
+        Message::PreapproveKeysend(m) => {
+            require(m.amount_msat <= MAX_MONEY_MSAT, "amount_msat is no amount of bitcoin")
+        }
+        Message::SetupChannel(m) => {
+            require(m.channel_value <= MAX_MONEY_SAT, "channel_value is no amount of bitcoin")?;
+            require(m.push_value <= m.channel_value * 1_000, "push_value exceeds channel_value")?;
+            point("remote_funding_pubkey", &m.remote_funding_pubkey)?;
+            point("revocation", &m.remote_basepoints.revocation)?;
+            point("payment", &m.remote_basepoints.payment)?;
+            point("htlc", &m.remote_basepoints.htlc)?;
+            point("delayed_payment", &m.remote_basepoints.delayed_payment)
+        }
+        Message::SignRemoteCommitmentTx2(m) => {
+            point("remote_per_commitment_point", &m.remote_per_commitment_point)?;
+            values(m.to_local_value_sat, m.to_remote_value_sat, &m.htlcs)
+        }
+        Message::ValidateCommitmentTx2(m) => {
+            values(m.to_local_value_sat, m.to_remote_value_sat, &m.htlcs)?;
+            signatures(&m.signature, &m.htlc_signatures, &m.htlcs)
+        }
+        Message::SignRemoteCommitmentTx(m) => {
+            point("remote_per_commitment_point", &m.remote_per_commitment_point)?;
+            require(m.psbt.inner.outputs.len() == m.tx.output.len(), "psbt and tx differ")?;
+            values(0, 0, &m.htlcs)
+        }
+        Message::ValidateCommitmentTx(m) => {
+            require(m.psbt.inner.outputs.len() == m.tx.0.output.len(), "psbt and tx differ")?;
+            values(0, 0, &m.htlcs)?;
+            signatures(&m.signature, &m.htlc_signatures, &m.htlcs)
+        }
+        Message::ValidateRevocation(m) => scalar("commitment_secret", &m.commitment_secret.0),
+        Message::SignPenaltyToUs(m) => {
+            scalar("revocation_secret", &m.revocation_secret.0)?;
+            sweep(&m.psbt.inner, 0)
+        }
+        Message::SignAnyPenaltyToUs(m) => {
+            scalar("revocation_secret", &m.revocation_secret.0)?;
+            sweep(&m.psbt.inner, m.input)
+        }
+        Message::SignDelayedPaymentToUs(m) => sweep(&m.psbt.inner, 0),
+        Message::SignAnyDelayedPaymentToUs(m) => sweep(&m.psbt.inner, m.input),
+        Message::SignRemoteHtlcToUs(m) => {
+            point("remote_per_commitment_point", &m.remote_per_commitment_point)?;
+            sweep(&m.psbt.inner, 0)
+        }
+        Message::SignAnyRemoteHtlcToUs(m) => {
+            point("remote_per_commitment_point", &m.remote_per_commitment_point)?;
+            sweep(&m.psbt.inner, m.input)
+        }
+        Message::SignLocalHtlcTx2(m) => {
+            require((m.input as usize) < m.tx.0.input.len(), "input is not in tx")?;
+            require(m.htlc_amount_msat <= MAX_MONEY_MSAT, "htlc_amount_msat is no amount of bitcoin")
+        }
+        Message::SignMutualCloseTx2(m) => values(m.to_local_value_sat, m.to_remote_value_sat, &[]),
+        Message::SignWithdrawal(m) => wallet(m.psbt.0.psbt()),
+        Message::SignHtlcTxMingle(m) => wallet(m.psbt.0.psbt()),
+        Message::SignAnchorspend(m) => wallet(m.psbt.0.psbt()),
+        _ => Ok(()),
+    }
+}
+
+fn require(holds: bool, complaint: &str) -> Result<(), Refusal> {
+    if holds { Ok(()) } else { Err(Refusal::new(Reason::Malformed, complaint)) }
+}
+
+fn at_least(what: &str, len: usize, min: usize) -> Result<(), Refusal> {
+    require(len >= min, &format!("{what}: {len} bytes < {min}"))
+}
+
+fn point(what: &str, key: &PubKey) -> Result<(), Refusal> {
+    require(PublicKey::from_slice(&key.0).is_ok(), &format!("{what} is not a point"))
+}
+
+fn scalar(what: &str, bytes: &[u8; 32]) -> Result<(), Refusal> {
+    require(SecretKey::from_slice(bytes).is_ok(), &format!("{what} is not a secret key"))
+}
+
+fn values(to_local_sat: u64, to_remote_sat: u64, htlcs: &[Htlc]) -> Result<(), Refusal> {
+    require(htlcs.len() <= MAX_HTLCS, "more HTLCs than BOLT 2 allows")?;
+    require(htlcs.iter().all(|htlc| htlc.side <= Htlc::REMOTE), "an HTLC is neither local nor remote")?;
+    let sides = to_local_sat.saturating_add(to_remote_sat);
+    let sum_sat = htlcs.iter().fold(sides, |sum, htlc| sum.saturating_add(htlc.amount / 1_000));
+    require(sum_sat <= MAX_MONEY_SAT, "the commitment's amounts are no amount of bitcoin")
+}
+
+fn signatures(commitment: &BitcoinSignature, of_htlcs: &[BitcoinSignature], htlcs: &[Htlc]) -> Result<(), Refusal> {
+    let parses = |s: &BitcoinSignature| ecdsa::Signature::from_compact(&s.signature.0).is_ok();
+    require(parses(commitment) && of_htlcs.iter().all(parses), "a signature does not parse")?;
+    require(commitment.sighash == COMMITMENT_SIGHASH, "the commitment's sighash is not ALL")?;
+    let known = of_htlcs.iter().all(|s| HTLC_SIGHASHES.contains(&s.sighash));
+    require(known, "an HTLC's sighash is neither ALL nor SINGLE|ANYONECANPAY")?;
+    require(of_htlcs.len() <= htlcs.len(), "more HTLC signatures than HTLCs")
+}
+
+fn sweep(psbt: &Psbt, input: u32) -> Result<(), Refusal> {
+    let spent = psbt.inputs.get(input as usize).and_then(|input| input.witness_utxo.as_ref());
+    require(spent.is_some(), "the input, or the output it spends, is missing")?;
+    require(!psbt.outputs.is_empty(), "there is no output")?;
+    paths(psbt)
+}
+
+fn wallet(psbt: &Psbt) -> Result<(), Refusal> {
+    require(psbt.inputs.iter().all(|input| input.witness_utxo.is_some()), "an input does not tell what it spends")?;
+    let signed = |input: &bitcoin::psbt::Input| input.redeem_script.is_some() && input.final_script_sig.is_some();
+    require(!psbt.inputs.iter().any(signed), "an input is signed already")?;
+    paths(psbt)
+}
+
+/// An output has one derivation path at most, and no script leaf.
+fn paths(psbt: &Psbt) -> Result<(), Refusal> {
+    let single = psbt.outputs.iter().all(|output| {
+        output.bip32_derivation.len() <= 1
+            && output.tap_key_origins.len() <= 1
+            && output.tap_key_origins.values().all(|(leaves, _)| leaves.is_empty())
+    });
+    require(single, "an output has more than one derivation path")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vls_protocol::model::{Sha256, Signature};
+    use vls_protocol::msgs;
+
+    fn refused(message: Message) -> String {
+        let refusal = check(&message).expect_err("refused");
+        assert_eq!(refusal.reason, Reason::Malformed);
+        refusal.detail
+    }
+
+    fn ecdh(byte: u8) -> Message {
+        let mut point = [byte; 33];
+        point[0] = 2;
+        Message::Ecdh(msgs::Ecdh { point: PubKey(point) })
+    }
+
+    #[test]
+    fn points_are_points() {
+        assert_eq!(refused(ecdh(0xff)), "point is not a point");
+        assert_eq!(check(&ecdh(0x02)), Ok(()));
+    }
+
+    #[test]
+    fn amounts_are_amounts_of_bitcoin() {
+        let keysend = |amount_msat| {
+            let destination = PubKey([2; 33]);
+            Message::PreapproveKeysend(msgs::PreapproveKeysend {
+                destination,
+                payment_hash: Sha256([1; 32]),
+                amount_msat,
+            })
+        };
+        assert!(check(&keysend(MAX_MONEY_MSAT)).is_ok());
+        assert!(refused(keysend(u64::MAX)).contains("amount"));
+    }
+
+    #[test]
+    fn signatures_match_their_commitment() {
+        let one = |sighash| BitcoinSignature { signature: Signature([1; 64]), sighash };
+        let validate = |signature, htlc_signatures: Vec<_>, htlcs: Vec<Htlc>, to_local_value_sat| {
+            Message::ValidateCommitmentTx2(msgs::ValidateCommitmentTx2 {
+                commitment_number: 1,
+                feerate: 253,
+                to_local_value_sat,
+                to_remote_value_sat: 0,
+                htlcs: htlcs.into(),
+                signature,
+                htlc_signatures: htlc_signatures.into(),
+            })
+        };
+        let htlc = |side| Htlc { side, amount: 1_000_000, payment_hash: Sha256([1; 32]), ctlv_expiry: 100 };
+        assert!(check(&validate(one(0x01), vec![one(0x83)], vec![htlc(1)], 1_000)).is_ok());
+        assert!(refused(validate(one(0x83), vec![], vec![], 0)).contains("not ALL"));
+        assert!(refused(validate(one(0x01), vec![one(0x02)], vec![htlc(1)], 0)).contains("sighash"));
+        assert!(refused(validate(one(0x01), vec![one(0x01)], vec![], 0)).contains("more HTLC signatures"));
+        assert!(refused(validate(one(0x01), vec![], vec![htlc(2)], 0)).contains("neither local nor remote"));
+        assert!(refused(validate(one(0x01), vec![], vec![], u64::MAX)).contains("amount"));
+    }
+
+    #[test]
+    fn short_announcements_are_refused() {
+        let short = msgs::SignChannelUpdate { update: vec![0; 65].into() };
+        assert!(refused(Message::SignChannelUpdate(short)).contains("65 bytes < 66"));
+        let long = msgs::SignChannelUpdate { update: vec![0; 66].into() };
+        assert!(check(&Message::SignChannelUpdate(long)).is_ok());
+    }
+}

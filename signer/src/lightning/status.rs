@@ -1,0 +1,75 @@
+//! What `status` shows of a node.
+
+use bitcoin::{BlockHash, Network};
+
+use super::engine::{NodeSpec, node_id};
+use crate::names::{NodeKind, NodeName};
+
+/// Where a node is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Not built: nobody asked yet, it waits for the first block, or it failed.
+    Down,
+    /// It answers.
+    Up,
+    /// It was let go of, with its keys.
+    Stopped,
+}
+
+/// One node, as of its last turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: NodeName,
+    /// The dialect it speaks.
+    pub kind: NodeKind,
+    /// Its network.
+    pub network: Network,
+    /// Its public key, in hex.
+    pub node_id: String,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Height and hash of its view of the chain; absent until it was built once.
+    pub tip: Option<(u32, BlockHash)>,
+    /// Channels it holds, unfunded ones included.
+    pub channels: usize,
+    /// Requests that are waiting or being recorded.
+    pub unanswered: usize,
+    /// How often its state machine failed in this run.
+    pub faults: u64,
+    /// What failed last.
+    pub last_fault: Option<String>,
+}
+
+impl NodeStatus {
+    pub(super) fn new(spec: &NodeSpec) -> Self {
+        Self {
+            name: spec.name.clone(),
+            kind: spec.kind,
+            network: spec.network,
+            node_id: node_id(spec).to_string(),
+            phase: Phase::Down,
+            tip: None,
+            channels: 0,
+            unanswered: 0,
+            faults: 0,
+            last_fault: None,
+        }
+    }
+
+    /// Takes over what the state machine tells: its tip and its channels.
+    pub(super) fn note(&mut self, facts: Option<((u32, BlockHash), usize)>) {
+        self.phase = if facts.is_some() { Phase::Up } else { Phase::Down };
+        if let Some((tip, channels)) = facts {
+            self.tip = Some(tip);
+            self.channels = channels;
+        }
+    }
+
+    pub(super) fn fault(&mut self, what: &str) {
+        self.phase = Phase::Down;
+        self.faults += 1;
+        self.last_fault = Some(what.to_owned());
+    }
+}

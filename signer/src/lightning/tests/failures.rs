@@ -1,0 +1,187 @@
+//! What goes wrong stays with its request and its node (P6), and nothing unrecorded leaves (P1).
+
+use std::sync::Arc;
+
+use vls_protocol::model::{BitcoinSignature, Htlc, PubKey, Sha256, Signature};
+use vls_protocol::msgs::{self, SerBolt};
+
+use super::*;
+use crate::journal::Verdict;
+use crate::journal::store::StoreError;
+use crate::journal::store::faulty::{Failure, FaultyStore};
+use crate::lightning::driver::keysend;
+use crate::reasons::Reason;
+
+/// A message that vls panics on with its locks held: a commitment with an HTLC, but without the HTLC's signature.
+fn poison(driver: &Driver, signer: &Signer, node: &NodeName) -> Vec<u8> {
+    let mut captured = Vec::new();
+    let mut capture = |channel, message: Vec<u8>| {
+        if message.starts_with(&1035u16.to_be_bytes()) {
+            captured = message;
+            return Outcome::Refused { request: String::new(), refusal: Refusal::new(Reason::NodeBusy, "captured") };
+        }
+        signer.ask(node, channel, message)
+    };
+    let mut driver = driver.clone();
+    driver.advance(&mut capture, 1).expect_err("captured");
+    let mut message: msgs::ValidateCommitmentTx2 = vls_protocol::msgs::DeBolt::from_vec(captured).expect("whole");
+    message.htlc_signatures = Vec::new().into();
+    message.as_vec()
+}
+
+#[test]
+fn a_panic_is_contained_and_the_node_comes_back() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let bob = signer.add("bob", NodeKind::Ldk);
+    let mut driver = signer.channel(&alice, 1);
+    driver.advance(&mut signer.asking(&alice), 2).expect("advances");
+    let poison = poison(&driver, &signer, &alice);
+    let (request, refusal) = refused(signer.ask(&alice, Some(driver.channel()), poison));
+    assert_eq!(refusal.reason, Reason::Fault, "{}", refusal.detail);
+    let line = signer.journal().explain(&request).expect("readable").expect("recorded");
+    assert!(matches!(line.decision.verdict, Verdict::Fault { .. }));
+    replied(signer.ask(&bob, None, msgs::NodeInfo {}.as_vec()));
+    driver.advance(&mut signer.asking(&alice), 1).expect("the node was built again");
+    assert_eq!(signer.nodes().status()[0].faults, 1);
+    assert_eq!(signer.nodes().status()[1].faults, 0);
+}
+
+#[test]
+fn malformed_messages_are_refused_and_leave_the_node_as_it_was() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let mut driver = signer.channel(&alice, 1);
+    let channel = Some(driver.channel());
+    let attestations = [&2005u16.to_be_bytes()[..], &[0, 0, 1, 0xff, 0xff, 0xff, 0xff]].concat();
+    let no_signature = BitcoinSignature { signature: Signature([0xff; 64]), sighash: 1 };
+    let overflow = msgs::ValidateCommitmentTx2 {
+        commitment_number: 1,
+        feerate: 253,
+        to_local_value_sat: u64::MAX,
+        to_remote_value_sat: 1,
+        htlcs: vec![Htlc { side: 1, amount: u64::MAX, payment_hash: Sha256([0; 32]), ctlv_expiry: 1 }].into(),
+        signature: no_signature,
+        htlc_signatures: Vec::new().into(),
+    };
+    let cases = [
+        (None, attestations, Reason::NotAllowed),
+        (None, vec![], Reason::Malformed),
+        (None, vec![0xff, 0x00, 1], Reason::MessageUnknown),
+        (None, [msgs::NodeInfo {}.as_vec(), vec![0]].concat(), Reason::Malformed),
+        (None, msgs::Ecdh { point: PubKey([5; 33]) }.as_vec(), Reason::Malformed),
+        (None, msgs::GetPerCommitmentPoint2 { commitment_number: 0 }.as_vec(), Reason::Malformed),
+        (channel, overflow.as_vec(), Reason::Malformed),
+        (
+            Some(ChannelRef { peer_id: [2; 33], dbid: 77 }),
+            msgs::GetPerCommitmentPoint2 { commitment_number: 0 }.as_vec(),
+            Reason::ChannelUnknown,
+        ),
+    ];
+    for (channel, message, reason) in cases {
+        let (_, refusal) = refused(signer.ask(&alice, channel, message));
+        assert_eq!(refusal.reason, reason, "{}", refusal.detail);
+    }
+    driver.advance(&mut signer.asking(&alice), 1).expect("nothing happened");
+    assert_eq!(signer.nodes().status()[0].faults, 0);
+}
+
+#[test]
+fn a_commitment_without_confirmed_funding_waits_for_the_chain() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let mut driver = Driver::open(&mut signer.asking(&alice), 1).expect("opens");
+    let before = driver.clone();
+    let refusal = match driver.advance(&mut signer.asking(&alice), 0) {
+        Err(crate::lightning::driver::DriverError::Refused { refusal, .. }) => refusal,
+        other => panic!("advanced: {other:?}"),
+    };
+    assert_eq!(refusal.reason, Reason::ChainPending);
+    assert!(refusal.detail.contains("[policy-commitment-spends-active-utxo]"), "{}", refusal.detail);
+    signer.confirm(&[&alice], vec![before.funding().clone()]);
+    driver = before;
+    driver.advance(&mut signer.asking(&alice), 0).expect("confirmed");
+}
+
+#[test]
+fn blocks_can_be_taken_back() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let mut driver = signer.channel(&alice, 1);
+    let block = signer.blocks.last().expect("mined").clone();
+    signer.nodes().disconnect(&alice, block.clone()).expect("the tip");
+    let before = driver.clone();
+    driver.advance(&mut signer.asking(&alice), 0).expect_err("the funding is unconfirmed again");
+    signer.nodes().connect(&alice, block).expect("the same block");
+    driver = before;
+    driver.advance(&mut signer.asking(&alice), 0).expect("confirmed again");
+}
+
+#[test]
+fn a_full_disk_refuses_and_signing_resumes_with_what_was_acknowledged() {
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    let mut signer = Signer::start_over(store.clone(), LimitsConfig::default());
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let mut driver = signer.channel(&alice, 1);
+    driver.advance(&mut signer.asking(&alice), 1).expect("advances");
+    let acknowledged = driver.clone();
+
+    store.fail(Some(Failure::Before(StoreError::Full)));
+    let mut refusals = 0;
+    for n in 0..20 {
+        let (_, refusal) = refused(signer.ask(&alice, None, keysend(n, 1_000)));
+        assert!(matches!(refusal.reason, Reason::JournalUnavailable | Reason::NodeRestarting), "{refusal:?}");
+        assert!(refusal.reason.retry());
+        refusals += 1;
+    }
+    driver.advance(&mut signer.asking(&alice), 1).expect_err("nothing is signed");
+    assert_eq!(refusals, 20);
+
+    store.fail(None);
+    driver = acknowledged;
+    let mut patient = |channel, message: Vec<u8>| loop {
+        match signer.ask(&alice, channel, message.clone()) {
+            Outcome::Refused { refusal, .. } if refusal.reason.retry() => std::thread::yield_now(),
+            outcome => return outcome,
+        }
+    };
+    for _ in 0..3 {
+        driver.advance(&mut patient, 1).expect("resumes by itself");
+    }
+    signer.journal().verify(&mut |_| {}).expect("the journal is whole");
+}
+
+#[test]
+fn a_node_that_floods_its_queue_is_told_to_wait_and_others_are_served() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let bob = signer.add("bob", NodeKind::Ldk);
+    let flood: Vec<_> = (0..3_000u64)
+        .map(|n| signer.submit(&alice, None, msgs::SignMessage { message: n.to_be_bytes().to_vec().into() }.as_vec()))
+        .collect();
+    replied(signer.ask(&bob, None, msgs::NodeInfo {}.as_vec()));
+    signer.confirm(&[&alice], vec![]);
+    let outcomes: Vec<_> = flood.into_iter().map(|outcome| outcome.recv().expect("every request is answered")).collect();
+    let busy = outcomes.iter().filter(|outcome| match outcome {
+        Outcome::Refused { refusal, .. } => {
+            assert_eq!(refusal.reason, Reason::NodeBusy);
+            true
+        }
+        Outcome::Reply(_) => false,
+    });
+    assert!(busy.count() > 0, "1024 wait at most");
+    assert_eq!(signer.nodes().status()[0].unanswered, 0);
+}
+
+#[test]
+fn switches_of_the_library_in_the_environment_do_nothing() {
+    // The daemon refuses to start with them; this shows that the library does not read them either.
+    let test = "lightning::tests::limits::a_payment_above_the_limit_is_refused_and_costs_nothing";
+    let output = std::process::Command::new(std::env::current_exe().expect("this test binary"))
+        .args(["--exact", test])
+        .envs([("VLS_PERMISSIVE", "1"), ("VLS_AUTOAPPROVE", "1"), ("VLS_ONCHAIN_VALIDATION_DISABLE", "1")])
+        .output()
+        .expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}

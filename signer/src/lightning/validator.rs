@@ -1,0 +1,232 @@
+//! The rules vls checks, with every number set here: nothing comes from the environment or from a library default.
+//!
+//! [`HouseValidator`] stands around vls's on-chain validator. It notes the tag of the rule that refused, which vls drops
+//! on its way to the caller, and it is the place where rules of our own go.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bitcoin::bip32::DerivationPath;
+use bitcoin::block::Header;
+use bitcoin::hash_types::FilterHeader;
+use bitcoin::secp256k1::{PublicKey, SecretKey};
+use bitcoin::sighash::{EcdsaSighashType, SegwitV0Sighash};
+use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Transaction};
+use lightning_signer::channel::{ChannelId, ChannelSetup, ChannelSlot};
+use lightning_signer::invoice::Invoice;
+use lightning_signer::lightning::ln::chan_utils::{ClosingTransaction, HTLCOutputInCommitment, TxCreationKeys};
+use lightning_signer::lightning::offers::invoice::UnsignedBolt12Invoice;
+use lightning_signer::policy::Policy;
+use lightning_signer::policy::error::ValidationError;
+use lightning_signer::policy::filter::PolicyFilter;
+use lightning_signer::policy::onchain_validator::OnchainValidatorFactory;
+use lightning_signer::policy::simple_validator::{SimplePolicy, SimpleValidatorFactory};
+use lightning_signer::policy::validator::{ChainState, EnforcementState, Validator, ValidatorFactory};
+use lightning_signer::signer::vls_channel_signer::VlsChannelSigner;
+use lightning_signer::tx::tx::{CommitmentInfo, CommitmentInfo2};
+use lightning_signer::txoo::proof::TxoProof;
+use lightning_signer::util::velocity::{VelocityControlIntervalType, VelocityControlSpec};
+use lightning_signer::wallet::Wallet;
+
+use crate::config::LimitsConfig;
+
+/// Channels of one node.
+const MAX_CHANNELS: usize = 20_000;
+/// Open invoices of one node, issued and approved each.
+const MAX_INVOICES: usize = 2_000_000;
+
+/// The numbers of vls's rules on `network`.
+pub fn policy(network: Network, limits: &LimitsConfig) -> SimplePolicy {
+    let mainnet = network == Network::Bitcoin;
+    SimplePolicy {
+        // Blocks. Below, a peer could be punished before it sees its mistake; above, our money is locked too long.
+        min_delay: if mainnet { 144 } else { 4 },
+        max_delay: 2_016,
+        max_channel_size_sat: 1_000_000_000,
+        // How far a mutual close may be from the commitments, for the rounding of fees and trimmed outputs.
+        epsilon_sat: 10_000,
+        // BOLT 2: 483 in each direction.
+        max_htlcs: 966,
+        max_htlc_value_sat: 1_000_000_000,
+        // HTLC expiry against our own tip: with a peer a few blocks ahead this refuses honest states.
+        use_chain_state: false,
+        min_feerate_per_kw: 253,
+        max_feerate_per_kw: if mainnet { 100_000 } else { 333_333 },
+        // vls's balance rule does not know preimages on this wire; conservation of value is the channel book's (P9).
+        enforce_balance: false,
+        max_routing_fee_msat: limits.max_payment_msat / 10,
+        max_feerate_percentage: 10,
+        cltv_delta: if mainnet { 34 } else { 6 },
+        dev_flags: None,
+        filter: PolicyFilter { rules: Vec::new() },
+        // Payments are counted by `limits.rs`, durably.
+        global_velocity_control: VelocityControlSpec::UNLIMITED,
+        max_channels: MAX_CHANNELS,
+        max_invoices: MAX_INVOICES,
+        fee_velocity_control: VelocityControlSpec {
+            limit_msat: limits.max_onchain_fee_sat.saturating_mul(10_000),
+            interval_type: VelocityControlIntervalType::Daily,
+        },
+    }
+}
+
+/// Makes the validators of one node.
+pub struct HouseValidatorFactory {
+    inner: OnchainValidatorFactory,
+    refused_by: RefusedBy,
+}
+
+/// The tag of the rule that refused last.
+#[derive(Clone, Default)]
+pub struct RefusedBy(Arc<Mutex<Option<String>>>);
+
+impl RefusedBy {
+    /// Takes the tag out.
+    pub fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn note(&self, tag: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(tag.to_owned());
+    }
+}
+
+impl HouseValidatorFactory {
+    /// A factory for nodes on `network`; tags of refusing rules go to `refused_by`.
+    pub fn new(network: Network, limits: &LimitsConfig, refused_by: RefusedBy) -> Self {
+        let simple = SimpleValidatorFactory::new_with_policy(policy(network, limits));
+        Self { inner: OnchainValidatorFactory::new_with_simple_factory(simple), refused_by }
+    }
+}
+
+impl ValidatorFactory for HouseValidatorFactory {
+    fn make_validator(&self, network: Network, node: PublicKey, channel: Option<ChannelId>) -> Arc<dyn Validator> {
+        let inner = self.inner.make_validator(network, node, channel);
+        Arc::new(HouseValidator { inner, refused_by: self.refused_by.clone() })
+    }
+
+    fn policy(&self, network: Network) -> Box<dyn Policy> {
+        self.inner.policy(network)
+    }
+}
+
+/// vls's on-chain validator with our ears on it.
+struct HouseValidator {
+    inner: Arc<dyn Validator>,
+    refused_by: RefusedBy,
+}
+
+type Slots = Vec<Option<Arc<Mutex<ChannelSlot>>>>;
+type HtlcTx = (u32, HTLCOutputInCommitment, SegwitV0Sighash, EcdsaSighashType);
+
+/// Writes methods that ask the inner validator and note who refused.
+macro_rules! forward {
+    ($( fn $name:ident($( $arg:ident: $ty:ty ),*) -> $ok:ty; )*) => { $(
+        fn $name(&self, $( $arg: $ty ),*) -> Result<$ok, ValidationError> {
+            self.inner.$name($( $arg ),*).inspect_err(|error| self.refused_by.note(&error.tag))
+        }
+    )* };
+}
+
+impl Validator for HouseValidator {
+    forward! {
+        fn validate_setup_channel(wallet: &dyn Wallet, setup: &ChannelSetup, shutdown_path: &DerivationPath) -> ();
+        fn validate_channel_value(setup: &ChannelSetup) -> ();
+        fn validate_onchain_tx(
+            wallet: &dyn Wallet, channels: Slots, tx: &Transaction, segwit_flags: &[bool], values_sat: &[u64],
+            opaths: &[DerivationPath], weight_lower_bound: usize
+        ) -> u64;
+        fn decode_commitment_tx(
+            keys: &VlsChannelSigner, setup: &ChannelSetup, is_counterparty: bool, tx: &Transaction,
+            witscripts: &[Vec<u8>]
+        ) -> CommitmentInfo;
+        fn validate_counterparty_commitment_tx(
+            state: &EnforcementState, commitment_number: u64, point: &PublicKey, setup: &ChannelSetup,
+            chain: &ChainState, info: &CommitmentInfo2
+        ) -> ();
+        fn validate_holder_commitment_tx(
+            state: &EnforcementState, commitment_number: u64, point: &PublicKey, setup: &ChannelSetup,
+            chain: &ChainState, info: &CommitmentInfo2
+        ) -> ();
+        fn validate_counterparty_revocation(
+            state: &EnforcementState, revoked_number: u64, secret: &SecretKey
+        ) -> ();
+        fn decode_and_validate_htlc_tx(
+            is_counterparty: bool, setup: &ChannelSetup, keys: &TxCreationKeys, tx: &Transaction,
+            redeemscript: &ScriptBuf, htlc_amount_sat: u64, output_witscript: &ScriptBuf
+        ) -> HtlcTx;
+        fn validate_htlc_tx(
+            setup: &ChannelSetup, chain: &ChainState, is_counterparty: bool, htlc: &HTLCOutputInCommitment,
+            feerate_per_kw: u32
+        ) -> ();
+        fn decode_and_validate_mutual_close_tx(
+            wallet: &dyn Wallet, setup: &ChannelSetup, state: &EnforcementState, tx: &Transaction,
+            opaths: &[DerivationPath]
+        ) -> ClosingTransaction;
+        fn validate_mutual_close_tx(
+            wallet: &dyn Wallet, setup: &ChannelSetup, state: &EnforcementState, to_holder_sat: u64,
+            to_counterparty_sat: u64, holder_script: &Option<ScriptBuf>, counterparty_script: &Option<ScriptBuf>,
+            holder_path_hint: &DerivationPath
+        ) -> ();
+        fn validate_delayed_sweep(
+            wallet: &dyn Wallet, setup: &ChannelSetup, chain: &ChainState, tx: &Transaction, input: usize,
+            amount_sat: u64, path: &DerivationPath
+        ) -> ();
+        fn validate_counterparty_htlc_sweep(
+            wallet: &dyn Wallet, setup: &ChannelSetup, chain: &ChainState, tx: &Transaction,
+            redeemscript: &ScriptBuf, input: usize, amount_sat: u64, path: &DerivationPath
+        ) -> ();
+        fn validate_justice_sweep(
+            wallet: &dyn Wallet, setup: &ChannelSetup, chain: &ChainState, tx: &Transaction, input: usize,
+            amount_sat: u64, path: &DerivationPath
+        ) -> ();
+        fn validate_payment_balance(incoming_msat: u64, outgoing_msat: u64, invoiced_msat: Option<u64>) -> ();
+        fn validate_payment_cltv(incoming_cltv: u32, outgoing_cltv: u32) -> ();
+        fn validate_invoice(invoice: &Invoice, now: std::time::Duration) -> ();
+        fn validate_bolt12_invoice_unsigned(
+            invoice: &UnsignedBolt12Invoice, now: std::time::Duration, bolt12_pubkey: PublicKey
+        ) -> ();
+        fn validate_block(
+            proof: &TxoProof, height: u32, header: &Header, external_block_hash: Option<&BlockHash>,
+            prev_filter_header: &FilterHeader, outpoint_watches: &[OutPoint], trusted_oracles: &Vec<PublicKey>
+        ) -> ();
+    }
+
+    fn minimum_initial_balance(&self, holder_value_msat: u64) -> u64 {
+        self.inner.minimum_initial_balance(holder_value_msat)
+    }
+
+    fn is_ready(&self, chain: &ChainState) -> bool {
+        self.inner.is_ready(chain)
+    }
+
+    fn policy(&self) -> Box<&dyn Policy> {
+        self.inner.policy()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lightning_signer::policy::filter::FilterResult;
+
+    #[test]
+    fn no_rule_is_demoted_to_a_warning() {
+        for network in [Network::Bitcoin, Network::Regtest] {
+            let policy = policy(network, &LimitsConfig::default());
+            assert_eq!(policy.filter.filter("policy-revoke-new-commitment-signed"), FilterResult::Error);
+            assert!(policy.dev_flags.is_none());
+        }
+    }
+
+    #[test]
+    fn a_refusing_rule_is_named() {
+        let refused_by = RefusedBy::default();
+        let factory = HouseValidatorFactory::new(Network::Regtest, &LimitsConfig::default(), refused_by.clone());
+        let node = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619".parse().expect("a point");
+        let validator = factory.make_validator(Network::Regtest, node, None);
+        assert!(validator.validate_payment_balance(5_000, 5_000, None).is_ok());
+        assert_eq!(refused_by.take(), None);
+        assert!(validator.validate_payment_balance(0, 5_000, None).is_err());
+        assert_eq!(refused_by.take().as_deref(), Some("policy-routing-balanced"));
+    }
+}

@@ -1,0 +1,217 @@
+//! The administration socket: who may use it, what arrives, and what its errors say.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use claviger::admin::api::{AdminApi, AdminFailure, FailureKind, Sink};
+use claviger::admin::socket::{AdminSocket, SocketError};
+use claviger::keys::passphrase::Passphrase;
+use claviger_proto::v1::admin_client::AdminClient;
+use claviger_proto::v1::*;
+use hyper_util::rt::TokioIo;
+use prost::Message;
+use tokio::net::UnixStream;
+use tokio_stream::StreamExt;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
+
+/// Writes down what it was asked.
+#[derive(Default)]
+struct Scribe(Mutex<Vec<String>>);
+
+impl Scribe {
+    fn note(&self, text: String) {
+        self.0.lock().unwrap().push(text);
+    }
+}
+
+impl AdminApi for Scribe {
+    fn status(&self) -> StatusReply {
+        StatusReply { sealed: true, ..StatusReply::default() }
+    }
+    fn unseal(&self, passphrase: &Passphrase) -> Result<UnsealReply, AdminFailure> {
+        if passphrase.expose(|bytes| bytes == b"open sesame") {
+            return Ok(UnsealReply { nodes: 2 });
+        }
+        Err(AdminFailure::new(FailureKind::Passphrase, "the passphrase is wrong", "Try again in 2 s."))
+    }
+    fn seal(&self) -> Result<(), AdminFailure> {
+        Err(AdminFailure::sealed())
+    }
+    fn shutdown(&self) {
+        self.note("shutdown".to_owned());
+    }
+    fn node_add(&self, request: NodeAddRequest) -> Result<EnrolmentReply, AdminFailure> {
+        let import = request.import.map(|import| (import.format, import.secret.len()));
+        self.note(format!("add {} {} {import:?}", request.name, request.kind));
+        Ok(EnrolmentReply { node: None, bundle: "the bundle".to_owned() })
+    }
+    fn node_list(&self) -> Result<Vec<NodeInfo>, AdminFailure> {
+        Ok(vec![NodeInfo::default(); 3])
+    }
+    fn node_show(&self, _: &str) -> Result<NodeInfo, AdminFailure> {
+        panic!("the daemon fails inside")
+    }
+    fn node_renew(&self, name: &str) -> Result<EnrolmentReply, AdminFailure> {
+        Ok(EnrolmentReply { node: None, bundle: format!("the bundle of {name}") })
+    }
+    fn node_revoke(&self, request: &NodeRevokeRequest) -> Result<NodeInfo, AdminFailure> {
+        self.note(format!("revoke {} {}", request.name, request.serial));
+        Ok(NodeInfo::default())
+    }
+    fn node_remove(&self, request: &NodeRemoveRequest) -> Result<(), AdminFailure> {
+        self.note(format!("remove {} {}", request.name, request.confirm));
+        Ok(())
+    }
+    fn journal_tail(&self, lines: u32, _: bool, _: &str, sink: Sink<DecisionRecord>) -> Result<(), AdminFailure> {
+        for sequence in 0..u64::from(lines) {
+            if !sink(DecisionRecord { sequence, ..DecisionRecord::default() }) {
+                self.note(format!("nobody reads after {sequence}"));
+                break;
+            }
+        }
+        Ok(())
+    }
+    fn journal_verify(&self, sink: Sink<VerifyProgress>) -> Result<(), AdminFailure> {
+        sink(VerifyProgress { checked: 6, ..VerifyProgress::default() });
+        Err(AdminFailure::new(FailureKind::Damaged, "record 7 is damaged", "Restore."))
+    }
+    fn journal_export(&self, from: u64, sink: Sink<ExportLine>) -> Result<(), AdminFailure> {
+        sink(ExportLine { json: format!("{{\"from\":{from}}}") });
+        Ok(())
+    }
+    fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure> {
+        Ok(DecisionRecord { request: request.to_owned(), ..DecisionRecord::default() })
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    scribe: Arc<Scribe>,
+    socket: AdminSocket,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let scribe = Arc::<Scribe>::default();
+        let socket = AdminSocket::start(&dir.path().join("admin.sock"), scribe.clone()).unwrap();
+        Self { dir, scribe, socket }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.scribe.0.lock().unwrap().clone()
+    }
+}
+
+async fn connect(path: &Path) -> AdminClient<Channel> {
+    let path = path.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    AdminClient::new(Endpoint::from_static("http://claviger").connect_with_connector(connector).await.unwrap())
+}
+
+fn failure(status: &Status) -> (Code, String) {
+    let error = AdminError::decode(status.details()).unwrap();
+    assert!(!error.hint.is_empty() && error.what == status.message());
+    (status.code(), error.id)
+}
+
+#[tokio::test]
+async fn questions_arrive_and_answers_come_back() {
+    let world = World::new();
+    let mut admin = connect(&world.path()).await;
+    assert!(admin.status(StatusRequest {}).await.unwrap().into_inner().sealed);
+    let unseal = UnsealRequest { passphrase: b"open sesame".to_vec() };
+    assert_eq!(admin.unseal(unseal).await.unwrap().into_inner().nodes, 2);
+    assert_eq!(admin.node_list(NodeListRequest {}).await.unwrap().into_inner().nodes.len(), 3);
+    let import = Some(SeedImport { format: "bip39".into(), secret: vec![1; 9], passphrase: vec![] });
+    let add = NodeAddRequest { name: "alice".into(), kind: "ldk".into(), import };
+    assert_eq!(admin.node_add(add).await.unwrap().into_inner().bundle, "the bundle");
+    let renewed = admin.node_renew(NodeRequestByName { name: "alice".into() }).await.unwrap();
+    assert_eq!(renewed.into_inner().bundle, "the bundle of alice");
+    admin.node_revoke(NodeRevokeRequest { name: "alice".into(), serial: "0a".into() }).await.unwrap();
+    admin.node_remove(NodeRemoveRequest { name: "alice".into(), confirm: "alice".into() }).await.unwrap();
+    let export = admin.journal_export(JournalExportRequest { from: 5 }).await.unwrap();
+    assert_eq!(export.into_inner().message().await.unwrap().unwrap().json, "{\"from\":5}");
+    let explained = admin.explain(ExplainRequest { request: "alice-1".into() }).await.unwrap();
+    assert_eq!(explained.into_inner().request, "alice-1");
+    admin.shutdown(ShutdownRequest {}).await.unwrap();
+    let expected =
+        ["add alice ldk Some((\"bip39\", 9))", "revoke alice 0a", "remove alice alice", "shutdown"].map(str::to_owned);
+    assert_eq!(world.notes(), expected);
+}
+
+#[tokio::test]
+async fn a_long_answer_stops_when_nobody_reads_it() {
+    let world = World::new();
+    let mut admin = connect(&world.path()).await;
+    let tail = |lines| JournalTailRequest { lines, follow: false, node: String::new() };
+    let short: Vec<_> = admin.journal_tail(tail(3)).await.unwrap().into_inner().collect().await;
+    assert_eq!(short.len(), 3);
+    let mut endless = admin.journal_tail(tail(u32::MAX)).await.unwrap().into_inner();
+    endless.message().await.unwrap();
+    drop((endless, admin));
+    while world.notes().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_error_arrives_with_its_kind_words_and_hint() {
+    let world = World::new();
+    let mut admin = connect(&world.path()).await;
+    let wrong = admin.unseal(UnsealRequest { passphrase: b"guess".to_vec() }).await.unwrap_err();
+    assert_eq!(failure(&wrong), (Code::PermissionDenied, "passphrase".to_owned()));
+    let sealed = admin.seal(SealRequest {}).await.unwrap_err();
+    assert_eq!(failure(&sealed), (Code::FailedPrecondition, "sealed".to_owned()));
+    let mut verify = admin.journal_verify(JournalVerifyRequest {}).await.unwrap().into_inner();
+    assert_eq!(verify.message().await.unwrap().unwrap().checked, 6);
+    assert_eq!(failure(&verify.message().await.unwrap_err()), (Code::DataLoss, "damaged".to_owned()));
+}
+
+#[tokio::test]
+async fn a_panic_inside_one_call_is_that_calls_failure() {
+    let world = World::new();
+    let mut admin = connect(&world.path()).await;
+    let failed = admin.node_show(NodeRequestByName { name: "alice".into() }).await.unwrap_err();
+    assert_eq!(failure(&failed), (Code::Internal, "fault".to_owned()));
+    admin.status(StatusRequest {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn only_the_owner_can_open_the_socket_and_it_goes_with_its_daemon() {
+    let world = World::new();
+    let path = world.path();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    world.socket.shutdown().await;
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_live_daemons_socket_is_left_alone_and_a_dead_ones_replaced() {
+    let world = World::new();
+    let path = world.path();
+    let start = |path: &Path| AdminSocket::start(path, Arc::<Scribe>::default());
+    assert_eq!(start(&path).unwrap_err(), SocketError::InUse(path.clone()));
+    connect(&path).await.status(StatusRequest {}).await.unwrap();
+
+    let dead = world.dir.path().join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+    let _socket = start(&dead).unwrap();
+    connect(&dead).await.status(StatusRequest {}).await.unwrap();
+
+    let file = world.dir.path().join("file");
+    std::fs::write(&file, "precious").unwrap();
+    assert_eq!(start(&file).unwrap_err(), SocketError::NotASocket(file.clone()));
+    assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+}
