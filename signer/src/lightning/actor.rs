@@ -53,7 +53,7 @@ pub struct Actor {
     pool: Arc<Pool>,
     mailbox: Mailbox<Work>,
     seat: Mutex<Seat>,
-    flights: Flights,
+    flights: Arc<Flights>,
     status: Mutex<NodeStatus>,
     clock: NodeClock,
     /// With the counter, a request's name in the journal: differs from those of earlier runs.
@@ -108,7 +108,7 @@ impl Actor {
             pool,
             mailbox: Mailbox::new(bounds),
             seat: Mutex::default(),
-            flights: Flights::default(),
+            flights: Arc::default(),
             status,
             clock: NodeClock::default(),
             run: u32::from_be_bytes(run),
@@ -298,17 +298,18 @@ impl Actor {
 
     /// Puts a commit on its way and keeps count of it.
     fn send(self: &Arc<Self>, commit: Commit, done: impl FnOnce(Result<(), CommitError>) + Send + 'static) {
-        let actor = self.clone();
-        self.flights.take_off();
+        // Not the actor: who waits for the last landing may count on the journal being nobody else's then.
+        let (flights, name) = (self.flights.clone(), self.spec.name.clone());
+        flights.take_off();
         let landed = move |result: Result<(), CommitError>| {
             if result.is_err() {
-                actor.flights.broken.store(true, Ordering::SeqCst);
+                flights.broken.store(true, Ordering::SeqCst);
             }
             // The journal's thread serves all nodes; what a front door does with its answer must not end it.
             if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
-                tracing::error!(node = %actor.spec.name, "an answer could not be handed over");
+                tracing::error!(node = %name, "an answer could not be handed over");
             }
-            actor.flights.land();
+            flights.land();
         };
         self.house.journal.submit(commit, Box::new(landed));
     }

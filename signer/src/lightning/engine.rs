@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use bitcoin::{Network, OutPoint};
 use bitcoin::blockdata::constants::genesis_block;
 use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Network, OutPoint};
 use lightning_signer::channel::ChannelId;
 use lightning_signer::invoice::{Invoice, InvoiceAttributes};
 use lightning_signer::lightning::offers::invoice::UnsignedBolt12Invoice;
@@ -367,4 +367,46 @@ fn bolt11_hash(hrp: &[u8], u5bytes: &[u8]) -> Option<PaymentHash> {
         TaggedField::PaymentHash(hash) => Some(PaymentHash(bitcoin::hashes::Hash::to_byte_array(hash.0))),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::actor::ChainFacts;
+    use super::super::driver::MiniChain;
+    use super::*;
+    use zeroize::Zeroizing;
+
+    fn spec(byte: u8) -> NodeSpec {
+        NodeSpec {
+            name: NodeName::new("alice").expect("a name"),
+            kind: NodeKind::Ldk,
+            network: Network::Regtest,
+            seed: Secret::new(Zeroizing::new([byte; 32])),
+            derivation: Derivation::Native,
+        }
+    }
+
+    fn restore(spec: &NodeSpec) -> Result<Engine, RestoreError> {
+        let start = MiniChain::default().start().expect("known");
+        let puts = first_entries(&self::spec(1), start).expect("encodes");
+        let entries = puts.into_iter().filter_map(|put| Some((put.key, put.value?))).collect();
+        let settings = Settings { limits: LimitsConfig::default(), oracle: node_id(spec) };
+        Engine::restore(spec, &settings, entries)
+    }
+
+    #[test]
+    fn entries_of_another_seed_or_network_are_refused_by_name() {
+        assert!(restore(&spec(1)).is_ok());
+        assert_eq!(restore(&spec(2)).err(), Some(RestoreError::OtherNode("the seed does not match")));
+        let other = NodeSpec { network: Network::Signet, ..spec(1) };
+        assert_eq!(restore(&other).err(), Some(RestoreError::OtherNode("the network does not match")));
+    }
+
+    #[test]
+    fn dropping_the_engine_drops_the_node_and_its_keys() {
+        let engine = restore(&spec(1)).expect("restores");
+        let node = Arc::downgrade(engine.node());
+        drop(engine);
+        assert_eq!(node.strong_count(), 0);
+    }
 }

@@ -98,6 +98,7 @@ impl HouseValidatorFactory {
     }
 }
 
+#[expect(clippy::arc_with_non_send_sync, reason = "vls asks for an Arc of a validator that is used on one thread")]
 impl ValidatorFactory for HouseValidatorFactory {
     fn make_validator(&self, network: Network, node: PublicKey, channel: Option<ChannelId>) -> Arc<dyn Validator> {
         let inner = self.inner.make_validator(network, node, channel);

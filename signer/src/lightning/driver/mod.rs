@@ -5,6 +5,7 @@
 
 mod chain;
 mod messages;
+mod script;
 
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
@@ -30,6 +31,7 @@ use crate::reasons::Refusal;
 
 pub use self::chain::MiniChain;
 pub use self::messages::{invoice_to_pay, invoice_to_sign, keysend};
+pub use self::script::{Asked, Script};
 
 /// Asks the signer one message and waits for what it comes to.
 pub type Ask<'a> = dyn FnMut(Option<ChannelRef>, Vec<u8>) -> Outcome + 'a;

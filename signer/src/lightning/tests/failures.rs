@@ -24,7 +24,7 @@ fn poison(driver: &Driver, signer: &Signer, node: &NodeName) -> Vec<u8> {
     };
     let mut driver = driver.clone();
     driver.advance(&mut capture, 1).expect_err("captured");
-    let mut message: msgs::ValidateCommitmentTx2 = vls_protocol::msgs::DeBolt::from_vec(captured).expect("whole");
+    let mut message: msgs::ValidateCommitmentTx2 = msgs::DeBolt::from_vec(captured).expect("whole");
     message.htlc_signatures = Vec::new().into();
     message.as_vec()
 }
@@ -161,7 +161,8 @@ fn a_node_that_floods_its_queue_is_told_to_wait_and_others_are_served() {
         .collect();
     replied(signer.ask(&bob, None, msgs::NodeInfo {}.as_vec()));
     signer.confirm(&[&alice], vec![]);
-    let outcomes: Vec<_> = flood.into_iter().map(|outcome| outcome.recv().expect("every request is answered")).collect();
+    let outcomes: Vec<_> =
+        flood.into_iter().map(|outcome| outcome.recv().expect("every request is answered")).collect();
     let busy = outcomes.iter().filter(|outcome| match outcome {
         Outcome::Refused { refusal, .. } => {
             assert_eq!(refusal.reason, Reason::NodeBusy);

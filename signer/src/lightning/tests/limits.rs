@@ -15,7 +15,9 @@ fn small() -> LimitsConfig {
 fn payments_pass_up_to_the_limits() {
     let signer = Signer::start_over(Arc::new(MemoryStore::new()), small());
     let alice = signer.add("alice", NodeKind::Ldk);
-    for (n, message) in [invoice_to_pay(1, 1_000_000), keysend(2, 1_000_000), keysend(3, 500_000)].into_iter().enumerate() {
+    for (n, message) in
+        [invoice_to_pay(1, 1_000_000), keysend(2, 1_000_000), keysend(3, 500_000)].into_iter().enumerate()
+    {
         replied(signer.ask(&alice, None, message));
         assert_eq!(signer.journal().stats().last_seq, n as u64 + 1);
     }

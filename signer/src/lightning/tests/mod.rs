@@ -2,7 +2,9 @@
 
 mod failures;
 mod limits;
+mod onchain;
 mod sessions;
+mod speed;
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -33,6 +35,7 @@ struct Signer {
     store: Arc<dyn Store>,
     limits: LimitsConfig,
     facts: Arc<dyn ChainFacts>,
+    options: Options,
     running: Option<(Nodes, Arc<Journal>)>,
     blocks: Vec<Arc<ChainBlock>>,
     chain: MiniChain,
@@ -44,8 +47,15 @@ impl Signer {
     }
 
     fn start_over(store: Arc<dyn Store>, limits: LimitsConfig) -> Self {
-        let facts = Arc::new(MiniChain::default());
-        let mut signer = Self { store, limits, facts, running: None, blocks: Vec::new(), chain: MiniChain::default() };
+        let mut signer = Self {
+            store,
+            limits,
+            facts: Arc::new(MiniChain::default()),
+            options: quick(),
+            running: None,
+            blocks: Vec::new(),
+            chain: MiniChain::default(),
+        };
         signer.restart();
         signer
     }
@@ -54,7 +64,7 @@ impl Signer {
     fn restart(&mut self) {
         self.running = None;
         let key = Secret::new(Zeroizing::new([7; 32]));
-        let journal = Journal::open(self.store.clone(), RecordCipher::new(key), quick()).expect("the journal opens");
+        let journal = Journal::open(self.store.clone(), RecordCipher::new(key), self.options).expect("the journal opens");
         let journal = Arc::new(journal);
         let attestor = Arc::new(Attestor::new(&SecretKey::from_slice(&[9; 32]).expect("a key")));
         let settings = Settings { limits: self.limits.clone(), oracle: attestor.public_key() };
@@ -77,7 +87,12 @@ impl Signer {
         name
     }
 
-    fn submit(&self, node: &NodeName, channel: Option<ChannelRef>, message: Vec<u8>) -> std::sync::mpsc::Receiver<Outcome> {
+    fn submit(
+        &self,
+        node: &NodeName,
+        channel: Option<ChannelRef>,
+        message: Vec<u8>,
+    ) -> std::sync::mpsc::Receiver<Outcome> {
         let (respond, outcome) = channel_of_one();
         self.nodes().submit(node, Request { request_id: 0, channel, message }, respond);
         outcome

@@ -123,7 +123,7 @@ fn negotiation_can_be_repeated_and_never_lowers_the_version() {
     };
     for _ in 0..2 {
         let reply: msgs::HsmdInitReplyV4 =
-            vls_protocol::msgs::DeBolt::from_vec(replied(signer.ask(&bob, None, init(genesis, 5, 6)))).expect("a reply");
+            msgs::DeBolt::from_vec(replied(signer.ask(&bob, None, init(genesis, 5, 6)))).expect("a reply");
         assert_eq!(reply.hsm_version, 6);
     }
     let elsewhere = bitcoin::blockdata::constants::genesis_block(Network::Bitcoin).block_hash();

@@ -1,0 +1,115 @@
+//! On-chain signing: sends within the limits, fees bounded whatever the destination, one answer per question.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bitcoin::absolute::LockTime;
+use bitcoin::bip32::{ChildNumber, DerivationPath, Fingerprint, Xpub};
+use bitcoin::hashes::Hash;
+use bitcoin::psbt::Psbt;
+use bitcoin::secp256k1::{PublicKey, Secp256k1};
+use bitcoin::transaction::Version;
+use bitcoin::{Address, Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid};
+use vls_protocol::model::Utxo;
+use vls_protocol::msgs::{self, DeBolt, SerBolt};
+use vls_protocol::psbt::StreamedPSBT;
+use vls_protocol::serde_bolt::WithSize;
+
+use super::*;
+use crate::reasons::Reason;
+
+fn limits() -> LimitsConfig {
+    LimitsConfig {
+        max_onchain_sat: 60_000,
+        max_onchain_sat_per_day: 100_000,
+        max_onchain_fee_sat: 5_000,
+        ..LimitsConfig::default()
+    }
+}
+
+/// The node's wallet key number `index`.
+fn wallet_key(signer: &Signer, node: &NodeName, index: u32) -> PublicKey {
+    let info = replied(signer.ask(node, None, msgs::NodeInfo {}.as_vec()));
+    let info = msgs::NodeInfoReply::from_vec(info).expect("a reply");
+    let account = Xpub::decode(&info.bip32.0).expect("an extended key");
+    let child = ChildNumber::from_normal_idx(index).expect("an index");
+    account.derive_pub(&Secp256k1::new(), &[child]).expect("not hardened").public_key
+}
+
+fn taproot(key: PublicKey) -> ScriptBuf {
+    Address::p2tr(&Secp256k1::new(), key.into(), None, Network::Regtest).script_pubkey()
+}
+
+fn stranger() -> ScriptBuf {
+    let address = Address::from_str("bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080").expect("an address");
+    address.assume_checked().script_pubkey()
+}
+
+/// SignWithdrawal of a wallet output of `coin` and 200,000 sat: `sent_sat` to a stranger, `change_sat` back.
+fn withdrawal(key: PublicKey, coin: u8, sent_sat: u64, change_sat: u64) -> Vec<u8> {
+    let spent = OutPoint { txid: Txid::from_byte_array([coin; 32]), vout: 0 };
+    let out = |sat, script_pubkey| TxOut { value: Amount::from_sat(sat), script_pubkey };
+    let tx = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn { previous_output: spent, sequence: Sequence::MAX, ..TxIn::default() }],
+        output: vec![out(sent_sat, stranger()), out(change_sat, taproot(key))],
+    };
+    let mut psbt = Psbt::from_unsigned_tx(tx).expect("unsigned");
+    psbt.inputs[0].witness_utxo = Some(out(200_000, taproot(key)));
+    let path: DerivationPath = vec![ChildNumber::from_normal_idx(1).expect("an index")].into();
+    psbt.outputs[1].bip32_derivation.insert(key, (Fingerprint::default(), path));
+    let utxo = Utxo {
+        txid: spent.txid,
+        outnum: spent.vout,
+        amount: 200_000,
+        keyindex: 1,
+        is_p2sh: false,
+        script: Vec::new().into(),
+        close_info: None,
+        is_in_coinbase: false,
+    };
+    msgs::SignWithdrawal { utxos: vec![utxo].into(), psbt: WithSize(StreamedPSBT::new(psbt)) }.as_vec()
+}
+
+#[test]
+fn a_repeated_send_gets_the_same_signature_and_is_counted_once() {
+    let mut signer = Signer::start_over(Arc::new(MemoryStore::new()), limits());
+    let alice = signer.add("alice", NodeKind::Cln);
+    let key = wallet_key(&signer, &alice, 1);
+    let send = withdrawal(key, 1, 50_000, 149_000);
+    let first = replied(signer.ask(&alice, None, send.clone()));
+    for _ in 0..3 {
+        assert_eq!(replied(signer.ask(&alice, None, send.clone())), first, "the nonce is not drawn again");
+    }
+    signer.restart();
+    signer.add("alice", NodeKind::Cln);
+    assert_eq!(replied(signer.ask(&alice, None, send)), first, "nor after a restart");
+    let (_, refusal) = refused(signer.ask(&alice, None, withdrawal(key, 2, 50_001, 149_000)));
+    assert!(refusal.detail.contains("max_onchain_sat_per_day"), "{}", refusal.detail);
+    replied(signer.ask(&alice, None, withdrawal(key, 3, 50_000, 149_000)));
+}
+
+#[test]
+fn sends_above_the_limit_are_refused() {
+    let signer = Signer::start_over(Arc::new(MemoryStore::new()), limits());
+    let alice = signer.add("alice", NodeKind::Cln);
+    let key = wallet_key(&signer, &alice, 1);
+    let (_, refusal) = refused(signer.ask(&alice, None, withdrawal(key, 1, 60_001, 139_000)));
+    assert_eq!(refusal.reason, Reason::Limit);
+    assert!(refusal.detail.contains("60001 sat > limits.max_onchain_sat = 60000"), "{}", refusal.detail);
+    replied(signer.ask(&alice, None, withdrawal(key, 1, 60_000, 139_000)));
+}
+
+#[test]
+fn fees_are_bounded_to_strangers_and_to_the_own_wallet() {
+    let signer = Signer::start_over(Arc::new(MemoryStore::new()), limits());
+    let alice = signer.add("alice", NodeKind::Cln);
+    let key = wallet_key(&signer, &alice, 1);
+    for sent_sat in [50_000, 0] {
+        let (_, refusal) = refused(signer.ask(&alice, None, withdrawal(key, 1, sent_sat, 194_999 - sent_sat)));
+        assert_eq!(refusal.reason, Reason::Limit);
+        assert!(refusal.detail.contains("5001 sat > limits.max_onchain_fee_sat"), "{}", refusal.detail);
+    }
+    replied(signer.ask(&alice, None, withdrawal(key, 1, 50_000, 145_000)));
+}
