@@ -10,19 +10,19 @@ use claviger_ldk::{ClavigerKeys, Options, Transport};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::types::payment::PaymentHash;
 
-use crate::signer::VlsSigner;
+use crate::signer::Signer;
 
 pub const CHANNEL: Amount = Amount::from_sat(1_000_000);
 
 pub struct World {
     pub chain: Arc<Chain>,
-    pub signer: Arc<VlsSigner>,
+    pub signer: Arc<Signer>,
 }
 
 impl World {
     pub fn new() -> Self {
         let chain = Chain::new();
-        let signer = VlsSigner::new([0xa5; 32], chain.clone());
+        let signer = Signer::new([0xa5; 32], chain.clone());
         Self { chain, signer }
     }
 
