@@ -79,7 +79,7 @@ section! {
         max_onchain_sat: u64 = 0;
         /// All such sends of a node within any 24 hours, in sat.
         max_onchain_sat_per_day: u64 = 0;
-        /// The highest fee of an on-chain transaction this signer pays for, in sat.
+        /// The highest fee of an on-chain transaction this signer pays for, in sat; ten times as much in any 24 hours.
         max_onchain_fee_sat: u64 = 100_000;
     }
 }

@@ -158,10 +158,8 @@ impl Engine {
     pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         self.limits.begin();
         self.refused_by.take();
-        let question = answers::question(request);
-        if is_random(row)
-            && let Some(reply) = self.answers.get(&question)
-        {
+        let question = is_random(row).then(|| answers::question(request));
+        if let Some(reply) = question.and_then(|question| self.answers.get(&question)) {
             return Handled { reply: Ok(reply.to_vec()), puts: Vec::new(), distrust: false };
         }
         let reply = self.answer(row, request);
@@ -172,9 +170,7 @@ impl Engine {
         };
         if let Ok(reply) = &reply {
             puts.extend(self.limits.charge());
-            if is_random(row) {
-                puts.push(self.answers.keep(question, reply));
-            }
+            puts.extend(question.map(|question| self.answers.keep(question, reply)));
         }
         Handled { reply, puts, distrust }
     }

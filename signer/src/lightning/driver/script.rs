@@ -35,7 +35,8 @@ impl Script {
         confirm(driver.funding());
         let advances = (0..advances).map(|_| {
             let mut asked = Vec::new();
-            driver.advance(&mut recording(ask, &mut asked), htlcs).map(|()| asked)
+            driver.advance(&mut recording(ask, &mut asked), htlcs)?;
+            Ok(asked)
         });
         let advances = advances.collect::<Result<_, _>>()?;
         Ok(Self { opening, funding: driver.funding().clone(), advances })

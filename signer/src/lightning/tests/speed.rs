@@ -12,7 +12,7 @@ const NODES: usize = 64;
 const ADVANCES: usize = 20;
 
 fn script(htlcs: usize) -> Script {
-    let mut signer = Signer::start();
+    let signer = Signer::start();
     let alice = signer.add("alice", NodeKind::Ldk);
     let mut chain = MiniChain::default();
     let (nodes, mut asking) = (signer.nodes(), signer.asking(&alice));
