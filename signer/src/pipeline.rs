@@ -1,5 +1,7 @@
 //! The way of a request.
 
+use std::fmt;
+
 use crate::reasons::Refusal;
 
 /// Which channel of the calling node a message concerns.
@@ -12,7 +14,7 @@ pub struct ChannelRef {
 }
 
 /// One request of one node, as a front door hands it in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request {
     /// Chosen by the node; repeated after a reconnect.
     pub request_id: u64,
@@ -23,7 +25,7 @@ pub struct Request {
 }
 
 /// What a request comes to. Reaches the front door only after its record is durable (P1).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Outcome {
     /// The encoded hsmd reply.
     Reply(Vec<u8>),
@@ -38,3 +40,26 @@ pub enum Outcome {
 
 /// Takes the outcome back to the front door. Called once, from any thread; must not block.
 pub type Responder = Box<dyn FnOnce(Outcome) + Send>;
+
+// Messages and replies carry secrets, e.g. shared and per-commitment ones: Debug shows their size only (P8).
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("request_id", &self.request_id)
+            .field("channel", &self.channel)
+            .field("message_bytes", &self.message.len())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reply(reply) => f.debug_struct("Reply").field("bytes", &reply.len()).finish(),
+            Self::Refused { request, refusal } => {
+                f.debug_struct("Refused").field("request", request).field("refusal", refusal).finish()
+            }
+        }
+    }
+}

@@ -133,7 +133,7 @@ impl Inner {
     /// Sends what channels left to us to the wallet, again with each block until it is confirmed.
     pub(super) fn sweep(&self) {
         for bytes in self.store.with_prefix(SWEEP) {
-            let Ok(Some(output)) = <Option<SpendableOutputDescriptor>>::read(&mut Cursor::new(&bytes)) else {
+            let Ok(output) = SpendableOutputDescriptor::read(&mut Cursor::new(&bytes)) else {
                 continue;
             };
             let outpoint = output.spendable_outpoint();

@@ -140,6 +140,12 @@ impl LdkNode {
         self.inner.peers.peer_by_node_id(peer).is_some()
     }
 
+    /// Ends a connection that this node made, for good.
+    pub fn disconnect(&self, peer: &PublicKey) {
+        lock(&self.inner.known_peers).remove(peer);
+        self.inner.peers.disconnect_by_node_id(*peer);
+    }
+
     /// Opens a channel; its funding transaction is made when the peer accepted.
     pub fn open_channel(&self, peer: &PublicKey, value: Amount, push_msat: u64) -> Result<ChannelId, NodeError> {
         Ok(self.inner.channels.create_channel(*peer, value.to_sat(), push_msat, 0, None, None)?)

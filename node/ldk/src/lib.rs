@@ -15,10 +15,10 @@
 //!   `signer_unblocked` when the signer answers again. Methods where an error would close a channel or panic wait,
 //!   up to [`Options::patience`].
 
-pub mod link;
 mod call;
 mod channel;
 mod keys;
+pub mod link;
 mod resume;
 mod transport;
 mod wallet;

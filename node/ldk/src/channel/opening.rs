@@ -73,43 +73,34 @@ impl ClavigerSigner {
         &self,
         parameters: &ChannelTransactionParameters,
         pushed_sat: u64,
-        validation: Option<ValidateCommitmentTx2>,
+        at_close: Option<ValidateCommitmentTx2>,
     ) -> Result<(), ()> {
         let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*opening, Opening::Told) && validation.is_none() {
+        if matches!(*opening, Opening::Told) && at_close.is_none() {
             return Ok(());
         }
         // Repeated after a failure or a restart: the signer accepts the same parameters again.
         let setup = setup_channel(parameters, pushed_sat)?;
         let _: SetupChannelReply = self.caller.call(Some(self.channel), &setup).map_err(|_| ())?;
-        let validated = match (&*opening, &validation) {
-            (Opening::Deferred(validation), _) => self.send_first_validation(validation),
-            (_, Some(validation)) => self.send_first_validation(validation),
+        match (&*opening, at_close) {
+            (Opening::Deferred(validation), _) => self.send_first_validation(validation).map_err(|_| ())?,
+            // Most likely it was validated long ago. If not, and it is not valid, the signer will not sign it.
+            (_, Some(validation)) => match self.send_first_validation(&validation) {
+                Err(error) if error.retry() => return Err(()),
+                _ => {}
+            },
             // We fund: LDK asks for the validation later, and keeps no channel that did not get it.
-            (_, None) if parameters.is_outbound_from_holder => Ok(()),
-            // The peer funds, and the process that kept the validation is gone. If the signer did not get it either,
-            // the peer did not get our signature: the channel stays unfunded, and LDK drops it in time.
-            (_, None) => self.first_commitment_is_valid(),
-        };
-        validated.map_err(|_| ())?;
+            (_, None) if parameters.is_outbound_from_holder => {}
+            // The peer funds, and the process that kept the validation is gone. It never signed for the peer, so the
+            // peer did not fund the channel, and dropped it when the connection was lost.
+            (_, None) => return Err(()),
+        }
         *opening = Opening::Told;
         Ok(())
     }
 
     fn send_first_validation(&self, validation: &ValidateCommitmentTx2) -> Result<(), LinkError> {
-        let sent: Result<ValidateCommitmentTxReply, _> = self.caller.call_patiently(Some(self.channel), validation);
-        match sent {
-            // Perhaps only because it was validated before, and the reply was lost.
-            Err(LinkError::Refused(refusal)) => {
-                self.first_commitment_is_valid().map_err(|_| LinkError::Refused(refusal))
-            }
-            sent => sent.map(|_| ()),
-        }
-    }
-
-    /// The signer gives point 2 of a channel that is set up only once commitment 0 is valid.
-    fn first_commitment_is_valid(&self) -> Result<(), LinkError> {
-        self.per_commitment_point(2).map(|_| ())
+        self.caller.call_patiently(Some(self.channel), validation).map(|_: ValidateCommitmentTxReply| ())
     }
 }
 

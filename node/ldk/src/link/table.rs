@@ -15,13 +15,11 @@ use crate::transport::{ChannelRef, LinkError};
 /// What a call comes to.
 pub(super) type Outcome = Result<Vec<u8>, LinkError>;
 
-#[derive(Debug)]
 pub(super) struct Table {
     inner: Mutex<Inner>,
     settled: Condvar,
 }
 
-#[derive(Debug)]
 struct Inner {
     next_id: u64,
     waiting: BTreeMap<u64, Waiting>,
@@ -31,14 +29,12 @@ struct Inner {
     listeners: Vec<Sender<bool>>,
 }
 
-#[derive(Debug)]
 enum State {
     /// Takes the ids of requests to send.
     Up(UnboundedSender<u64>),
     Down(Down),
 }
 
-#[derive(Debug)]
 struct Waiting {
     channel: Option<ChannelRef>,
     message: Vec<u8>,

@@ -98,13 +98,16 @@ pub(super) async fn accept_loop(
         };
         let (acceptor, places, ready, mut server) = (acceptor.clone(), places.clone(), ready.clone(), server.clone());
         tokio::spawn(async move {
-            let shaken = tokio::time::timeout(options.handshake_timeout, handshake_with(tcp, &acceptor)).await;
+            let mut server_gone = Box::pin(async move { while server.changed().await.is_ok() {} });
+            let shaken = tokio::select! {
+                shaken = tokio::time::timeout(options.handshake_timeout, handshake_with(tcp, &acceptor)) => shaken,
+                () = &mut server_gone => return,
+            };
             drop(handshake);
             match shaken {
                 Ok(Ok((stream, fingerprint))) => match places.take(fingerprint) {
                     Some(place) => {
                         let peer = Peer { address, fingerprint };
-                        let server_gone = Box::pin(async move { while server.changed().await.is_ok() {} });
                         let connection = TlsConnection { stream, peer, server_gone, _places: (connection, place) };
                         let _ = ready.send(connection).await; // Fails only when the server is gone.
                     }

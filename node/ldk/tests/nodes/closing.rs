@@ -1,0 +1,99 @@
+//! Closing without the peer, with payments on the way in both directions.
+
+use bitcoin::Amount;
+use claviger_demo::node::LdkNode;
+use lightning::types::payment::PaymentHash;
+
+use crate::world::{World, pay, pay_held, wait};
+
+const OUT: u64 = 60_000_000;
+const IN: u64 = 70_000_000;
+
+/// A channel with 500,000 sat on each side, of which 60,000 are on their way out and 70,000 on their way in.
+fn busy_channel(world: &World) -> (LdkNode, LdkNode, PaymentHash, PaymentHash) {
+    let (signed, plain) = (world.signed(), world.plain("bob"));
+    world.channel(&signed, &plain, 0);
+    pay(&signed, &plain, 500_000_000);
+    let outgoing = pay_held(&signed, &plain, OUT);
+    let incoming = pay_held(&plain, &signed, IN);
+    (signed, plain, outgoing, incoming)
+}
+
+/// Closes without a word, so that the other does not broadcast its own commitment.
+fn force_close(closer: &LdkNode, other: &LdkNode) {
+    closer.disconnect(&other.id());
+    other.disconnect(&closer.id());
+    wait("the connection to end", &[closer, other], || !closer.is_connected(&other.id()));
+    closer.force_close(&closer.channel_with(&other.id()).unwrap()).unwrap();
+}
+
+fn nothing_left(node: &LdkNode) -> bool {
+    node.channels().is_empty() && node.claimable().is_empty()
+}
+
+/// Mines until both have everything, and returns what the signed node got, fees aside.
+fn settle(world: &World, signed: &LdkNode, plain: &LdkNode, before: Amount) -> i64 {
+    let nodes = [signed, plain];
+    world.mine_until("everything to be claimed", &nodes, || nothing_left(signed) && nothing_left(plain));
+    world.mine(6, &nodes);
+    world.mine_until("the sweeps", &nodes, || world.chain.mempool().is_empty());
+    let refused = world.signer.refusals.lock().unwrap();
+    assert_eq!(*refused, Vec::<String>::new());
+    signed.balance().to_sat() as i64 - before.to_sat() as i64
+}
+
+fn assert_near(gained: i64, expected: i64) {
+    assert!((expected - 30_000..=expected).contains(&gained), "gained {gained}, expected {expected} minus fees");
+}
+
+#[test]
+fn we_force_close_claim_by_preimage_and_take_back_by_timeout() {
+    let world = World::new();
+    let (signed, plain, _outgoing, incoming) = busy_channel(&world);
+    let before = signed.balance();
+    force_close(&signed, &plain);
+    wait("our commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
+    world.mine(1, &[&signed, &plain]);
+    signed.claim(&incoming);
+    // 440,000 to_local, 70,000 by preimage, 60,000 by timeout.
+    assert_near(settle(&world, &signed, &plain, before), 570_000);
+}
+
+#[test]
+fn the_peer_force_closes_and_we_claim_by_preimage_and_take_back_by_timeout() {
+    let world = World::new();
+    let (signed, plain, _outgoing, incoming) = busy_channel(&world);
+    let before = signed.balance();
+    force_close(&plain, &signed);
+    wait("their commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
+    world.mine(1, &[&signed, &plain]);
+    signed.claim(&incoming);
+    assert_near(settle(&world, &signed, &plain, before), 570_000);
+}
+
+#[test]
+fn the_peer_claims_by_preimage_what_we_sent_and_takes_back_what_it_sent() {
+    let world = World::new();
+    let (signed, plain, outgoing, _incoming) = busy_channel(&world);
+    let before = signed.balance();
+    force_close(&signed, &plain);
+    wait("our commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
+    world.mine(1, &[&signed, &plain]);
+    plain.claim(&outgoing);
+    assert_near(settle(&world, &signed, &plain, before), 440_000);
+}
+
+#[test]
+fn a_commitment_whose_fee_is_too_low_is_bumped_through_its_anchor() {
+    let world = World::new();
+    let (signed, plain) = (world.signed(), world.plain("bob"));
+    world.channel(&signed, &plain, 0);
+    pay(&signed, &plain, 100_000_000);
+    let before = signed.balance();
+    signed.set_feerate(5000);
+    force_close(&signed, &plain);
+    wait("commitment and anchor spend", &[&signed, &plain], || world.chain.mempool().len() == 2);
+    let [commitment, bump] = &world.chain.mempool()[..] else { unreachable!() };
+    assert!(bump.input.iter().any(|input| input.previous_output.txid == commitment.compute_txid()));
+    assert_near(settle(&world, &signed, &plain, before), 900_000);
+}
