@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bitcoin::blockdata::constants::genesis_block;
-use bitcoin::secp256k1::PublicKey;
+use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
 use bitcoin::{Network, OutPoint};
 use lightning_signer::channel::ChannelId;
 use lightning_signer::invoice::{Invoice, InvoiceAttributes};
@@ -90,7 +90,11 @@ pub struct Engine {
     limits: Arc<Limits>,
     refused_by: RefusedBy,
     answers: Answers,
+    secp: Secp256k1<All>,
 }
+
+/// BOLT 3 counts commitments downwards from here when it derives their secrets.
+const INITIAL_COMMITMENT_NUMBER: u64 = (1 << 48) - 1;
 
 /// What came of one message.
 pub struct Handled {
@@ -141,7 +145,17 @@ impl Engine {
         let node = restore_node(spec, &persister, services)?;
         persister.after_restore(&node);
         let (root, init_reply) = negotiate(&node, limits.clone())?;
-        Ok(Self { kind: spec.kind, node, root, init_reply, persister, limits, refused_by, answers })
+        Ok(Self {
+            kind: spec.kind,
+            node,
+            root,
+            init_reply,
+            persister,
+            limits,
+            refused_by,
+            answers,
+            secp: Secp256k1::new(),
+        })
     }
 
     /// The node, for the chain view and for status.
@@ -205,6 +219,11 @@ impl Engine {
             Message::HsmdInit(init) => return self.hsmd_init(&init),
             Message::HsmdInit2(init) => return self.hsmd_init2(&init),
             Message::CheckOutpoint(_) => return self.check_outpoint(channel_of(row, request)?),
+            Message::GetPerCommitmentPoint2(ref m) => {
+                if let Some(point) = self.point_after_next(channel_of(row, request)?, m.commitment_number) {
+                    return Ok(msgs::GetPerCommitmentPoint2Reply { point: PubKey(point.serialize()) }.as_vec());
+                }
+            }
             _ => {}
         }
         self.begin_onchain(&message)?;
@@ -270,6 +289,18 @@ impl Engine {
         let depth = self.node.with_channel(&id, |channel| Ok(channel.monitor.as_chain_state().funding_depth));
         let depth = depth.map_err(|status| refusals::from_handler(status.into(), None))?;
         Ok(msgs::CheckOutpointReply { is_buried: depth > 0 }.as_vec())
+    }
+
+    /// The point after the one that vls gives out last. LDK asks for it before it lets the old commitment be revoked,
+    /// which is before vls counts further. Points are public by their nature: peers are told each of them (BOLT 2).
+    fn point_after_next(&self, channel: ChannelRef, commitment_number: u64) -> Option<PublicKey> {
+        let id = ChannelId::new_from_peer_id_and_oid(&channel.peer_id, channel.dbid);
+        let point = self.node.with_channel(&id, |channel| {
+            let index = INITIAL_COMMITMENT_NUMBER.checked_sub(commitment_number);
+            let asked = channel.enforcement_state.next_holder_commit_num.checked_add(2) == Some(commitment_number);
+            Ok(index.filter(|_| asked).and_then(|index| channel.keys.get_per_commitment_point(index, &self.secp).ok()))
+        });
+        point.ok().flatten()
     }
 
     fn begin_onchain(&self, message: &Message) -> Result<(), Refusal> {
