@@ -8,8 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bitcoin::constants::genesis_block;
-use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, Network};
+use bitcoin::Network;
 use lightning::chain::BestBlock;
 use lightning::events::EventsProvider;
 use lightning::util::ser::Writeable;
@@ -57,9 +56,8 @@ fn run(node: &Arc<Inner>, mut best: BestBlock, runtime: &tokio::runtime::Handle)
     while !node.stopped.load(Ordering::SeqCst) {
         wallet_best = catch_up(&*node.wallet, wallet_best, &*node.chain);
         let before = best.block_hash;
-        let monitors = catch_up(&*node.chain_monitor, best, &*node.chain);
-        best = catch_up(&*node.channels, best, &*node.chain);
-        debug_assert!(monitors.height >= best.height || monitors.block_hash == BlockHash::all_zeros());
+        // Together, so that no block can arrive at one and not yet at the other.
+        best = catch_up(&(node.chain_monitor.clone(), node.channels.clone()), best, &*node.chain);
         if best.block_hash != before {
             node.sweep();
         }

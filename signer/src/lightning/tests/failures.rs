@@ -6,6 +6,7 @@ use vls_protocol::model::{BitcoinSignature, Htlc, PubKey, Sha256, Signature};
 use vls_protocol::msgs::{self, SerBolt};
 
 use super::*;
+use crate::chain::SinkError;
 use crate::journal::Verdict;
 use crate::journal::store::StoreError;
 use crate::journal::store::faulty::{Failure, FaultyStore};
@@ -149,6 +150,27 @@ fn a_full_disk_refuses_and_signing_resumes_with_what_was_acknowledged() {
         driver.advance(&mut patient, 1).expect("resumes by itself");
     }
     signer.journal().verify(&mut |_| {}).expect("the journal is whole");
+}
+
+#[test]
+fn a_block_that_was_not_recorded_is_shown_again() {
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    let mut signer = Signer::start_over(store.clone(), LimitsConfig::default());
+    let alice = signer.add("alice", NodeKind::Ldk);
+    signer.confirm(&[&alice], vec![]);
+    let next = signer.chain.mine(vec![]);
+    store.fail(Some(Failure::Before(StoreError::Full)));
+    assert!(matches!(signer.nodes().connect(&alice, next.clone()), Err(SinkError::Busy(_))));
+    assert_eq!(signer.nodes().trackers(), [], "where it stands is not known");
+    store.fail(None);
+    let position = loop {
+        match signer.nodes().trackers().pop() {
+            Some(position) => break position,
+            None => std::thread::yield_now(),
+        }
+    };
+    assert_eq!(position.height, 1, "it stands where the journal does");
+    assert_eq!(signer.nodes().connect(&alice, next.clone()).expect("fits").hash, next.hash());
 }
 
 #[test]
