@@ -81,7 +81,6 @@ pub enum RestoreError {
 
 /// One node's state machine. After a panic inside, or a failed commit, it must be dropped (P6).
 pub struct Engine {
-    kind: NodeKind,
     node: Arc<Node>,
     root: RootHandler,
     /// The answer to every HsmdInit.
@@ -141,7 +140,7 @@ impl Engine {
         let node = restore_node(spec, &persister, services)?;
         persister.after_restore(&node);
         let (root, init_reply) = negotiate(&node, limits.clone())?;
-        Ok(Self { kind: spec.kind, node, root, init_reply, persister, limits, refused_by, answers })
+        Ok(Self { node, root, init_reply, persister, limits, refused_by, answers })
     }
 
     /// The node, for the chain view and for status.
@@ -285,11 +284,6 @@ impl Engine {
             .filter_map(|(txin, input)| Some((input.witness_utxo.clone()?, is_ours(&txin.previous_output))))
             .collect();
         self.limits.begin_onchain(&psbt.unsigned_tx, &inputs)
-    }
-
-    /// The dialect this node speaks.
-    pub fn kind(&self) -> NodeKind {
-        self.kind
     }
 }
 
