@@ -81,7 +81,9 @@ pub(crate) fn tell(json: bool) -> anyhow::Result<()> {
 
     for round in 0..PAYMENTS as u64 {
         pay(&alice, &bob, 10_000_000 + round)?;
+        eprintln!("DBG a->b {round} {:?}", teller.started.elapsed());
         pay(&bob, &alice, 3_000_000 + round)?;
+        eprintln!("DBG b->a {round} {:?}", teller.started.elapsed());
     }
     tally.payments_sent += PAYMENTS;
     tally.payments_received += PAYMENTS;

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bitcoin::Network;
 use bitcoin::constants::genesis_block;
+use bitcoin::Network;
 use lightning::chain::BestBlock;
 use lightning::events::EventsProvider;
 use lightning::util::ser::Writeable;
@@ -56,6 +56,7 @@ fn run(node: &Arc<Inner>, mut best: BestBlock, runtime: &tokio::runtime::Handle)
     while !node.stopped.load(Ordering::SeqCst) {
         wallet_best = catch_up(&*node.wallet, wallet_best, &*node.chain);
         let before = best.block_hash;
+        // Together, so that no block can arrive at one and not yet at the other.
         best = catch_up(&(&*node.chain_monitor, &*node.channels), best, &*node.chain);
         if best.block_hash != before {
             node.sweep();

@@ -33,7 +33,13 @@ pub trait AdminApi: Send + Sync + 'static {
     /// Forgets a node and its keys.
     fn node_remove(&self, request: &NodeRemoveRequest) -> Result<(), AdminFailure>;
     /// The latest decisions, and with `follow` those to come.
-    fn journal_tail(&self, lines: u32, follow: bool, node: &str, sink: Sink<DecisionRecord>) -> Result<(), AdminFailure>;
+    fn journal_tail(
+        &self,
+        lines: u32,
+        follow: bool,
+        node: &str,
+        sink: Sink<DecisionRecord>,
+    ) -> Result<(), AdminFailure>;
     /// Checks every record; the last element has `done`.
     fn journal_verify(&self, sink: Sink<VerifyProgress>) -> Result<(), AdminFailure>;
     /// Decisions as JSON.

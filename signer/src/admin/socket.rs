@@ -168,7 +168,11 @@ impl Service {
         thread.map_err(|error| Status::internal(error.to_string()))?;
         match outcome.await {
             Ok(result) => result.map(Response::new).map_err(status),
-            Err(_) => Err(status(AdminFailure::new(FailureKind::Fault, "the call failed inside", "Look at the daemon's log."))),
+            Err(_) => Err(status(AdminFailure::new(
+                FailureKind::Fault,
+                "the call failed inside",
+                "Look at the daemon's log.",
+            ))),
         }
     }
 

@@ -38,9 +38,8 @@ pub(super) fn connect(data_dir: &Path) -> Result<Daemon, CliError> {
         };
         endpoint.connect_with_connector(tower::service_fn(connect)).await
     });
-    let channel = channel.map_err(|error| {
-        CliError::new(format!("the daemon does not answer: {error}"), "Look at the daemon's log.")
-    })?;
+    let channel = channel
+        .map_err(|error| CliError::new(format!("the daemon does not answer: {error}"), "Look at the daemon's log."))?;
     Ok(Daemon { runtime, client: AdminClient::new(channel) })
 }
 

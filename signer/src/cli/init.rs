@@ -53,7 +53,10 @@ pub(super) fn init(data_dir: &Path, args: InitArgs, output: &Output) -> Result<(
     created.map_err(|error| CliError::new(&error, error.hint()))?;
     let config = Config::new(args.network.into());
     write_config(&dir, &config).map_err(|error| {
-        CliError::new(format!("cannot write {}: {error}", dir.config().display()), "Check the disk, remove the directory and try again.")
+        CliError::new(
+            format!("cannot write {}: {error}", dir.config().display()),
+            "Check the disk, remove the directory and try again.",
+        )
     })?;
     let value = json!({ "data_dir": dir.path(), "network": config.network.to_string(), "slots": 1 });
     output.result(&value, || {

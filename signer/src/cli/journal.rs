@@ -38,28 +38,37 @@ pub(super) fn journal(data_dir: &Path, command: JournalCommand, output: &Output)
     match command {
         JournalCommand::Tail { lines, follow, node } => {
             let request = JournalTailRequest { lines, follow, node: node.unwrap_or_default() };
-            daemon.stream(async |client| client.journal_tail(request).await, |decision| {
-                output.line(&decision, || line(&decision));
-            })
+            daemon.stream(
+                async |client| client.journal_tail(request).await,
+                |decision| {
+                    output.line(&decision, || line(&decision));
+                },
+            )
         }
         JournalCommand::Verify => verify(&daemon, output),
         JournalCommand::Export { from } => {
             let always_json = Output::new(false);
-            daemon.stream(async |client| client.journal_export(JournalExportRequest { from }).await, |line| {
-                always_json.line(&(), || line.json);
-            })
+            daemon.stream(
+                async |client| client.journal_export(JournalExportRequest { from }).await,
+                |line| {
+                    always_json.line(&(), || line.json);
+                },
+            )
         }
     }
 }
 
 fn verify(daemon: &admin::Daemon, output: &Output) -> Result<(), CliError> {
     let mut last = None;
-    daemon.stream(async |client| client.journal_verify(JournalVerifyRequest {}).await, |progress| {
-        if !progress.done {
-            output.progress(&format!("{} of {} records", progress.checked, progress.total));
-        }
-        last = Some(progress);
-    })?;
+    daemon.stream(
+        async |client| client.journal_verify(JournalVerifyRequest {}).await,
+        |progress| {
+            if !progress.done {
+                output.progress(&format!("{} of {} records", progress.checked, progress.total));
+            }
+            last = Some(progress);
+        },
+    )?;
     let result = last.filter(|progress| progress.done);
     let result = result.ok_or_else(|| CliError::new("the check was interrupted", "Run it again."))?;
     if let Some(bad) = result.bad {

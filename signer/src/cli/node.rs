@@ -110,7 +110,11 @@ pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Re
             let reply = daemon.call(async |client| client.node_list(NodeListRequest {}).await)?;
             output.result(&reply, || {
                 let lines: Vec<_> = reply.nodes.iter().map(node_line).collect();
-                if lines.is_empty() { "no nodes yet: claviger node add NAME --kind ldk".to_owned() } else { lines.join("\n") }
+                if lines.is_empty() {
+                    "no nodes yet: claviger node add NAME --kind ldk".to_owned()
+                } else {
+                    lines.join("\n")
+                }
             });
             Ok(())
         }

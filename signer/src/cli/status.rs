@@ -26,13 +26,19 @@ fn text(status: &StatusReply) -> String {
     row("data", status.data_dir.clone());
     if let Some(memory) = &status.memory {
         let yes = |on| if on { "on" } else { "OFF" };
-        row("secrets", format!("in {}; no core files {}", memory.secrets, yes(memory.core_dumps_off && memory.not_dumpable)));
+        row(
+            "secrets",
+            format!("in {}; no core files {}", memory.secrets, yes(memory.core_dumps_off && memory.not_dumpable)),
+        );
     }
     if !status.sealed {
         row("link", format!("{}, certificate until {}", status.link_address, time::date(status.server_not_after)));
     }
     if let Some(chain) = &status.chain {
-        row("chain", format!("{} at height {}, {} behind {}", chain.state, chain.height, chain.lag_blocks, chain.detail));
+        row(
+            "chain",
+            format!("{} at height {}, {} behind {}", chain.state, chain.height, chain.lag_blocks, chain.detail),
+        );
     }
     if let Some(journal) = &status.journal {
         row("journal", format!("{}, {} decisions {}", journal.state, journal.decisions, journal.detail));
@@ -50,6 +56,7 @@ fn text(status: &StatusReply) -> String {
 pub(super) fn node_line(node: &NodeInfo) -> String {
     let link = if node.connected { format!("connected from {}", node.peer) } else { "not connected".to_owned() };
     let expiry = node.certificates.iter().filter(|certificate| !certificate.revoked).map(|c| c.not_after).max();
-    let expiry = expiry.map_or_else(|| "no valid certificate".to_owned(), |at| format!("certificate until {}", time::date(at)));
+    let expiry =
+        expiry.map_or_else(|| "no valid certificate".to_owned(), |at| format!("certificate until {}", time::date(at)));
     format!("{} ({}) {}, {} channels, {link}, {expiry}", node.name, node.kind, node.state, node.channels)
 }

@@ -81,7 +81,13 @@ impl AdminApi for Daemon {
         self.unsealed()?.remove_node(request)
     }
 
-    fn journal_tail(&self, lines: u32, follow: bool, node: &str, sink: Sink<DecisionRecord>) -> Result<(), AdminFailure> {
+    fn journal_tail(
+        &self,
+        lines: u32,
+        follow: bool,
+        node: &str,
+        sink: Sink<DecisionRecord>,
+    ) -> Result<(), AdminFailure> {
         let first = self.unsealed()?.journal.tail(lines as usize).map_err(journal_failure)?;
         let mut next = first.last().map_or(1, |line| line.seq + 1);
         let mut show = |line: &LogLine| (!node.is_empty() && line.tenant != node) || sink(record(line));
@@ -199,7 +205,9 @@ impl Unsealed {
         let soon = super::nodes::now_s() + EXPIRY_WARNING_S;
         for node in &status.nodes {
             if node.certificates.iter().filter(|certificate| !certificate.revoked).all(|c| c.not_after < soon) {
-                status.warnings.push(format!("node {} has no certificate valid for 30 days: claviger node renew {0}", node.name));
+                status
+                    .warnings
+                    .push(format!("node {} has no certificate valid for 30 days: claviger node renew {0}", node.name));
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use claviger_proto::v1::{CertificateInfo, EnrolmentReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest};
+use claviger_proto::v1::{
+    CertificateInfo, EnrolmentReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest,
+};
 
 use super::unsealed::{Unsealed, node_spec, put, record_key, seed_key};
 use crate::admin::api::{AdminFailure, FailureKind};
@@ -25,7 +27,13 @@ impl Unsealed {
         let kind = match request.kind.as_str() {
             "ldk" => NodeKind::Ldk,
             "cln" => NodeKind::Cln,
-            other => return Err(AdminFailure::new(FailureKind::Invalid, format!("'{other}' is no kind of node"), "Use ldk or cln.")),
+            other => {
+                return Err(AdminFailure::new(
+                    FailureKind::Invalid,
+                    format!("'{other}' is no kind of node"),
+                    "Use ldk or cln.",
+                ));
+            }
         };
         if self.registry.get(&name).is_some() {
             let hint = "Choose another name, or renew its certificate with `claviger node renew`.";
@@ -41,7 +49,8 @@ impl Unsealed {
         };
         let derivation = if style == Derivation::Ldk { "ldk" } else { "native" };
         let mut record = NodeRecord::new(name.clone(), kind, derivation, self.network, now_s());
-        let bundle = enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CERTIFICATE_VALIDITY).map_err(ca_failure)?;
+        let bundle = enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CERTIFICATE_VALIDITY)
+            .map_err(ca_failure)?;
         let key = seed_key(&name);
         let sealed = seed.expose(|seed| self.vault.seal(key.as_bytes(), seed));
         self.record(vec![put(record_key(&name), record.to_bytes()), put(key, sealed)])?;
@@ -55,7 +64,8 @@ impl Unsealed {
     /// Issues another certificate.
     pub(super) fn renew_node(&self, name: &str) -> Result<EnrolmentReply, AdminFailure> {
         let mut record = self.find(name)?;
-        let bundle = enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CERTIFICATE_VALIDITY).map_err(ca_failure)?;
+        let bundle = enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CERTIFICATE_VALIDITY)
+            .map_err(ca_failure)?;
         self.keep(&record)?;
         Ok(EnrolmentReply { node: Some(self.node_info(&record)), bundle: bundle.to_text().to_string() })
     }
@@ -64,7 +74,9 @@ impl Unsealed {
     pub(super) fn revoke_node(&self, request: &NodeRevokeRequest) -> Result<NodeInfo, AdminFailure> {
         let mut record = self.find(&request.name)?;
         let which = if request.serial.is_empty() { Which::All } else { Which::Serial(request.serial.clone()) };
-        record.revoke(&which, now_s()).map_err(|error| AdminFailure::new(FailureKind::NotFound, &error, error.hint()))?;
+        record
+            .revoke(&which, now_s())
+            .map_err(|error| AdminFailure::new(FailureKind::NotFound, &error, error.hint()))?;
         self.keep(&record)?;
         Ok(self.node_info(&record))
     }
@@ -117,7 +129,9 @@ impl Unsealed {
             created_at: record.created_at,
             node_id: status.as_ref().map(|status| status.node_id.clone()).unwrap_or_default(),
             connected: connected.is_some(),
-            peer: connected.map(|connected| format!("{} ({})", connected.address, connected.client)).unwrap_or_default(),
+            peer: connected
+                .map(|connected| format!("{} ({})", connected.address, connected.client))
+                .unwrap_or_default(),
             certificates: record.certificates.iter().map(certificate).collect(),
             channels: status.as_ref().map_or(0, |status| status.channels as u32),
             state: status.map_or_else(|| "stopped".to_owned(), |status| state(&status)),
@@ -126,7 +140,11 @@ impl Unsealed {
 
     fn find(&self, name: &str) -> Result<NodeRecord, AdminFailure> {
         self.registry.get(&parse_name(name)?).ok_or_else(|| {
-            AdminFailure::new(FailureKind::NotFound, format!("there is no node '{name}'"), "`claviger node list` shows all nodes.")
+            AdminFailure::new(
+                FailureKind::NotFound,
+                format!("there is no node '{name}'"),
+                "`claviger node list` shows all nodes.",
+            )
         })
     }
 

@@ -56,8 +56,9 @@ impl Unsealed {
         data_key: &Secret<32>,
         runtime: &Handle,
     ) -> Result<Self, AdminFailure> {
-        let store: Arc<dyn Store> =
-            Arc::new(RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(|error| journal_failure(error.into()))?);
+        let store: Arc<dyn Store> = Arc::new(
+            RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(|error| journal_failure(error.into()))?,
+        );
         let cipher = RecordCipher::new(subkey(data_key, Purpose::Records));
         let journal = Arc::new(Journal::open(store, cipher, Options::default()).map_err(journal_failure)?);
         let vault = RecordCipher::new(subkey(data_key, Purpose::Seeds));
@@ -67,13 +68,17 @@ impl Unsealed {
         let source: Arc<dyn ChainSource> = Arc::new(chain_source(&config.chain, config.network)?);
         let stale_after = Duration::from_secs(config.chain.stale_after_s);
         let view = Arc::new(ChainView::new(config.chain.url.clone(), stale_after));
-        let attestor = subkey(data_key, Purpose::ChainOracle).expose(|key| SecretKey::from_slice(key)).map_err(|_| {
-            AdminFailure::new(FailureKind::Fault, "the chain oracle's key is no scalar", "Report this: it cannot happen.")
-        })?;
+        let attestor =
+            subkey(data_key, Purpose::ChainOracle).expose(|key| SecretKey::from_slice(key)).map_err(|_| {
+                AdminFailure::new(
+                    FailureKind::Fault,
+                    "the chain oracle's key is no scalar",
+                    "Report this: it cannot happen.",
+                )
+            })?;
         let attestor = Arc::new(Attestor::new(&attestor));
         let settings = Settings { limits: config.limits.clone(), oracle: attestor.public_key() };
-        let chain =
-            LiveChain { view: view.clone(), source: source.clone(), start_depth: config.chain.start_depth };
+        let chain = LiveChain { view: view.clone(), source: source.clone(), start_depth: config.chain.start_depth };
         let house = House { journal: journal.clone(), chain: Arc::new(chain), attestor, settings };
         let nodes = Nodes::start(house, &config.signer).map_err(|error| fault("start the signing threads", &error))?;
         let nodes = Arc::new(nodes);
@@ -88,7 +93,8 @@ impl Unsealed {
         let registry = Arc::new(Registry::new(records));
         let mut names = config.link.names.clone();
         names.extend(host_of(&config.advertised()));
-        let identity = ServerIdentity::new(ca.clone(), names).map_err(|e| AdminFailure::new(FailureKind::Fault, &e, e.hint()))?;
+        let identity =
+            ServerIdentity::new(ca.clone(), names).map_err(|e| AdminFailure::new(FailureKind::Fault, &e, e.hint()))?;
         let identity = Arc::new(identity);
         let link = start_link(config, identity.clone(), registry.clone(), nodes.clone(), runtime)?;
         Ok(Self {

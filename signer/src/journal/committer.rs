@@ -18,8 +18,31 @@ use super::{FlushMode, Health, Options, Stats};
 /// not call the journal's blocking methods.
 pub type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 
+/// Tells a submitter what became of its commit: exactly once, also if the committer ends before it gets there.
+struct Completion(Option<Done>);
+
+impl Completion {
+    fn complete(mut self, result: Result<(), CommitError>) {
+        self.tell(result);
+    }
+
+    fn tell(&mut self, result: Result<(), CommitError>) {
+        // A panic of one node's callback must not stop the others (P6).
+        if let Some(done) = self.0.take()
+            && catch_unwind(AssertUnwindSafe(|| done(result))).is_err()
+        {
+            tracing::error!("a completion callback panicked");
+        }
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        self.tell(Err(CommitError::Closed));
+    }
+}
+
 /// What waits for the committer; shared with all submitters.
-#[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
     wake: Condvar,
@@ -37,13 +60,13 @@ struct State {
 }
 
 enum Item {
-    Commit(Commit, Done),
+    Commit(Commit, Completion),
     Reload(Tenant, SyncSender<Result<(), CommitError>>),
 }
 
 /// What the committer takes at once.
 enum Work {
-    Group(Vec<(Commit, Done)>),
+    Group(Vec<(Commit, Completion)>),
     Reload(Tenant, SyncSender<Result<(), CommitError>>),
     /// Nothing is waiting, but the disk may be back.
     Probe,
@@ -53,6 +76,12 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Callbacks run without the lock, so a panic cannot leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A queue in front of a journal whose last decision is number `last_seq`.
+    pub(super) fn new(last_seq: u64) -> Self {
+        let state = State { stats: Stats { last_seq, ..Stats::default() }, ..State::default() };
+        Self { state: Mutex::new(state), wake: Condvar::new() }
     }
 
     /// See [`super::Journal::submit`].
@@ -72,7 +101,7 @@ impl Queue {
             }
             None => drop(state.pending.insert(commit.tenant.clone(), 1)),
         }
-        state.items.push_back(Item::Commit(commit, done));
+        state.items.push_back(Item::Commit(commit, Completion(Some(done))));
         drop(state);
         self.wake.notify_one();
     }
@@ -87,6 +116,16 @@ impl Queue {
         state.items.push_back(Item::Reload(tenant.to_owned(), reply));
         drop(state);
         self.wake.notify_one();
+    }
+
+    /// The committer has ended, as told or by a panic: whoever still waits is told so.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        state.closing = true;
+        state.stats.health = Health::Faulted(CommitError::Closed);
+        let items = std::mem::take(&mut state.items);
+        drop(state); // callbacks run without the lock
+        drop(items);
     }
 
     /// Lets the committer finish what is waiting and end.
@@ -161,7 +200,6 @@ enum Fate {
 
 impl<'q> Committer<'q> {
     pub(super) fn new(queue: &'q Queue, ledger: Ledger, options: Options) -> Self {
-        queue.lock().stats.last_seq = ledger.seq();
         Self { queue, ledger, options, fault: None }
     }
 
@@ -184,7 +222,7 @@ impl<'q> Committer<'q> {
         }
     }
 
-    fn commit(&mut self, group: Vec<(Commit, Done)>) {
+    fn commit(&mut self, group: Vec<(Commit, Completion)>) {
         let mut poisoned = self.queue.lock().poisoned.clone();
         let mut batch = self.ledger.begin();
         let mut commits = Vec::with_capacity(group.len());
@@ -228,7 +266,12 @@ impl<'q> Committer<'q> {
     }
 
     /// Runs the callbacks in order, between making the poison and the end of the commits known to submitters.
-    fn complete(&self, poisoned: HashSet<Tenant>, results: Vec<(Tenant, Done, Result<(), CommitError>)>, batched: u64) {
+    fn complete(
+        &self,
+        poisoned: HashSet<Tenant>,
+        results: Vec<(Tenant, Completion, Result<(), CommitError>)>,
+        batched: u64,
+    ) {
         {
             let mut state = self.queue.lock();
             state.poisoned = poisoned;
@@ -238,10 +281,7 @@ impl<'q> Committer<'q> {
         }
         let mut tenants = Vec::with_capacity(results.len());
         for (tenant, done, result) in results {
-            // A panic of one node's callback must not stop the others (P6).
-            if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
-                tracing::error!(tenant, "a completion callback panicked");
-            }
+            done.complete(result);
             tenants.push(tenant);
         }
         let mut state = self.queue.lock();

@@ -22,8 +22,6 @@ pub(super) struct Ledger {
     head_row: Row,
     /// What the store may hold instead: a batch whose outcome is unknown.
     unsettled: Option<(Head, Row)>,
-    /// Number of the next batch. Grows with each attempt, so no number is used for two different batches.
-    next: u64,
     checkpoint_every: u64,
 }
 
@@ -48,8 +46,7 @@ impl Ledger {
         }
         let (meta, head, head_row) = read_head(&*view, &cipher)?;
         check_state(&*view, &meta, &head)?;
-        let next = head_row.version + 1;
-        Ok(Self { store, cipher, meta, head, head_row, unsettled: None, next, checkpoint_every })
+        Ok(Self { store, cipher, meta, head, head_row, unsettled: None, checkpoint_every })
     }
 
     fn create(store: Arc<dyn Store>, cipher: Arc<RecordCipher>, checkpoint_every: u64) -> Result<Self, StoreError> {
@@ -61,12 +58,13 @@ impl Ledger {
         let head = Head::new(meta.genesis);
         let head_put = record::seal(&cipher, HEAD.to_owned(), 1, &head.encode());
         store.apply(&[meta_row, head_put.clone()])?;
-        Ok(Self { store, cipher, meta, head, head_row: row(head_put), unsettled: None, next: 2, checkpoint_every })
+        Ok(Self { store, cipher, meta, head, head_row: row(head_put), unsettled: None, checkpoint_every })
     }
 
     /// An empty batch. Written without commits, it proves that the store can be written.
     pub(super) fn begin(&self) -> Batch {
-        Batch { version: self.next, head: self.head, entries: BTreeMap::new(), log: Vec::new() }
+        let version = self.head_row.version + 1;
+        Batch { version, head: self.head, entries: BTreeMap::new(), log: Vec::new() }
     }
 
     /// Adds `commit` to `batch`, or nothing of it.
@@ -106,9 +104,7 @@ impl Ledger {
             head.checkpoint = head.seq;
         }
         let head_put = record::seal(&self.cipher, HEAD.to_owned(), version, &head.encode());
-        puts.push(head_put.clone());
-
-        self.next += 1;
+        puts.insert(0, head_put.clone()); // judged first: its version alone decides whether this writer is outdated
         match self.store.apply(&puts) {
             Ok(()) => {
                 (self.head, self.head_row) = (head, row(head_put));

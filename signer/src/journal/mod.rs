@@ -20,6 +20,7 @@ mod verify;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub use committer::Done;
 pub use error::{Damage, DamageKind, JournalError};
 pub use head::FORMAT;
 pub use log::LogLine;
-pub use read::Export;
+pub use read::{EXPLAIN_REACH, Export};
 pub use record::BadRecord;
 pub use verify::{Progress, Verified, verify};
 
@@ -107,11 +108,14 @@ impl Journal {
     pub fn open(store: Arc<dyn Store>, cipher: RecordCipher, options: Options) -> Result<Self, JournalError> {
         let cipher = Arc::new(cipher);
         let ledger = Ledger::open(Arc::clone(&store), Arc::clone(&cipher), options.checkpoint_every)?;
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::new(ledger.seq()));
         let shared = Arc::clone(&queue);
         let committer = std::thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || Committer::new(&shared, ledger, options).run())
+            .spawn(move || {
+                let _ = catch_unwind(AssertUnwindSafe(|| Committer::new(&shared, ledger, options).run()));
+                shared.abandon();
+            })
             .map_err(|error| JournalError::Store(error.into()))?;
         Ok(Self { queue, reader: Reader::new(store, cipher), committer: Some(committer) })
     }
@@ -188,9 +192,7 @@ impl Drop for Journal {
             && committer.thread().id() != std::thread::current().id()
         // a callback may own the last reference
         {
-            let _ = committer.join(); // it catches panics itself
+            let _ = committer.join(); // panics are caught within
         }
     }
 }
-
-pub use read::EXPLAIN_REACH;

@@ -81,7 +81,6 @@ pub enum RestoreError {
 
 /// One node's state machine. After a panic inside, or a failed commit, it must be dropped (P6).
 pub struct Engine {
-    kind: NodeKind,
     node: Arc<Node>,
     root: RootHandler,
     /// The answer to every HsmdInit.
@@ -141,7 +140,7 @@ impl Engine {
         let node = restore_node(spec, &persister, services)?;
         persister.after_restore(&node);
         let (root, init_reply) = negotiate(&node, limits.clone())?;
-        Ok(Self { kind: spec.kind, node, root, init_reply, persister, limits, refused_by, answers })
+        Ok(Self { node, root, init_reply, persister, limits, refused_by, answers })
     }
 
     /// The node, for the chain view and for status.
@@ -207,7 +206,7 @@ impl Engine {
             Message::CheckOutpoint(_) => return self.check_outpoint(channel_of(row, request)?),
             _ => {}
         }
-        self.check_fee(&message)?;
+        self.begin_onchain(&message)?;
         self.persister.touch(&payment_hashes(&message));
         let handled = match row.level {
             Level::Node => self.root.handle(message),
@@ -272,20 +271,19 @@ impl Engine {
         Ok(msgs::CheckOutpointReply { is_buried: depth > 0 }.as_vec())
     }
 
-    fn check_fee(&self, message: &Message) -> Result<(), Refusal> {
-        let psbt = match message {
-            Message::SignWithdrawal(m) => m.psbt.0.psbt(),
-            Message::SignHtlcTxMingle(m) => m.psbt.0.psbt(),
-            Message::SignAnchorspend(m) => m.psbt.0.psbt(),
+    fn begin_onchain(&self, message: &Message) -> Result<(), Refusal> {
+        let (utxos, psbt) = match message {
+            Message::SignWithdrawal(m) => (&m.utxos, m.psbt.0.psbt()),
+            Message::SignHtlcTxMingle(m) => (&m.utxos, m.psbt.0.psbt()),
+            Message::SignAnchorspend(m) => (&m.utxos, m.psbt.0.psbt()),
             _ => return Ok(()),
         };
-        let prev_outs: Vec<_> = psbt.inputs.iter().filter_map(|input| input.witness_utxo.clone()).collect();
-        self.limits.check_fee(&psbt.unsigned_tx, &prev_outs)
-    }
-
-    /// The dialect this node speaks.
-    pub fn kind(&self) -> NodeKind {
-        self.kind
+        let is_ours = |spent: &OutPoint| utxos.iter().any(|u| (u.txid, u.outnum) == (spent.txid, spent.vout));
+        let inputs = psbt.unsigned_tx.input.iter().zip(&psbt.inputs);
+        let inputs: Vec<_> = inputs
+            .filter_map(|(txin, input)| Some((input.witness_utxo.clone()?, is_ours(&txin.previous_output))))
+            .collect();
+        self.limits.begin_onchain(&psbt.unsigned_tx, &inputs)
     }
 }
 

@@ -26,6 +26,10 @@ pub const KEY: &str = "limits";
 pub const MAX_MONEY_SAT: u64 = 21_000_000 * 100_000_000;
 
 const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// All fees of a day may come to this many of the highest single fee.
+const FEES_PER_DAY: u64 = 10;
 
 /// The limits of one node and what was spent under them.
 pub struct Limits {
@@ -38,7 +42,9 @@ pub struct Limits {
 struct State {
     spent: Spent,
     /// Approved in the message being handled, not yet charged.
-    pending: Option<Charge>,
+    pending: Pending,
+    /// The on-chain transaction being handled, once its fee is accepted.
+    onchain: Option<Onchain>,
     /// Why the message being handled was not approved.
     denial: Option<Refusal>,
 }
@@ -50,12 +56,20 @@ struct Spent {
     clock_ms: u64,
     payments_msat: Window,
     onchain_sat: Window,
+    fees_sat: Window,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Charge {
-    Payment { amount_msat: u64 },
-    Onchain { amount_sat: u64 },
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Pending {
+    payment_msat: u64,
+    onchain_sat: u64,
+    fee_sat: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Onchain {
+    /// What inputs that are not the wallet's bring in.
+    foreign_sat: u64,
 }
 
 /// The entry [`KEY`] was not written by this version, or is damaged.
@@ -74,13 +88,14 @@ impl Limits {
             return Err(SpentUnreadable);
         }
         clock.raise(spent.clock_ms);
-        Ok(Self { config, clock, state: Mutex::new(State { spent, pending: None, denial: None }) })
+        Ok(Self { config, clock, state: Mutex::new(State { spent, ..State::default() }) })
     }
 
     /// Forgets what an earlier message left behind.
     pub fn begin(&self) {
         let mut state = self.lock();
-        state.pending = None;
+        state.pending = Pending::default();
+        state.onchain = None;
         state.denial = None;
     }
 
@@ -92,38 +107,56 @@ impl Limits {
     /// The message succeeded: charges what was approved in it. Returns the changed entry.
     pub fn charge(&self) -> Option<Put> {
         let now_ms = self.clock.now_ms();
-        let mut state = self.lock();
-        match state.pending.take()? {
-            Charge::Payment { amount_msat } => state.spent.payments_msat.add(now_ms, HOUR_MS, amount_msat),
-            Charge::Onchain { amount_sat } => state.spent.onchain_sat.add(now_ms, 24 * HOUR_MS, amount_sat),
+        let State { spent, pending, .. } = &mut *self.lock();
+        let charges = [
+            (&mut spent.payments_msat, HOUR_MS, pending.payment_msat),
+            (&mut spent.onchain_sat, DAY_MS, pending.onchain_sat),
+            (&mut spent.fees_sat, DAY_MS, pending.fee_sat),
+        ];
+        for (window, span_ms, amount) in charges {
+            window.add(now_ms, span_ms, amount);
         }
-        state.spent.clock_ms = now_ms;
-        let value = serde_json::to_vec(&state.spent).expect("numbers always encode");
+        if std::mem::take(pending) == Pending::default() {
+            return None;
+        }
+        spent.clock_ms = now_ms;
+        let value = serde_json::to_vec(spent).expect("numbers always encode");
         Some(Put { key: KEY.to_owned(), value: Some(value) })
     }
 
-    /// Checks the fee of an on-chain transaction: the values of `prev_outs` less those of the outputs, in sat.
+    /// Before a transaction with wallet inputs: checks its fee, whatever its destinations. vls's own check of the fee
+    /// rate does not see transactions whose destinations were approved by hand.
     ///
-    /// Holds for every transaction that spends wallet inputs, whatever its destinations: the check of the fee rate in
-    /// vls does not see transactions whose destinations were approved by hand.
-    pub fn check_fee(&self, tx: &Transaction, prev_outs: &[TxOut]) -> Result<(), Refusal> {
-        let fee_sat = onchain_fee_sat(tx, prev_outs)
-            .ok_or_else(|| Refusal::new(Reason::Validation, "outputs exceed inputs, or amounts exceed all money"))?;
-        if fee_sat > self.config.max_onchain_fee_sat {
-            let limit = self.config.max_onchain_fee_sat;
+    /// `inputs` are what it spends, each with whether it is the wallet's.
+    pub fn begin_onchain(&self, tx: &Transaction, inputs: &[(TxOut, bool)]) -> Result<(), Refusal> {
+        let now_ms = self.clock.now_ms();
+        let sums = onchain_sums_sat(tx, inputs);
+        let (fee_sat, foreign_sat) =
+            sums.ok_or_else(|| Refusal::new(Reason::Validation, "outputs exceed inputs, or amounts exceed all money"))?;
+        let limit = self.config.max_onchain_fee_sat;
+        if fee_sat > limit {
             return Err(over("fee of the transaction", fee_sat, "sat", "max_onchain_fee_sat", limit));
         }
+        let mut state = self.lock();
+        let day_sat = state.spent.fees_sat.sum(now_ms, DAY_MS).saturating_add(fee_sat);
+        let day_limit = limit.saturating_mul(FEES_PER_DAY);
+        if day_sat > day_limit {
+            let what = format!("fees within 24 hours: {day_sat} sat > {FEES_PER_DAY} × limits.max_onchain_fee_sat");
+            return Err(Refusal::new(Reason::Limit, format!("{what} = {day_limit} sat")));
+        }
+        state.pending.fee_sat = fee_sat;
+        state.onchain = Some(Onchain { foreign_sat });
         Ok(())
     }
 
-    fn decide(&self, verdict: impl FnOnce(&LimitsConfig, &Spent, u64) -> Result<Charge, Refusal>) -> bool {
+    fn decide(&self, verdict: impl FnOnce(&LimitsConfig, &State, u64) -> Result<Pending, Refusal>) -> bool {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();
-        match verdict(&self.config, &state.spent, now_ms) {
-            Ok(charge) => state.pending = Some(charge),
+        match verdict(&self.config, &state, now_ms) {
+            Ok(pending) => state.pending = pending,
             Err(refusal) => state.denial = Some(refusal),
         }
-        state.pending.is_some()
+        state.denial.is_none()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -131,37 +164,48 @@ impl Limits {
     }
 }
 
-/// Inputs less outputs, in sat; `None` if that is negative or no amount of bitcoin.
-fn onchain_fee_sat(tx: &Transaction, prev_outs: &[TxOut]) -> Option<u64> {
-    let sum = |outs: &[TxOut]| {
-        let sum = outs.iter().try_fold(0u64, |sum, out| sum.checked_add(out.value.to_sat()))?;
+/// Inputs less outputs, and the inputs that are not the wallet's, in sat; `None` if a sum is negative or no amount of
+/// bitcoin.
+fn onchain_sums_sat(tx: &Transaction, inputs: &[(TxOut, bool)]) -> Option<(u64, u64)> {
+    fn sum<'a>(outs: impl Iterator<Item = &'a TxOut>) -> Option<u64> {
+        let mut outs = outs;
+        let sum = outs.try_fold(0u64, |sum, out| sum.checked_add(out.value.to_sat()))?;
         (sum <= MAX_MONEY_SAT).then_some(sum)
-    };
-    sum(prev_outs)?.checked_sub(sum(&tx.output)?)
+    }
+    let foreign_sat = sum(inputs.iter().filter(|(_, ours)| !ours).map(|(out, _)| out))?;
+    let fee_sat = sum(inputs.iter().map(|(out, _)| out))?.checked_sub(sum(tx.output.iter())?)?;
+    Some((fee_sat, foreign_sat))
 }
 
-fn decide_payment(config: &LimitsConfig, spent: &Spent, now_ms: u64, amount_msat: u64) -> Result<Charge, Refusal> {
+fn decide_payment(config: &LimitsConfig, state: &State, now_ms: u64, amount_msat: u64) -> Result<Pending, Refusal> {
     if amount_msat > config.max_payment_msat {
         return Err(over("payment", amount_msat, "msat", "max_payment_msat", config.max_payment_msat));
     }
-    let hour_msat = spent.payments_msat.sum(now_ms, HOUR_MS).saturating_add(amount_msat);
+    let hour_msat = state.spent.payments_msat.sum(now_ms, HOUR_MS).saturating_add(amount_msat);
     if hour_msat > config.max_payment_msat_per_hour {
         let limit = config.max_payment_msat_per_hour;
         return Err(over("payments within 60 minutes", hour_msat, "msat", "max_payment_msat_per_hour", limit));
     }
-    Ok(Charge::Payment { amount_msat })
+    Ok(Pending { payment_msat: amount_msat, ..state.pending })
 }
 
-fn decide_onchain(config: &LimitsConfig, spent: &Spent, now_ms: u64, amount_sat: u64) -> Result<Charge, Refusal> {
+/// Unknown outputs worth `unknown_sat` together cost the wallet what its partners in the transaction do not bring in:
+/// nothing where an HTLC is claimed and the wallet only adds the fee. A lie about a partner's input is worth no more
+/// than the fee allows, for the outputs must not exceed what the inputs really hold.
+fn decide_onchain(config: &LimitsConfig, state: &State, now_ms: u64, unknown_sat: u64) -> Result<Pending, Refusal> {
+    let Some(onchain) = state.onchain else {
+        return Err(Refusal::new(Reason::Limit, "the fee of the transaction was not checked"));
+    };
+    let amount_sat = unknown_sat.saturating_sub(onchain.foreign_sat);
     if amount_sat > config.max_onchain_sat {
         return Err(over("on-chain send", amount_sat, "sat", "max_onchain_sat", config.max_onchain_sat));
     }
-    let day_sat = spent.onchain_sat.sum(now_ms, 24 * HOUR_MS).saturating_add(amount_sat);
+    let day_sat = state.spent.onchain_sat.sum(now_ms, DAY_MS).saturating_add(amount_sat);
     if day_sat > config.max_onchain_sat_per_day {
         let limit = config.max_onchain_sat_per_day;
         return Err(over("on-chain sends within 24 hours", day_sat, "sat", "max_onchain_sat_per_day", limit));
     }
-    Ok(Charge::Onchain { amount_sat })
+    Ok(Pending { onchain_sat: amount_sat, ..state.pending })
 }
 
 fn over(what: &str, value: u64, unit: &str, key: &str, limit: u64) -> Refusal {
@@ -173,20 +217,17 @@ impl SendSync for Limits {}
 impl Approve for Limits {
     fn approve_invoice(&self, invoice: &Invoice) -> bool {
         let amount_msat = invoice.amount_milli_satoshis();
-        self.decide(|config, spent, now_ms| decide_payment(config, spent, now_ms, amount_msat))
+        self.decide(|config, state, now_ms| decide_payment(config, state, now_ms, amount_msat))
     }
 
     fn approve_keysend(&self, _payment_hash: PaymentHash, amount_msat: u64) -> bool {
-        self.decide(|config, spent, now_ms| decide_payment(config, spent, now_ms, amount_msat))
+        self.decide(|config, state, now_ms| decide_payment(config, state, now_ms, amount_msat))
     }
 
-    fn approve_onchain(&self, tx: &Transaction, prev_outs: &[TxOut], unknown_indices: &[usize]) -> bool {
-        self.decide(|config, spent, now_ms| {
-            self.check_fee(tx, prev_outs)?;
-            let unknown = unknown_indices.iter().filter_map(|index| tx.output.get(*index));
-            let amount_sat = unknown.fold(0u64, |sum, out| sum.saturating_add(out.value.to_sat()));
-            decide_onchain(config, spent, now_ms, amount_sat)
-        })
+    fn approve_onchain(&self, tx: &Transaction, _prev_outs: &[TxOut], unknown_indices: &[usize]) -> bool {
+        let unknown = unknown_indices.iter().filter_map(|index| tx.output.get(*index));
+        let unknown_sat = unknown.fold(0u64, |sum, out| sum.saturating_add(out.value.to_sat()));
+        self.decide(|config, state, now_ms| decide_onchain(config, state, now_ms, unknown_sat))
     }
 }
 
@@ -207,6 +248,9 @@ impl Window {
     }
 
     fn add(&mut self, now_ms: u64, span_ms: u64, amount: u64) {
+        if amount == 0 {
+            return;
+        }
         let slice_ms = span_ms / 12;
         self.slices.retain(|(start, _)| start + slice_ms + span_ms > now_ms);
         let start = now_ms - now_ms % slice_ms;
@@ -291,41 +335,64 @@ mod tests {
         assert!(window.slices.len() <= 14, "bounded: {}", window.slices.len());
     }
 
-    fn send(inputs_sat: u64, outputs_sat: &[u64]) -> (Transaction, Vec<TxOut>) {
-        let out = |sat: &u64| TxOut { value: Amount::from_sat(*sat), script_pubkey: ScriptBuf::new() };
+    fn out(sat: u64) -> TxOut {
+        TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::new() }
+    }
+
+    /// Signs, or not, a transaction with these inputs (amount, whether ours) and outputs, the first of them unknown.
+    fn send(limits: &Limits, inputs: &[(u64, bool)], outputs: &[u64]) -> Result<Option<Put>, String> {
         let tx = Transaction {
             version: Version::TWO,
             lock_time: LockTime::ZERO,
-            input: vec![TxIn::default()],
-            output: outputs_sat.iter().map(out).collect(),
+            input: vec![TxIn::default(); inputs.len()],
+            output: outputs.iter().map(|sat| out(*sat)).collect(),
         };
-        (tx, vec![out(&inputs_sat)])
+        let inputs: Vec<_> = inputs.iter().map(|(sat, ours)| (out(*sat), *ours)).collect();
+        limits.begin();
+        limits.begin_onchain(&tx, &inputs).map_err(|refusal| refusal.detail)?;
+        match limits.approve_onchain(&tx, &[], &[0]) {
+            true => Ok(limits.charge()),
+            false => Err(limits.take_denial().expect("a reason").detail),
+        }
     }
 
     #[test]
     fn on_chain_sends_are_limited_in_amount_and_in_fee() {
         let limits = limits(SMALL());
-        let try_send = |inputs, outputs: &[u64]| {
-            let (tx, prev_outs) = send(inputs, outputs);
-            limits.begin();
-            match limits.approve_onchain(&tx, &prev_outs, &[0]) {
-                true => Ok(limits.charge()),
-                false => Err(limits.take_denial().expect("a reason").detail),
-            }
-        };
-        assert!(try_send(100_000, &[50_000, 49_300]).is_ok());
-        assert!(try_send(100_000, &[50_001, 49_300]).expect_err("amount").contains("max_onchain_sat "));
-        assert!(try_send(100_000, &[30_000, 69_299]).expect_err("fee").contains("max_onchain_fee_sat"));
-        assert!(try_send(100_000, &[30_001, 69_900]).expect_err("day").contains("max_onchain_sat_per_day"));
-        assert!(try_send(100_000, &[30_000, 69_900]).is_ok(), "the honest twin fits");
-        assert!(try_send(10, &[100]).is_err(), "more out than in");
-        assert!(try_send(u64::MAX, &[1]).is_err(), "no such amount");
+        let send = |input, outputs: &[u64]| send(&limits, &[(input, true)], outputs);
+        assert!(send(100_000, &[50_000, 49_300]).is_ok());
+        assert!(send(100_000, &[50_001, 49_300]).expect_err("amount").contains("max_onchain_sat "));
+        assert!(send(100_000, &[30_000, 69_299]).expect_err("fee").contains("max_onchain_fee_sat"));
+        assert!(send(100_000, &[30_001, 69_900]).expect_err("day").contains("max_onchain_sat_per_day"));
+        assert!(send(100_000, &[30_000, 69_900]).is_ok(), "the honest twin fits");
+        assert!(send(10, &[100]).is_err(), "more out than in");
+        assert!(send(u64::MAX, &[1]).is_err(), "no such amount");
     }
 
     #[test]
-    fn nothing_leaves_the_chain_by_default() {
+    fn nothing_leaves_the_chain_by_default_but_fees_for_claims() {
         let limits = limits(LimitsConfig::default());
-        let (tx, prev_outs) = send(1_000, &[900]);
-        assert!(!limits.approve_onchain(&tx, &prev_outs, &[0]));
+        assert!(send(&limits, &[(1_000, true)], &[900]).is_err());
+        assert!(send(&limits, &[(30_000, false), (5_000, true)], &[30_000, 4_000]).is_ok(), "an HTLC with a fee input");
+        let refused = send(&limits, &[(30_000, false), (5_000, true)], &[30_001, 4_000]).expect_err("one more");
+        assert!(refused.contains("on-chain send: 1 sat"), "{refused}");
+    }
+
+    #[test]
+    fn fees_of_a_day_add_up() {
+        let limits = limits(SMALL());
+        for _ in 0..FEES_PER_DAY {
+            send(&limits, &[(30_000, false), (5_000, true)], &[30_000, 4_300]).expect("fits");
+        }
+        let refused = send(&limits, &[(30_000, false), (5_000, true)], &[30_000, 4_999]).expect_err("the day is full");
+        assert!(refused.contains("fees within 24 hours: 7001 sat"), "{refused}");
+    }
+
+    #[test]
+    fn an_on_chain_approval_needs_its_fee_checked() {
+        let limits = limits(SMALL());
+        let tx = Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![], output: vec![out(1)] };
+        limits.begin();
+        assert!(!limits.approve_onchain(&tx, &[], &[0]));
     }
 }

@@ -30,11 +30,9 @@ impl ChainFacts for LiveChain {
             return None;
         }
         match starting_point(&*self.source, self.start_depth) {
-            Ok(start) => Some(ChainStart {
-                height: start.height,
-                header: start.headers.0,
-                filter_header: start.headers.1,
-            }),
+            Ok(start) => {
+                Some(ChainStart { height: start.height, header: start.headers.0, filter_header: start.headers.1 })
+            }
             Err(error) => {
                 tracing::warn!(%error, "a new node waits for the chain backend");
                 None

@@ -24,7 +24,7 @@ use lightning_signer::policy::validator::{ChainState, EnforcementState, Validato
 use lightning_signer::signer::vls_channel_signer::VlsChannelSigner;
 use lightning_signer::tx::tx::{CommitmentInfo, CommitmentInfo2};
 use lightning_signer::txoo::proof::TxoProof;
-use lightning_signer::util::velocity::{VelocityControlIntervalType, VelocityControlSpec};
+use lightning_signer::util::velocity::VelocityControlSpec;
 use lightning_signer::wallet::Wallet;
 
 use crate::config::LimitsConfig;
@@ -58,14 +58,11 @@ pub fn policy(network: Network, limits: &LimitsConfig) -> SimplePolicy {
         cltv_delta: if mainnet { 34 } else { 6 },
         dev_flags: None,
         filter: PolicyFilter { rules: Vec::new() },
-        // Payments are counted by `limits.rs`, durably.
+        // Payments and fees are counted by `limits.rs`, durably.
         global_velocity_control: VelocityControlSpec::UNLIMITED,
         max_channels: MAX_CHANNELS,
         max_invoices: MAX_INVOICES,
-        fee_velocity_control: VelocityControlSpec {
-            limit_msat: limits.max_onchain_fee_sat.saturating_mul(10_000),
-            interval_type: VelocityControlIntervalType::Daily,
-        },
+        fee_velocity_control: VelocityControlSpec::UNLIMITED,
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) enum Failure {
     Before(StoreError),
     /// Everything is written, and yet an error comes back.
     After(StoreError),
+    /// A defect of the store.
+    Panic,
 }
 
 /// Passes everything on, unless told to fail or to wait.
@@ -64,6 +66,7 @@ impl Store for FaultyStore {
         match failure {
             None => self.apply_inner(batch),
             Some(Failure::Before(error)) => Err(error),
+            Some(Failure::Panic) => panic!("a defect of the store"),
             Some(Failure::After(error)) => self.apply_inner(batch).and(Err(error)),
         }
     }

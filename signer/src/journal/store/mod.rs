@@ -10,7 +10,7 @@
 //! | equal version | identical bytes: nothing to do; else [`StoreError::Conflict`] | [`StoreError::Conflict`] |
 //! | greater version | [`StoreError::Stale`] | [`StoreError::Stale`] |
 //!
-//! One violation refuses the whole batch. The keys of a batch are distinct. Deleted keys leave nothing behind: the journal writes its head record, whose
+//! One violation refuses the whole batch; the first one is reported. The keys of a batch are distinct. Deleted keys leave nothing behind: the journal writes its head record, whose
 //! version grows with every batch, into each batch, so an outdated writer is refused by the head.
 
 mod delay;

@@ -83,6 +83,26 @@ fn a_batch_of_unknown_outcome_is_read_back() {
     assert_eq!(verified(&journal).decisions, 3);
 }
 
+/// P4: whatever ends the committer, everybody is told, and told no.
+#[test]
+fn a_defect_that_ends_the_committer_refuses_everything() {
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    let journal = open_shared(Arc::clone(&store) as Arc<dyn Store>);
+    let outcomes = Outcomes::default();
+    store.fail(Some(Failure::Panic));
+    store.hold(true);
+    journal.submit(commit("alice", 1, "a", b"1"), outcomes.of("in flight"));
+    journal.submit(commit("alice", 2, "a", b"2"), outcomes.of("waiting"));
+    store.hold(false);
+    while outcomes.seen().len() < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(journal.commit(commit("alice", 3, "a", b"3")), Err(CommitError::Closed));
+    assert_eq!(journal.load("alice"), Err(JournalError::Unavailable(CommitError::Closed)));
+    assert_eq!(outcomes.seen(), [("in flight", Err(CommitError::Closed)), ("waiting", Err(CommitError::Closed))]);
+    assert_eq!(journal.health(), Health::Faulted(CommitError::Closed));
+}
+
 /// P7: a second writer on the same store stops the first, for good.
 #[test]
 fn a_second_writer_fences_the_first() {
@@ -191,4 +211,33 @@ fn opening_a_file_that_is_not_ours_is_a_named_error() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     drop(store);
     RedbStore::open(&path, 1 << 20).unwrap();
+}
+
+/// Fills a real file system: `mount -t tmpfs -o size=8M tmpfs DIR`, then run with `CLAVIGER_TEST_SMALL_DISK=DIR`.
+#[test]
+#[ignore = "needs a small file system of its own"]
+fn a_real_disk_runs_full_and_is_freed() {
+    let Some(directory) = std::env::var_os("CLAVIGER_TEST_SMALL_DISK").map(std::path::PathBuf::from) else { return };
+    let ballast = directory.join("ballast");
+    std::fs::write(&ballast, vec![1; 2 << 20]).unwrap();
+    let path = directory.join("journal.redb");
+    let journal = open(RedbStore::open(&path, 1 << 20).unwrap());
+    let (mut recorded, mut refused) = (0, Ok(()));
+    while refused.is_ok() {
+        refused = journal.commit(commit("alice", recorded, &format!("entry/{recorded}"), &[1; 50_000]));
+        recorded += u64::from(refused.is_ok());
+    }
+    assert_eq!(refused, Err(CommitError::Store(StoreError::Full)));
+    // What little is left may do for small records, not for a large one.
+    wait_for_health(&journal);
+    assert_eq!(journal.load("alice").unwrap().len() as u64, recorded);
+    assert_eq!(journal.commit(commit("alice", 1, "large", &[1; 1 << 20])), refused);
+    std::fs::remove_file(&ballast).unwrap();
+    wait_for_health(&journal);
+    assert_eq!(journal.load("alice").unwrap().len() as u64, recorded);
+    journal.commit(commit("alice", 1, "large", &[1; 1 << 20])).unwrap();
+    assert_eq!(verified(&journal).entries, recorded + 1);
+    drop(journal);
+    verified(&open(RedbStore::open(&path, 1 << 20).unwrap()));
+    std::fs::remove_file(path).unwrap();
 }

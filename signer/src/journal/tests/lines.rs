@@ -24,7 +24,7 @@ fn decisions_are_numbered_from_one_without_gaps() {
     assert_eq!(numbers(&journal.tail(1000).unwrap()), (1..=300).collect::<Vec<_>>());
     assert_eq!(numbers(&journal.decisions(299, 10).unwrap()), [299, 300]);
     assert_eq!(numbers(&journal.decisions(0, 2).unwrap()), [1, 2]);
-    assert_eq!(numbers(&journal.decisions(301, 2).unwrap()), [0u64; 0]);
+    assert_eq!(journal.decisions(301, 2).unwrap(), []);
     let exported: Vec<_> = journal.export(1).unwrap().collect::<Result<_, _>>().unwrap();
     assert_eq!(numbers(&exported), (1..=300).collect::<Vec<_>>());
     assert_eq!(filled(0).tail(5).unwrap(), []);

@@ -55,9 +55,12 @@ fn barrier(tenant: &str) -> Commit {
     Commit { tenant: tenant.to_owned(), ..Commit::default() }
 }
 
+/// What became of a commit, by name.
+type Outcome = (&'static str, Result<(), CommitError>);
+
 /// Collects outcomes in the order in which they arrive.
 #[derive(Clone, Default)]
-struct Outcomes(Arc<Mutex<Vec<(&'static str, Result<(), CommitError>)>>>);
+struct Outcomes(Arc<Mutex<Vec<Outcome>>>);
 
 impl Outcomes {
     fn of(&self, name: &'static str) -> Done {
@@ -65,7 +68,7 @@ impl Outcomes {
         Box::new(move |result| all.lock().unwrap().push((name, result)))
     }
 
-    fn seen(&self) -> Vec<(&'static str, Result<(), CommitError>)> {
+    fn seen(&self) -> Vec<Outcome> {
         self.0.lock().unwrap().clone()
     }
 }
