@@ -31,7 +31,7 @@ use super::limits::{self, Limits};
 use super::messages::{self, Level, Row};
 use super::persist::{ChainStart, NodePersister, genesis};
 use super::validator::{HouseValidatorFactory, RefusedBy};
-use super::{refusals, shapes};
+use super::{ldk, refusals, shapes};
 use crate::chain::ChainBlock;
 use crate::config::LimitsConfig;
 use crate::journal::Put;
@@ -206,6 +206,11 @@ impl Engine {
             Message::CheckOutpoint(_) => return self.check_outpoint(channel_of(row, request)?),
             _ => {}
         }
+        if let Some(channel) = request.channel
+            && let Some(reply) = ldk::answer(&self.node, channel, &message)
+        {
+            return Ok(reply);
+        }
         self.begin_onchain(&message)?;
         self.persister.touch(&payment_hashes(&message));
         let handled = match row.level {
@@ -272,16 +277,22 @@ impl Engine {
     }
 
     fn begin_onchain(&self, message: &Message) -> Result<(), Refusal> {
-        let (utxos, psbt) = match message {
-            Message::SignWithdrawal(m) => (&m.utxos, m.psbt.0.psbt()),
-            Message::SignHtlcTxMingle(m) => (&m.utxos, m.psbt.0.psbt()),
-            Message::SignAnchorspend(m) => (&m.utxos, m.psbt.0.psbt()),
+        let (utxos, streamed) = match message {
+            Message::SignWithdrawal(m) => (&m.utxos, &m.psbt.0),
+            Message::SignHtlcTxMingle(m) => (&m.utxos, &m.psbt.0),
+            Message::SignAnchorspend(m) => (&m.utxos, &m.psbt.0),
             _ => return Ok(()),
         };
+        let psbt = streamed.psbt();
         let is_ours = |spent: &OutPoint| utxos.iter().any(|u| (u.txid, u.outnum) == (spent.txid, spent.vout));
+        // A signature proves the amount of its own input only: with several, and a different lie about the others in each
+        // of several requests, a partner's input could seem to pay for what our inputs do. So a partner counts only if
+        // the amount of every input of ours is proven by the transaction that made it.
+        let mut flags = psbt.unsigned_tx.input.iter().zip(&streamed.segwit_flags);
+        let proven = flags.all(|(txin, proven)| *proven || !is_ours(&txin.previous_output));
         let inputs = psbt.unsigned_tx.input.iter().zip(&psbt.inputs);
         let inputs: Vec<_> = inputs
-            .filter_map(|(txin, input)| Some((input.witness_utxo.clone()?, is_ours(&txin.previous_output))))
+            .filter_map(|(txin, input)| Some((input.witness_utxo.clone()?, is_ours(&txin.previous_output) || !proven)))
             .collect();
         self.limits.begin_onchain(&psbt.unsigned_tx, &inputs)
     }
