@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bitcoin::constants::genesis_block;
 use bitcoin::Network;
+use bitcoin::constants::genesis_block;
 use lightning::chain::BestBlock;
 use lightning::events::EventsProvider;
 use lightning::util::ser::Writeable;

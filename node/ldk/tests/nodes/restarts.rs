@@ -104,3 +104,21 @@ fn a_channel_opens_although_every_reply_is_lost_once() {
         signed.history().payments.contains_key(&hash)
     });
 }
+
+#[test]
+fn a_close_that_the_signer_missed_happens_when_it_is_back() {
+    let world = World::new();
+    let (signed, plain) = (world.signed(), world.plain("bob"));
+    let channel = world.channel(&signed, &plain, 0);
+    pay(&signed, &plain, 100_000_000);
+    signed.disconnect(&plain.id());
+    world.signer.away.store(true, Ordering::SeqCst);
+    std::thread::scope(|threads| {
+        // Waits: LDK announces the end of the channel, and would panic if that could not be signed.
+        threads.spawn(|| signed.force_close(&channel).unwrap());
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(world.waiting(), []);
+        world.signer.away.store(false, Ordering::SeqCst);
+    });
+    wait("our commitment", &[&signed], || !world.chain.mempool().is_empty());
+}
