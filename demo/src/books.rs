@@ -20,7 +20,8 @@ pub struct Books {
 impl Books {
     /// Follows the coins of `scripts` from block to block.
     pub fn of(chain: &Chain, scripts: &[ScriptBuf]) -> Self {
-        let mut books = Self { deposited: Amount::ZERO, held: Amount::ZERO, fees: Amount::ZERO, abandoned: Amount::ZERO };
+        let mut books =
+            Self { deposited: Amount::ZERO, held: Amount::ZERO, fees: Amount::ZERO, abandoned: Amount::ZERO };
         let mut ours: std::collections::HashMap<OutPoint, (Amount, bool)> = std::collections::HashMap::new();
         for height in 1..=chain.height() {
             let Some(block) = chain.block_at(height) else { continue };

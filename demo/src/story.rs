@@ -70,7 +70,9 @@ pub(crate) fn tell(json: bool) -> anyhow::Result<()> {
     let alice = world.remote_node("alice")?;
     let (bob, carol) = (world.local_node("bob", 2)?, world.local_node("carol", 3)?);
     let scripts = [alice.script(), bob.script(), carol.script()];
-    teller.step("Three Lightning nodes. Bob and Carol hold their keys. Alice has none: the signer decides what she signs.");
+    teller.step(
+        "Three Lightning nodes. Bob and Carol hold their keys. Alice has none: the signer decides what she signs.",
+    );
 
     for (from, to) in [(&alice, &bob), (&bob, &alice), (&carol, &alice)] {
         open(&world, from, to, &[&alice, &bob, &carol])?;
@@ -81,13 +83,13 @@ pub(crate) fn tell(json: bool) -> anyhow::Result<()> {
 
     for round in 0..PAYMENTS as u64 {
         pay(&alice, &bob, 10_000_000 + round)?;
-        eprintln!("DBG a->b {round} {:?}", teller.started.elapsed());
         pay(&bob, &alice, 3_000_000 + round)?;
-        eprintln!("DBG b->a {round} {:?}", teller.started.elapsed());
     }
     tally.payments_sent += PAYMENTS;
     tally.payments_received += PAYMENTS;
-    teller.step(&format!("Alice paid Bob {PAYMENTS} times and was paid {PAYMENTS} times; the signer checked every step."));
+    teller.step(&format!(
+        "Alice paid Bob {PAYMENTS} times and was paid {PAYMENTS} times; the signer checked every step."
+    ));
 
     let loot = carol.keep_commitment(&carols.channel_id).ok_or_else(|| anyhow::anyhow!("Carol kept nothing"))?;
     pay(&carol, &bob, 50_000_000)?;
@@ -157,10 +159,8 @@ pub(crate) fn tell(json: bool) -> anyhow::Result<()> {
     world.mine(6, &[&alice, &bob])?;
     tally.balances_reconcile = Books::of(&world.chain, &scripts).reconcile();
     let verified = world.signer.cli(&["journal", "verify"])?;
-    tally.journal = Journal {
-        records: verified["records"].as_u64().unwrap_or_default(),
-        verified: verified["verified"] == true,
-    };
+    tally.journal =
+        Journal { records: verified["records"].as_u64().unwrap_or_default(), verified: verified["verified"] == true };
     world.signer.stop()?;
     teller.step(&format!(
         "Every satoshi is accounted for: {}. The journal's {} records form one unbroken chain: {}.",
@@ -202,6 +202,10 @@ fn sent(from: &LdkNode, hash: &PaymentHash) -> anyhow::Result<()> {
     }
 }
 
-fn closed(node: &LdkNode, channel: &lightning::ln::channel_state::ChannelDetails, nodes: &[&LdkNode]) -> anyhow::Result<()> {
+fn closed(
+    node: &LdkNode,
+    channel: &lightning::ln::channel_state::ChannelDetails,
+    nodes: &[&LdkNode],
+) -> anyhow::Result<()> {
     wait("a channel to close", nodes, || node.history().closed.contains_key(&channel.channel_id))
 }

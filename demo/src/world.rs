@@ -83,9 +83,10 @@ impl World {
         let height = self.chain.height();
         wait("the signer to see the tip", nodes, || {
             self.signer.pid().is_none()
-                || self.signer.cli(&["status"]).is_ok_and(|status| {
-                    status["chain"]["height"] == height && status["chain"]["lag_blocks"] == 0
-                })
+                || self
+                    .signer
+                    .cli(&["status"])
+                    .is_ok_and(|status| status["chain"]["height"] == height && status["chain"]["lag_blocks"] == 0)
         })
     }
 

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bitcoin::blockdata::constants::genesis_block;
-use bitcoin::secp256k1::PublicKey;
+use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
 use bitcoin::{Network, OutPoint};
 use lightning_signer::channel::ChannelId;
 use lightning_signer::invoice::{Invoice, InvoiceAttributes};
@@ -89,6 +89,7 @@ pub struct Engine {
     limits: Arc<Limits>,
     refused_by: RefusedBy,
     answers: Answers,
+    secp: Secp256k1<All>,
 }
 
 /// What came of one message.
@@ -140,7 +141,7 @@ impl Engine {
         let node = restore_node(spec, &persister, services)?;
         persister.after_restore(&node);
         let (root, init_reply) = negotiate(&node, limits.clone())?;
-        Ok(Self { node, root, init_reply, persister, limits, refused_by, answers })
+        Ok(Self { node, root, init_reply, persister, limits, refused_by, answers, secp: Secp256k1::new() })
     }
 
     /// The node, for the chain view and for status.
@@ -207,7 +208,7 @@ impl Engine {
             _ => {}
         }
         if let Some(channel) = request.channel
-            && let Some(reply) = ldk::answer(&self.node, channel, &message)
+            && let Some(reply) = ldk::answer(&self.node, &self.secp, channel, &message)
         {
             return Ok(reply);
         }

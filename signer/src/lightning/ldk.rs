@@ -1,6 +1,6 @@
 //! What an LDK node asks that vls does not answer when secrets leave only through RevokeCommitmentTx.
 
-use bitcoin::secp256k1::{Secp256k1, ecdsa};
+use bitcoin::secp256k1::{All, Secp256k1, ecdsa};
 use lightning_signer::channel::{Channel, ChannelBase, ChannelId};
 use lightning_signer::node::Node;
 use lightning_signer::util::status::Status;
@@ -13,10 +13,12 @@ use crate::pipeline::ChannelRef;
 const FIRST_COMMITMENT: u64 = (1 << 48) - 1;
 
 /// The encoded reply, if `message` is one of these. Everything else, and every refusal, is the state machine's.
-pub(super) fn answer(node: &Node, channel: ChannelRef, message: &Message) -> Option<Vec<u8>> {
+pub(super) fn answer(node: &Node, secp: &Secp256k1<All>, channel: ChannelRef, message: &Message) -> Option<Vec<u8>> {
     let id = ChannelId::new_from_peer_id_and_oid(&channel.peer_id, channel.dbid);
     let reply = match message {
-        Message::GetPerCommitmentPoint2(m) => node.with_channel(&id, |chan| Ok(point_ahead(chan, m.commitment_number))),
+        Message::GetPerCommitmentPoint2(m) => {
+            node.with_channel(&id, |chan| Ok(point_ahead(chan, secp, m.commitment_number)))
+        }
         Message::ValidateCommitmentTx2(m) => node.with_channel(&id, |chan| first_validated_before(chan, m)),
         _ => return None,
     };
@@ -25,12 +27,12 @@ pub(super) fn answer(node: &Node, channel: ChannelRef, message: &Message) -> Opt
 
 /// LDK wants one more point in stock before it revokes: at commitment n + 1, validated but not yet in force, the point
 /// of n + 3. A point tells nothing that later points do not, and no secret.
-fn point_ahead(channel: &mut Channel, commitment_number: u64) -> Option<Vec<u8>> {
+fn point_ahead(channel: &mut Channel, secp: &Secp256k1<All>, commitment_number: u64) -> Option<Vec<u8>> {
     if commitment_number != channel.enforcement_state.next_holder_commit_num + 2 {
         return None;
     }
     let index = FIRST_COMMITMENT.checked_sub(commitment_number)?;
-    let point = channel.keys.get_per_commitment_point(index, &Secp256k1::signing_only()).ok()?;
+    let point = channel.keys.get_per_commitment_point(index, secp).ok()?;
     Some(msgs::GetPerCommitmentPoint2Reply { point: PubKey(point.serialize()) }.as_vec())
 }
 

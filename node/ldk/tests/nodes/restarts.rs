@@ -81,7 +81,7 @@ fn a_channel_opens_although_every_reply_is_lost_once() {
     connect(&signed, &plain);
     let lossy = || {
         if world.signer.lose_replies.load(Ordering::SeqCst) == 0
-            && world.signer.requests.load(Ordering::SeqCst) % 2 == 0
+            && world.signer.requests.load(Ordering::SeqCst).is_multiple_of(2)
         {
             world.signer.lose_replies.store(1, Ordering::SeqCst);
         }

@@ -65,7 +65,8 @@ impl Signer {
     fn restart(&mut self) {
         self.running = None;
         let key = Secret::new(Zeroizing::new([7; 32]));
-        let journal = Journal::open(self.store.clone(), RecordCipher::new(key), self.options).expect("the journal opens");
+        let journal =
+            Journal::open(self.store.clone(), RecordCipher::new(key), self.options).expect("the journal opens");
         let journal = Arc::new(journal);
         let attestor = Arc::new(Attestor::new(&SecretKey::from_slice(&[9; 32]).expect("a key")));
         let settings = Settings { limits: self.limits.clone(), oracle: attestor.public_key() };
