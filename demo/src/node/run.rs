@@ -57,7 +57,7 @@ fn run(node: &Arc<Inner>, mut best: BestBlock, runtime: &tokio::runtime::Handle)
         wallet_best = catch_up(&*node.wallet, wallet_best, &*node.chain);
         let before = best.block_hash;
         // Together, so that no block can arrive at one and not yet at the other.
-        best = catch_up(&(node.chain_monitor.clone(), node.channels.clone()), best, &*node.chain);
+        best = catch_up(&(&*node.chain_monitor, &*node.channels), best, &*node.chain);
         if best.block_hash != before {
             node.sweep();
         }

@@ -139,9 +139,10 @@ impl Actor {
         outcome.recv().unwrap_or(Err(SinkError::Gone))
     }
 
-    /// Where the node's tracker stands; if the node is not built yet, asks for that instead.
+    /// Where the node's tracker stands; if the node is not there, or about to be built again, asks for that instead.
     pub fn position(self: &Arc<Self>) -> Option<TrackerPosition> {
-        let tip = self.status().tip;
+        let broken = self.flights.broken.load(Ordering::SeqCst);
+        let tip = self.status().tip.filter(|_| !broken);
         if tip.is_none() {
             self.wake();
         }

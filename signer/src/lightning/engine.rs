@@ -31,7 +31,7 @@ use super::limits::{self, Limits};
 use super::messages::{self, Level, Row};
 use super::persist::{ChainStart, NodePersister, genesis};
 use super::validator::{HouseValidatorFactory, RefusedBy};
-use super::{refusals, shapes};
+use super::{ldk, refusals, shapes};
 use crate::chain::ChainBlock;
 use crate::config::LimitsConfig;
 use crate::journal::Put;
@@ -81,7 +81,6 @@ pub enum RestoreError {
 
 /// One node's state machine. After a panic inside, or a failed commit, it must be dropped (P6).
 pub struct Engine {
-    kind: NodeKind,
     node: Arc<Node>,
     root: RootHandler,
     /// The answer to every HsmdInit.
@@ -92,9 +91,6 @@ pub struct Engine {
     answers: Answers,
     secp: Secp256k1<All>,
 }
-
-/// BOLT 3 counts commitments downwards from here when it derives their secrets.
-const INITIAL_COMMITMENT_NUMBER: u64 = (1 << 48) - 1;
 
 /// What came of one message.
 pub struct Handled {
@@ -145,17 +141,7 @@ impl Engine {
         let node = restore_node(spec, &persister, services)?;
         persister.after_restore(&node);
         let (root, init_reply) = negotiate(&node, limits.clone())?;
-        Ok(Self {
-            kind: spec.kind,
-            node,
-            root,
-            init_reply,
-            persister,
-            limits,
-            refused_by,
-            answers,
-            secp: Secp256k1::new(),
-        })
+        Ok(Self { node, root, init_reply, persister, limits, refused_by, answers, secp: Secp256k1::new() })
     }
 
     /// The node, for the chain view and for status.
@@ -219,12 +205,12 @@ impl Engine {
             Message::HsmdInit(init) => return self.hsmd_init(&init),
             Message::HsmdInit2(init) => return self.hsmd_init2(&init),
             Message::CheckOutpoint(_) => return self.check_outpoint(channel_of(row, request)?),
-            Message::GetPerCommitmentPoint2(ref m) => {
-                if let Some(point) = self.point_after_next(channel_of(row, request)?, m.commitment_number) {
-                    return Ok(msgs::GetPerCommitmentPoint2Reply { point: PubKey(point.serialize()) }.as_vec());
-                }
-            }
             _ => {}
+        }
+        if let Some(channel) = request.channel
+            && let Some(reply) = ldk::answer(&self.node, &self.secp, channel, &message)
+        {
+            return Ok(reply);
         }
         self.begin_onchain(&message)?;
         self.persister.touch(&payment_hashes(&message));
@@ -291,36 +277,25 @@ impl Engine {
         Ok(msgs::CheckOutpointReply { is_buried: depth > 0 }.as_vec())
     }
 
-    /// The point after the one that vls gives out last. LDK asks for it before it lets the old commitment be revoked,
-    /// which is before vls counts further. Points are public by their nature: peers are told each of them (BOLT 2).
-    fn point_after_next(&self, channel: ChannelRef, commitment_number: u64) -> Option<PublicKey> {
-        let id = ChannelId::new_from_peer_id_and_oid(&channel.peer_id, channel.dbid);
-        let point = self.node.with_channel(&id, |channel| {
-            let index = INITIAL_COMMITMENT_NUMBER.checked_sub(commitment_number);
-            let asked = channel.enforcement_state.next_holder_commit_num.checked_add(2) == Some(commitment_number);
-            Ok(index.filter(|_| asked).and_then(|index| channel.keys.get_per_commitment_point(index, &self.secp).ok()))
-        });
-        point.ok().flatten()
-    }
-
     fn begin_onchain(&self, message: &Message) -> Result<(), Refusal> {
-        let (utxos, psbt) = match message {
-            Message::SignWithdrawal(m) => (&m.utxos, m.psbt.0.psbt()),
-            Message::SignHtlcTxMingle(m) => (&m.utxos, m.psbt.0.psbt()),
-            Message::SignAnchorspend(m) => (&m.utxos, m.psbt.0.psbt()),
+        let (utxos, streamed) = match message {
+            Message::SignWithdrawal(m) => (&m.utxos, &m.psbt.0),
+            Message::SignHtlcTxMingle(m) => (&m.utxos, &m.psbt.0),
+            Message::SignAnchorspend(m) => (&m.utxos, &m.psbt.0),
             _ => return Ok(()),
         };
+        let psbt = streamed.psbt();
         let is_ours = |spent: &OutPoint| utxos.iter().any(|u| (u.txid, u.outnum) == (spent.txid, spent.vout));
+        // A signature proves the amount of its own input only: with several, and a different lie about the others in each
+        // of several requests, a partner's input could seem to pay for what our inputs do. So a partner counts only if
+        // the amount of every input of ours is proven by the transaction that made it.
+        let mut flags = psbt.unsigned_tx.input.iter().zip(&streamed.segwit_flags);
+        let proven = flags.all(|(txin, proven)| *proven || !is_ours(&txin.previous_output));
         let inputs = psbt.unsigned_tx.input.iter().zip(&psbt.inputs);
         let inputs: Vec<_> = inputs
-            .filter_map(|(txin, input)| Some((input.witness_utxo.clone()?, is_ours(&txin.previous_output))))
+            .filter_map(|(txin, input)| Some((input.witness_utxo.clone()?, is_ours(&txin.previous_output) || !proven)))
             .collect();
         self.limits.begin_onchain(&psbt.unsigned_tx, &inputs)
-    }
-
-    /// The dialect this node speaks.
-    pub fn kind(&self) -> NodeKind {
-        self.kind
     }
 }
 

@@ -5,6 +5,7 @@ pub mod answers;
 pub mod clock;
 pub mod driver;
 pub mod engine;
+mod ldk;
 pub mod limits;
 pub mod live;
 pub mod messages;

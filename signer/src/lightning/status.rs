@@ -30,7 +30,7 @@ pub struct NodeStatus {
     pub node_id: String,
     /// Where it is in its life.
     pub phase: Phase,
-    /// Height and hash of its view of the chain; absent until it was built once.
+    /// Height and hash of its view of the chain; absent while it is down.
     pub tip: Option<(u32, BlockHash)>,
     /// Channels it holds, unfunded ones included.
     pub channels: usize,
@@ -61,8 +61,8 @@ impl NodeStatus {
     /// Takes over what the state machine tells: its tip and its channels.
     pub(super) fn note(&mut self, facts: Option<((u32, BlockHash), usize)>) {
         self.phase = if facts.is_some() { Phase::Up } else { Phase::Down };
-        if let Some((tip, channels)) = facts {
-            self.tip = Some(tip);
+        self.tip = facts.map(|(tip, _)| tip);
+        if let Some((_, channels)) = facts {
             self.channels = channels;
         }
     }

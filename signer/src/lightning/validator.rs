@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bitcoin::absolute::LockTime;
 use bitcoin::bip32::DerivationPath;
 use bitcoin::block::Header;
 use bitcoin::hash_types::FilterHeader;
@@ -31,6 +32,8 @@ use crate::config::LimitsConfig;
 
 /// Channels of one node.
 const MAX_CHANNELS: usize = 20_000;
+/// Blocks that the node may be ahead of our own chain view, as in vls.
+const CHAIN_LAG: u32 = 2;
 /// Open invoices of one node, issued and approved each.
 const MAX_INVOICES: usize = 2_000_000;
 
@@ -169,10 +172,6 @@ impl Validator for HouseValidator {
             wallet: &dyn Wallet, setup: &ChannelSetup, chain: &ChainState, tx: &Transaction, input: usize,
             amount_sat: u64, path: &DerivationPath
         ) -> ();
-        fn validate_counterparty_htlc_sweep(
-            wallet: &dyn Wallet, setup: &ChannelSetup, chain: &ChainState, tx: &Transaction,
-            redeemscript: &ScriptBuf, input: usize, amount_sat: u64, path: &DerivationPath
-        ) -> ();
         fn validate_justice_sweep(
             wallet: &dyn Wallet, setup: &ChannelSetup, chain: &ChainState, tx: &Transaction, input: usize,
             amount_sat: u64, path: &DerivationPath
@@ -187,6 +186,29 @@ impl Validator for HouseValidator {
             proof: &TxoProof, height: u32, header: &Header, external_block_hash: Option<&BlockHash>,
             prev_filter_header: &FilterHeader, outpoint_watches: &[OutPoint], trusted_oracles: &Vec<PublicKey>
         ) -> ();
+    }
+
+    /// vls wants a locktime no later than the HTLC's expiry; LDK sets the height of the day, which is later when the
+    /// claim was bumped or the node was away. A locktime that has been reached delays nothing, so it is not compared.
+    fn validate_counterparty_htlc_sweep(
+        &self,
+        wallet: &dyn Wallet,
+        setup: &ChannelSetup,
+        chain: &ChainState,
+        tx: &Transaction,
+        redeemscript: &ScriptBuf,
+        input: usize,
+        amount_sat: u64,
+        path: &DerivationPath,
+    ) -> Result<(), ValidationError> {
+        let mut tx = tx.clone();
+        if matches!(tx.lock_time, LockTime::Blocks(height) if height.to_consensus_u32() <= chain.current_height + CHAIN_LAG)
+        {
+            tx.lock_time = LockTime::ZERO;
+        }
+        self.inner
+            .validate_counterparty_htlc_sweep(wallet, setup, chain, &tx, redeemscript, input, amount_sat, path)
+            .inspect_err(|error| self.refused_by.note(&error.tag))
     }
 
     fn minimum_initial_balance(&self, holder_value_msat: u64) -> u64 {

@@ -97,3 +97,20 @@ fn a_commitment_whose_fee_is_too_low_is_bumped_through_its_anchor() {
     assert!(bump.input.iter().any(|input| input.previous_output.txid == commitment.compute_txid()));
     assert_near(settle(&world, &signed, &plain, before), 900_000);
 }
+
+#[test]
+fn a_payment_that_expired_while_we_were_away_is_taken_back() {
+    let world = World::new();
+    let (signed, plain, _outgoing, incoming) = busy_channel(&world);
+    let before = signed.balance();
+    force_close(&plain, &signed);
+    wait("their commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
+    world.mine(1, &[&signed, &plain]);
+    signed.claim(&incoming);
+    world.mine(2, &[&signed, &plain]);
+    let store = signed.stop();
+    world.mine(200, &[&plain]);
+    let signed = world.signed_with(store);
+    wait("the chain", &[&signed], || signed.height() == world.chain.height());
+    assert_near(settle(&world, &signed, &plain, before), 570_000);
+}

@@ -81,7 +81,7 @@ fn a_channel_opens_although_every_reply_is_lost_once() {
     connect(&signed, &plain);
     let lossy = || {
         if world.signer.lose_replies.load(Ordering::SeqCst) == 0
-            && world.signer.requests.load(Ordering::SeqCst) % 2 == 0
+            && world.signer.requests.load(Ordering::SeqCst).is_multiple_of(2)
         {
             world.signer.lose_replies.store(1, Ordering::SeqCst);
         }
@@ -103,4 +103,22 @@ fn a_channel_opens_although_every_reply_is_lost_once() {
         lossy();
         signed.history().payments.contains_key(&hash)
     });
+}
+
+#[test]
+fn a_close_that_the_signer_missed_happens_when_it_is_back() {
+    let world = World::new();
+    let (signed, plain) = (world.signed(), world.plain("bob"));
+    let channel = world.channel(&signed, &plain, 0);
+    pay(&signed, &plain, 100_000_000);
+    signed.disconnect(&plain.id());
+    world.signer.away.store(true, Ordering::SeqCst);
+    std::thread::scope(|threads| {
+        // Waits: LDK announces the end of the channel, and would panic if that could not be signed.
+        threads.spawn(|| signed.force_close(&channel).unwrap());
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(world.waiting(), []);
+        world.signer.away.store(false, Ordering::SeqCst);
+    });
+    wait("our commitment", &[&signed], || !world.chain.mempool().is_empty());
 }

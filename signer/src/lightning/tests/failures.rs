@@ -6,6 +6,7 @@ use vls_protocol::model::{BitcoinSignature, Htlc, PubKey, Sha256, Signature};
 use vls_protocol::msgs::{self, SerBolt};
 
 use super::*;
+use crate::chain::SinkError;
 use crate::journal::Verdict;
 use crate::journal::store::StoreError;
 use crate::journal::store::faulty::{Failure, FaultyStore};
@@ -152,25 +153,47 @@ fn a_full_disk_refuses_and_signing_resumes_with_what_was_acknowledged() {
 }
 
 #[test]
+fn a_block_that_was_not_recorded_is_shown_again() {
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    let mut signer = Signer::start_over(store.clone(), LimitsConfig::default());
+    let alice = signer.add("alice", NodeKind::Ldk);
+    signer.confirm(&[&alice], vec![]);
+    let next = signer.chain.mine(vec![]);
+    store.fail(Some(Failure::Before(StoreError::Full)));
+    assert!(matches!(signer.nodes().connect(&alice, next.clone()), Err(SinkError::Busy(_))));
+    assert_eq!(signer.nodes().trackers(), [], "where it stands is not known");
+    store.fail(None);
+    let position = loop {
+        match signer.nodes().trackers().pop() {
+            Some(position) => break position,
+            None => std::thread::yield_now(),
+        }
+    };
+    assert_eq!(position.height, 1, "it stands where the journal does");
+    assert_eq!(signer.nodes().connect(&alice, next.clone()).expect("fits").hash, next.hash());
+}
+
+#[test]
 fn a_node_that_floods_its_queue_is_told_to_wait_and_others_are_served() {
-    let mut signer = Signer::start();
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    let mut signer = Signer::start_over(store.clone(), LimitsConfig::default());
     let alice = signer.add("alice", NodeKind::Ldk);
     let bob = signer.add("bob", NodeKind::Ldk);
-    let flood: Vec<_> = (0..3_000u64)
-        .map(|n| signer.submit(&alice, None, msgs::SignMessage { message: n.to_be_bytes().to_vec().into() }.as_vec()))
-        .collect();
+    replied(signer.ask(&alice, None, msgs::NodeInfo {}.as_vec()));
     replied(signer.ask(&bob, None, msgs::NodeInfo {}.as_vec()));
+    store.hold(true);
+    let bound = SignerConfig::default().queue_requests;
+    let sign = |n: usize| msgs::SignMessage { message: n.to_be_bytes().to_vec().into() }.as_vec();
+    let flood: Vec<_> = (0..bound + 100).map(|n| signer.submit(&alice, None, sign(n))).collect();
+    replied(signer.ask(&bob, None, msgs::NodeInfo {}.as_vec()));
+    for outcome in &flood[bound..] {
+        assert_eq!(refused(outcome.recv().expect("answered at once")).1.reason, Reason::NodeBusy);
+    }
+    store.hold(false);
     signer.confirm(&[&alice], vec![]);
-    let outcomes: Vec<_> =
-        flood.into_iter().map(|outcome| outcome.recv().expect("every request is answered")).collect();
-    let busy = outcomes.iter().filter(|outcome| match outcome {
-        Outcome::Refused { refusal, .. } => {
-            assert_eq!(refusal.reason, Reason::NodeBusy);
-            true
-        }
-        Outcome::Reply(_) => false,
-    });
-    assert!(busy.count() > 0, "1024 wait at most");
+    for outcome in &flood[..bound] {
+        replied(outcome.recv().expect("every request is answered"));
+    }
     assert_eq!(signer.nodes().status()[0].unanswered, 0);
 }
 

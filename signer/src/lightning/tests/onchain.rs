@@ -113,3 +113,55 @@ fn fees_are_bounded_to_strangers_and_to_the_own_wallet() {
     }
     replied(signer.ask(&alice, None, withdrawal(key, 1, 50_000, 145_000)));
 }
+
+/// SignWithdrawal of two wallet coins and a stranger's output that claims to hold `claimed_sat`, all of which goes on to
+/// a stranger. With `proven`, the transactions that made the wallet's coins come along.
+fn mingled(key: PublicKey, claimed_sat: u64, proven: bool) -> Vec<u8> {
+    let out = |sat, script_pubkey| TxOut { value: Amount::from_sat(sat), script_pubkey };
+    let made = |coin: u8| Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::from_consensus(u32::from(coin)),
+        input: vec![TxIn::default()],
+        output: vec![out(200_000, taproot(key))],
+    };
+    let coins = [made(1), made(2)];
+    let foreign = OutPoint { txid: Txid::from_byte_array([9; 32]), vout: 0 };
+    let spent = coins.iter().map(|coin| OutPoint { txid: coin.compute_txid(), vout: 0 });
+    let spent: Vec<_> = std::iter::once(foreign).chain(spent).collect();
+    let tx = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: spent.iter().map(|spent| TxIn { previous_output: *spent, ..TxIn::default() }).collect(),
+        output: vec![out(claimed_sat, stranger()), out(399_000, taproot(key))],
+    };
+    let mut psbt = Psbt::from_unsigned_tx(tx).expect("unsigned");
+    psbt.inputs[0].witness_utxo = Some(out(claimed_sat, stranger().to_p2wsh()));
+    let mut utxos = Vec::new();
+    for (index, coin) in coins.into_iter().enumerate() {
+        utxos.push(Utxo {
+            txid: coin.compute_txid(),
+            outnum: 0,
+            amount: 200_000,
+            keyindex: 1,
+            is_p2sh: false,
+            script: Vec::new().into(),
+            close_info: None,
+            is_in_coinbase: false,
+        });
+        psbt.inputs[index + 1].witness_utxo = Some(coin.output[0].clone());
+        psbt.inputs[index + 1].non_witness_utxo = proven.then_some(coin);
+    }
+    let path: DerivationPath = vec![ChildNumber::from_normal_idx(1).expect("an index")].into();
+    psbt.outputs[1].bip32_derivation.insert(key, (Fingerprint::default(), path));
+    msgs::SignWithdrawal { utxos: utxos.into(), psbt: WithSize(StreamedPSBT::new(psbt)) }.as_vec()
+}
+
+#[test]
+fn a_partners_input_counts_only_beside_proven_coins() {
+    let signer = Signer::start_over(Arc::new(MemoryStore::new()), limits());
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let key = wallet_key(&signer, &alice, 1);
+    let (_, refusal) = refused(signer.ask(&alice, None, mingled(key, 150_000, false)));
+    assert!(refusal.detail.contains("on-chain send: 150000 sat"), "{}", refusal.detail);
+    replied(signer.ask(&alice, None, mingled(key, 150_000, true)));
+}
