@@ -1,5 +1,7 @@
 //! The reference pages in `docs/` are the tables in the code. `UPDATE=1 cargo test -p claviger --test docs` rewrites them.
 
+#![allow(clippy::unwrap_used)] // what fails may panic
+
 use std::fs;
 use std::path::PathBuf;
 

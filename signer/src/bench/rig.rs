@@ -77,7 +77,7 @@ impl Rig {
             kind: NodeKind::Ldk,
             network: Network::Regtest,
             seed: Secret::init(|seed| seed.fill(3)),
-            derivation: Derivation::Native.into(),
+            derivation: Derivation::Native,
         })?;
         Ok(name)
     }

@@ -13,6 +13,7 @@ use crate::config::{Config, LogConfig, LogFormat};
 use crate::daemon::Daemon;
 use crate::datadir::DataDir;
 use crate::harden::{Hardening, listening_descriptors, refuse_environment};
+use crate::reasons::Reason;
 
 /// What `run` is told.
 #[derive(Debug, Args)]
@@ -37,6 +38,10 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let lock = dir.lock().map_err(|error| CliError::new(&error, error.hint()))?;
     let config = Config::load(&dir.config()).map_err(|error| CliError::new(&error, error.hint()))?;
     start_log(&config.log);
+    // A panic's message may quote what was in memory: only its place is told (P8).
+    std::panic::set_hook(Box::new(
+        |panic| tracing::error!(place = ?panic.location().map(ToString::to_string), "panic"),
+    ));
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(IO_THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::new(error, "Check the limits on threads."))?;
@@ -50,7 +55,7 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
         daemon.open(&passphrase).map_err(|failure| CliError::new(&failure, failure.hint.clone()))?;
     }
     runtime.block_on(end(&daemon));
-    daemon.close();
+    daemon.close(Reason::ShuttingDown);
     runtime.block_on(socket.shutdown());
     tracing::info!("stopped");
     Ok(())

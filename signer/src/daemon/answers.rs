@@ -49,7 +49,7 @@ impl AdminApi for Daemon {
     }
 
     fn seal(&self) -> Result<(), AdminFailure> {
-        self.close();
+        self.close(Reason::Sealed);
         Ok(())
     }
 
@@ -94,7 +94,10 @@ impl AdminApi for Daemon {
         if !first.iter().all(&mut show) {
             return Ok(());
         }
-        while follow {
+        if !follow {
+            return Ok(());
+        }
+        loop {
             // Not held while waiting, so that `seal` does not wait for a reader.
             let page = self.unsealed()?.journal.decisions(next, PAGE).map_err(journal_failure)?;
             next = page.last().map_or(next, |line| line.seq + 1);
@@ -105,7 +108,6 @@ impl AdminApi for Daemon {
                 std::thread::sleep(FOLLOW_EVERY);
             }
         }
-        Ok(())
     }
 
     fn journal_verify(&self, sink: Sink<VerifyProgress>) -> Result<(), AdminFailure> {

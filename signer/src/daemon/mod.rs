@@ -26,6 +26,7 @@ use crate::keys::attempts::Attempts;
 use crate::keys::data_key;
 use crate::keys::memory::scrubbed;
 use crate::keys::passphrase::Passphrase;
+use crate::reasons::Reason;
 
 pub use unsealed::Unsealed;
 
@@ -81,11 +82,11 @@ impl Daemon {
         Ok(nodes)
     }
 
-    /// Closes the signer: links end, nodes stop, keys are wiped. Does nothing if it is sealed.
-    pub fn close(&self) {
+    /// Closes the signer: links end, nodes stop, keys are wiped. Does nothing if it is sealed. Nodes are told `why`.
+    pub fn close(&self, why: Reason) {
         let _changing = lock(&self.changing);
         let Some(mut unsealed) = lock(&self.state).take() else { return };
-        unsealed.stop(&self.runtime);
+        unsealed.stop(why, &self.runtime);
         // An administrator's call may still hold on to it: its keys must be gone before this call says so.
         while let Err(held) = Arc::try_unwrap(unsealed).map(drop) {
             unsealed = held;
@@ -104,7 +105,7 @@ impl Daemon {
         let mut attempts = lock(&self.attempts);
         attempts
             .begin(self.started.elapsed())
-            .map_err(|error| AdminFailure::new(FailureKind::RateLimited, &error, error.hint()))?;
+            .map_err(|error| AdminFailure::new(FailureKind::RateLimited, error, error.hint()))?;
         let envelope = Envelope::read(&self.dir.keyslots()).map_err(envelope_failure)?;
         let (data_key, slot) = data_key::unlock(&envelope, passphrase).map_err(envelope_failure)?;
         attempts.succeeded();

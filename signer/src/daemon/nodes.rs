@@ -44,7 +44,7 @@ impl Unsealed {
                 let passphrase = std::str::from_utf8(&source.passphrase).unwrap_or_default();
                 import(kind, &source.secret, passphrase)
             })
-            .map_err(|error| AdminFailure::new(FailureKind::Invalid, &error, error.hint()))?,
+            .map_err(|error| AdminFailure::new(FailureKind::Invalid, error, error.hint()))?,
             None => ImportedSeed { seed: Secret::random(), style: Derivation::Native },
         };
         let derivation = if style == Derivation::Ldk { "ldk" } else { "native" };

@@ -17,7 +17,7 @@ use crate::config::{ChainConfig, Config};
 use crate::datadir::DataDir;
 use crate::gateway::link::{LinkOptions, LinkServer, ServerIdentity};
 use crate::journal::store::{RedbStore, Store};
-use crate::journal::{Commit, HOUSE, Journal, JournalError, Options, Put};
+use crate::journal::{Commit, CommitError, HOUSE, Journal, JournalError, Options, Put};
 use crate::keys::cipher::RecordCipher;
 use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
@@ -112,10 +112,10 @@ impl Unsealed {
         })
     }
 
-    /// Ends links, the chain follower and all nodes, in this order, so that nothing is asked of what is gone.
-    pub(super) fn stop(&self, runtime: &Handle) {
+    /// Ends links, telling nodes why, the chain follower and all nodes, in this order, so that nothing is asked of what is gone.
+    pub(super) fn stop(&self, why: Reason, runtime: &Handle) {
         if let Some(link) = lock(&self.link).take() {
-            runtime.block_on(link.shutdown(Refusal::new(Reason::Sealed, "the signer was sealed")));
+            runtime.block_on(link.shutdown(Refusal::new(why, "")));
         }
         drop(lock(&self.follower).take());
         self.nodes.shutdown();
@@ -143,7 +143,7 @@ impl Unsealed {
 pub(super) fn node_spec(record: &NodeRecord, seed: Secret<32>) -> NodeSpec {
     let derivation = if record.derivation == "ldk" { Derivation::Ldk } else { Derivation::Native };
     let NodeRecord { name, kind, network, .. } = record;
-    NodeSpec { name: name.clone(), kind: *kind, network: *network, seed, derivation: derivation.into() }
+    NodeSpec { name: name.clone(), kind: *kind, network: *network, seed, derivation }
 }
 
 /// The journal key of a node's record.
@@ -221,12 +221,15 @@ fn load_seed(journal: &Journal, vault: &RecordCipher, name: &NodeName) -> Result
 
 fn record(journal: &Journal, puts: Vec<Put>) -> Result<(), AdminFailure> {
     let commit = Commit { tenant: HOUSE.to_owned(), puts, decision: None };
-    let failed = |error: crate::journal::CommitError| AdminFailure::new(FailureKind::Fault, &error, error.hint());
-    journal.commit(commit).map_err(|error| {
-        // The house keeps nothing in memory that is not recorded, so it may go on as soon as the journal does.
-        let _ = journal.load(HOUSE);
-        failed(error)
-    })
+    let failed = |error: CommitError| AdminFailure::new(FailureKind::Fault, &error, error.hint());
+    match journal.commit(commit.clone()) {
+        // An earlier commit failed. The house keeps nothing in memory that is not recorded: it may go on at once.
+        Err(CommitError::Poisoned) => {
+            journal.load(HOUSE).map_err(journal_failure)?;
+            journal.commit(commit).map_err(failed)
+        }
+        result => result.map_err(failed),
+    }
 }
 
 pub(super) fn put(key: impl Into<String>, value: Vec<u8>) -> Put {
@@ -234,7 +237,11 @@ pub(super) fn put(key: impl Into<String>, value: Vec<u8>) -> Put {
 }
 
 pub(super) fn journal_failure(error: JournalError) -> AdminFailure {
-    AdminFailure::new(FailureKind::Damaged, &error, error.hint())
+    let kind = match error {
+        JournalError::Store(_) | JournalError::Unavailable(_) => FailureKind::Fault,
+        _ => FailureKind::Damaged,
+    };
+    AdminFailure::new(kind, &error, error.hint())
 }
 
 fn fault(step: &str, error: &dyn std::fmt::Display) -> AdminFailure {
