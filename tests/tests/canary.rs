@@ -64,12 +64,12 @@ impl Scene {
         wait("a deposit", &both, || alice.balance() == DEPOSIT).unwrap();
         alice.connect(bob);
         wait("a connection", &both, || alice.is_connected(&bob.id())).unwrap();
-        alice.open_channel(&bob.id(), CHANNEL, 300_000_000).unwrap();
+        alice.open_channel(&bob.id(), CHANNEL, 0).unwrap();
         wait("a funding transaction", &both, || !world.chain.mempool().is_empty()).unwrap();
         world.mine(6, &both).unwrap();
         wait("a channel", &both, || !alice.history().ready.is_empty() && !bob.history().ready.is_empty()).unwrap();
-        for (from, to) in [(alice, bob), (bob, alice), (alice, bob)] {
-            let hash = from.keysend(to.id(), 10_000_000).unwrap();
+        for (from, to, amount_msat) in [(alice, bob, 50_000_000), (bob, alice, 10_000_000), (alice, bob, 5_000_000)] {
+            let hash = from.keysend(to.id(), amount_msat).unwrap();
             wait("a payment", &both, || to.history().received.contains_key(&hash)).unwrap();
         }
     }
