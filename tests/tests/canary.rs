@@ -1,5 +1,6 @@
 //! Known secrets are put in; then everything an attacker could get hold of is searched for them (P8).
 
+use std::cell::RefCell;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use claviger_demo::signer::{PASSPHRASE, Program};
 use claviger_demo::world::{DEPOSIT, World, connect, wait};
 use claviger_hsm::Envelope;
 use claviger_tests::canary::{Canary, Sighting, scan_files, scan_process, scan_text};
+use lightning::types::payment::PaymentHash;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 const CHANNEL: Amount = Amount::from_sat(1_000_000);
@@ -69,7 +71,7 @@ impl Scene {
         world.mine(6, &both).unwrap();
         wait("a channel", &both, || !alice.history().ready.is_empty() && !bob.history().ready.is_empty()).unwrap();
         for (from, to, amount_msat) in [(alice, bob, 50_000_000), (bob, alice, 10_000_000), (alice, bob, 5_000_000)] {
-            let hash = from.keysend(to.id(), amount_msat).unwrap();
+            let hash = pay(from, to, amount_msat);
             wait("a payment", &both, || to.history().received.contains_key(&hash)).unwrap();
         }
     }
@@ -82,6 +84,17 @@ impl Scene {
     fn memory(&self, canaries: &[Canary]) -> Vec<Sighting> {
         scan_process(self.world.signer.pid().unwrap(), canaries).unwrap()
     }
+}
+
+/// Pays, as soon as gossip has made a route known.
+fn pay(from: &LdkNode, to: &LdkNode, amount_msat: u64) -> PaymentHash {
+    let paid = RefCell::new(None);
+    wait("a route", &[from, to], || {
+        *paid.borrow_mut() = from.keysend(to.id(), amount_msat).ok();
+        paid.borrow().is_some()
+    })
+    .unwrap();
+    paid.into_inner().unwrap()
 }
 
 /// How often something is looked at again before it is a finding.
