@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -16,7 +16,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct SignerProcess {
     program: Program,
     dir: PathBuf,
-    passphrase: String,
     child: Option<Child>,
     /// How often it was killed.
     pub kills: u32,
@@ -28,6 +27,9 @@ pub struct Program {
     exe: PathBuf,
     leading: Vec<String>,
 }
+
+/// What opens every signer of a world. Nobody else's.
+pub const PASSPHRASE: &str = "correct horse battery staple";
 
 /// The first argument that makes `claviger-demo` behave as `claviger`.
 pub const BECOME_CLAVIGER: &str = "--become-claviger";
@@ -65,8 +67,7 @@ pub struct CommandFailed {
 impl SignerProcess {
     /// Makes a data directory in `dir` for regtest, watching the chain backend at `chain_url`.
     pub fn init(program: Program, dir: &Path, chain_url: &str, cookie_file: &Path) -> anyhow::Result<Self> {
-        let passphrase = "correct horse battery staple".to_owned();
-        let signer = Self { program, dir: dir.to_owned(), passphrase, child: None, kills: 0 };
+        let signer = Self { program, dir: dir.to_owned(), child: None, kills: 0 };
         signer.cli_with_passphrase(&["init", "--network", "regtest", "--kdf-memory-kib", "64", "--kdf-passes", "1"])?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         signer.configure(|config| {
@@ -91,6 +92,13 @@ impl SignerProcess {
 
     /// Starts the daemon and unseals it.
     pub fn start(&mut self) -> anyhow::Result<()> {
+        self.start_sealed()?;
+        self.cli_with_passphrase(&["unseal"])?;
+        Ok(())
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start_sealed(&mut self) -> anyhow::Result<()> {
         let log = std::fs::File::options().create(true).append(true).open(self.log_path())?;
         let mut command = self.program.command(&self.dir);
         command.arg("run").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -103,7 +111,6 @@ impl SignerProcess {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.cli_with_passphrase(&["unseal"])?;
         Ok(())
     }
 
@@ -140,13 +147,39 @@ impl SignerProcess {
 
     /// Runs a command with `--json` and returns what it printed.
     pub fn cli(&self, args: &[&str]) -> Result<Value, CommandFailed> {
-        self.run(args, None)
+        self.cli_with_input(args, "")
     }
 
     /// The same with the passphrase on file descriptor 0.
     pub fn cli_with_passphrase(&self, args: &[&str]) -> Result<Value, CommandFailed> {
         let args: Vec<&str> = args.iter().copied().chain(["--passphrase-fd", "0"]).collect();
-        self.run(&args, Some(&self.passphrase))
+        self.cli_with_input(&args, PASSPHRASE)
+    }
+
+    /// The same with `input` on standard input.
+    pub fn cli_with_input(&self, args: &[&str], input: &str) -> Result<Value, CommandFailed> {
+        let output = self.output(args, input);
+        let failed = |code, stderr: String| CommandFailed { args: args.join(" "), code, stderr };
+        let output = output.map_err(|error| failed(None, error.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        if output.stdout.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&output.stdout).map_err(|error| failed(output.status.code(), error.to_string()))
+    }
+
+    /// Runs a command with `--json` and returns all it said.
+    pub fn output(&self, args: &[&str], input: &str) -> std::io::Result<Output> {
+        let mut command = self.program.command(&self.dir);
+        command.arg("--json").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut pipe = child.stdin.take().expect("stdin is piped");
+        // A command that needs no input may have gone already.
+        let _ = pipe.write_all(input.as_bytes());
+        drop(pipe);
+        child.wait_with_output()
     }
 
     /// The data directory.
@@ -157,27 +190,6 @@ impl SignerProcess {
     /// What the daemon logged, over all its starts.
     pub fn log_path(&self) -> PathBuf {
         self.dir.with_extension("log")
-    }
-
-    fn run(&self, args: &[&str], stdin: Option<&str>) -> Result<Value, CommandFailed> {
-        let failed = |code, stderr: String| CommandFailed { args: args.join(" "), code, stderr };
-        let io = |error: std::io::Error| failed(None, error.to_string());
-        let mut command = self.program.command(&self.dir);
-        command.arg("--json").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(io)?;
-        let mut pipe = child.stdin.take().expect("stdin is piped");
-        // A command that needs no input may have gone already.
-        let _ = pipe.write_all(stdin.unwrap_or_default().as_bytes());
-        drop(pipe);
-        let output = child.wait_with_output().map_err(io)?;
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !output.status.success() {
-            return Err(failed(output.status.code(), stderr));
-        }
-        if output.stdout.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&output.stdout).map_err(|error| failed(output.status.code(), error.to_string()))
     }
 }
 

@@ -80,11 +80,15 @@ pub fn scan_files(dir: &Path, canaries: &[Canary]) -> std::io::Result<Vec<Sighti
             found.extend(scan_files(&path, canaries)?);
         } else if path.is_file() {
             let bytes = std::fs::read(&path)?;
-            let place = path.display().to_string();
-            found.extend(canaries.iter().flat_map(|canary| canary.sightings(&place, 0, &bytes)));
+            found.extend(scan_text(&path.display().to_string(), &bytes, canaries));
         }
     }
     Ok(found)
+}
+
+/// Everything in `bytes`, which were found at `place`.
+pub fn scan_text(place: &str, bytes: &[u8], canaries: &[Canary]) -> Vec<Sighting> {
+    canaries.iter().flat_map(|canary| canary.sightings(place, 0, bytes)).collect()
 }
 
 /// Reads in windows that overlap, so that a secret across a window's edge is seen.

@@ -72,7 +72,8 @@ impl Daemon {
     pub fn open(&self, passphrase: &Passphrase) -> Result<usize, AdminFailure> {
         let _changing = lock(&self.changing);
         if lock(&self.state).is_some() {
-            return Err(AdminFailure::new(FailureKind::NotSealed, "the signer is unsealed already", ""));
+            let hint = "Nothing to do; `claviger seal` closes it.";
+            return Err(AdminFailure::new(FailureKind::NotSealed, "the signer is unsealed already", hint));
         }
         let data_key = self.unlock(passphrase)?;
         let unsealed = scrubbed(|| Unsealed::open(&self.dir, &self.config, &data_key, &self.runtime))?;
