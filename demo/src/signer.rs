@@ -140,13 +140,19 @@ impl SignerProcess {
 
     /// Runs a command with `--json` and returns what it printed.
     pub fn cli(&self, args: &[&str]) -> Result<Value, CommandFailed> {
-        self.run(args, None)
+        value(args, &self.run(args, None)?)
+    }
+
+    /// The same for a command that prints one value on each line.
+    pub fn cli_lines(&self, args: &[&str]) -> Result<Vec<Value>, CommandFailed> {
+        let stdout = self.run(args, None)?;
+        stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| value(args, line)).collect()
     }
 
     /// The same with the passphrase on file descriptor 0.
     pub fn cli_with_passphrase(&self, args: &[&str]) -> Result<Value, CommandFailed> {
         let args: Vec<&str> = args.iter().copied().chain(["--passphrase-fd", "0"]).collect();
-        self.run(&args, Some(&self.passphrase))
+        value(&args, &self.run(&args, Some(&self.passphrase))?)
     }
 
     /// The data directory.
@@ -159,7 +165,7 @@ impl SignerProcess {
         self.dir.with_extension("log")
     }
 
-    fn run(&self, args: &[&str], stdin: Option<&str>) -> Result<Value, CommandFailed> {
+    fn run(&self, args: &[&str], stdin: Option<&str>) -> Result<Vec<u8>, CommandFailed> {
         let failed = |code, stderr: String| CommandFailed { args: args.join(" "), code, stderr };
         let io = |error: std::io::Error| failed(None, error.to_string());
         let mut command = self.program.command(&self.dir);
@@ -174,11 +180,16 @@ impl SignerProcess {
         if !output.status.success() {
             return Err(failed(output.status.code(), stderr));
         }
-        if output.stdout.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&output.stdout).map_err(|error| failed(output.status.code(), error.to_string()))
+        Ok(output.stdout)
     }
+}
+
+fn value(args: &[&str], stdout: &[u8]) -> Result<Value, CommandFailed> {
+    if stdout.is_empty() {
+        return Ok(Value::Null);
+    }
+    let failed = |error: serde_json::Error| CommandFailed { args: args.join(" "), code: Some(0), stderr: error.to_string() };
+    serde_json::from_slice(stdout).map_err(failed)
 }
 
 impl Drop for SignerProcess {
