@@ -188,7 +188,8 @@ fn value(args: &[&str], stdout: &[u8]) -> Result<Value, CommandFailed> {
     if stdout.is_empty() {
         return Ok(Value::Null);
     }
-    let failed = |error: serde_json::Error| CommandFailed { args: args.join(" "), code: Some(0), stderr: error.to_string() };
+    let failed =
+        |error: serde_json::Error| CommandFailed { args: args.join(" "), code: Some(0), stderr: error.to_string() };
     serde_json::from_slice(stdout).map_err(failed)
 }
 

@@ -123,7 +123,9 @@ impl<'a> Caller<'a> {
             other.to_remote_value_sat -= 1;
             match self.send(answered.channel, &other.as_vec()) {
                 Ok(_) => {
-                    self.tally.double.push(format!("channel {dbid} commitment {}: two of them", other.commitment_number));
+                    self.tally
+                        .double
+                        .push(format!("channel {dbid} commitment {}: two of them", other.commitment_number));
                 }
                 Err(LinkError::Refused(_)) => self.tally.attacks_refused += 1,
                 Err(error) => self.tally.lost.push(error.to_string()),
