@@ -11,40 +11,40 @@ use claviger_demo::world::{World, connect as connect_keys, wait as patient};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::types::payment::PaymentHash;
 
-pub const CHANNEL: Amount = Amount::from_sat(1_000_000);
+pub(crate) const CHANNEL: Amount = Amount::from_sat(1_000_000);
 /// Two anchors, which nobody need spend.
 const ANCHORS: Amount = Amount::from_sat(660);
 /// The node whose keys the signer holds.
 const SIGNED: &str = "alice";
 
-pub struct Stage {
-    pub world: World,
+pub(crate) struct Stage {
+    pub(crate) world: World,
     /// Every wallet on this stage.
     scripts: RefCell<Vec<ScriptBuf>>,
 }
 
 impl Stage {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let program = Program::binary(env!("CARGO_BIN_EXE_claviger-under-test"));
         Self { world: World::new(program).unwrap(), scripts: RefCell::default() }
     }
 
     /// The node whose keys the daemon holds, with coins.
-    pub fn signed(&self) -> LdkNode {
+    pub(crate) fn signed(&self) -> LdkNode {
         let node = self.world.remote_node(SIGNED).unwrap();
         self.scripts.borrow_mut().push(node.script());
         node
     }
 
     /// A node with its own keys and coins.
-    pub fn plain(&self, name: &str) -> LdkNode {
+    pub(crate) fn plain(&self, name: &str) -> LdkNode {
         let node = self.world.local_node(name, self.scripts.borrow().len() as u8 + 1).unwrap();
         self.scripts.borrow_mut().push(node.script());
         node
     }
 
     /// Stops the signed node, lets `meanwhile` happen, and starts it again from what it had kept.
-    pub fn restart(&mut self, signed: LdkNode, meanwhile: impl FnOnce(&mut World)) -> LdkNode {
+    pub(crate) fn restart(&mut self, signed: LdkNode, meanwhile: impl FnOnce(&mut World)) -> LdkNode {
         let store = signed.stop();
         meanwhile(&mut self.world);
         let keys = connect_keys(&self.world.signer.dir().join(format!("{SIGNED}.bundle"))).unwrap();
@@ -54,18 +54,18 @@ impl Stage {
     }
 
     /// SIGKILL, and a new start after `pause`.
-    pub fn kill_signer(&mut self, pause: Duration) {
+    pub(crate) fn kill_signer(&mut self, pause: Duration) {
         self.world.signer.kill().unwrap();
         std::thread::sleep(pause);
         self.world.signer.start().unwrap();
     }
 
-    pub fn mine(&self, blocks: u32, nodes: &[&LdkNode]) {
+    pub(crate) fn mine(&self, blocks: u32, nodes: &[&LdkNode]) {
         self.world.mine(blocks, nodes).unwrap();
     }
 
     /// Mines until `done`.
-    pub fn mine_until(&self, what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
+    pub(crate) fn mine_until(&self, what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
         for _ in 0..400 {
             let deadline = Instant::now() + Duration::from_millis(80);
             while Instant::now() < deadline {
@@ -81,7 +81,7 @@ impl Stage {
     }
 
     /// A usable channel that `opener` funds.
-    pub fn channel(&self, opener: &LdkNode, other: &LdkNode) -> ChannelDetails {
+    pub(crate) fn channel(&self, opener: &LdkNode, other: &LdkNode) -> ChannelDetails {
         let nodes = [opener, other];
         connect(opener, other);
         opener.open_channel(&other.id(), CHANNEL, 0).unwrap();
@@ -92,12 +92,12 @@ impl Stage {
     }
 
     /// Waits until something waits for a block.
-    pub fn broadcast(&self, what: &str, nodes: &[&LdkNode]) {
+    pub(crate) fn broadcast(&self, what: &str, nodes: &[&LdkNode]) {
         wait(what, nodes, || !self.world.chain.mempool().is_empty());
     }
 
     /// The signer refused nothing, its journal verifies, and no satoshi is missing.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         self.books();
         let refused = self.refused();
         assert!(refused.is_empty(), "{refused:#?}");
@@ -106,7 +106,7 @@ impl Stage {
     }
 
     /// The same after every channel was closed: what is not in a wallet was paid to miners.
-    pub fn end_settled(self) {
+    pub(crate) fn end_settled(self) {
         let books = self.books();
         assert!(books.abandoned <= ANCHORS, "{books:?}");
         self.end();
@@ -125,34 +125,34 @@ impl Stage {
     }
 
     #[allow(clippy::print_stdout, reason = "shown when a test fails")]
-    pub fn report(&self) {
+    pub(crate) fn report(&self) {
         println!("refused: {:#?}\nlog: {}", self.refused(), self.world.signer.log_path().display());
     }
 }
 
-pub fn connect(a: &LdkNode, b: &LdkNode) {
+pub(crate) fn connect(a: &LdkNode, b: &LdkNode) {
     a.connect(b);
     wait("a connection", &[a, b], || a.is_connected(&b.id()) && b.is_connected(&a.id()));
 }
 
-pub fn usable(node: &LdkNode, peer: &LdkNode) -> bool {
+pub(crate) fn usable(node: &LdkNode, peer: &LdkNode) -> bool {
     node.channels().iter().any(|channel| channel.counterparty.node_id == peer.id() && channel.is_usable)
 }
 
 /// Pays and waits until both sides know.
-pub fn pay(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) {
+pub(crate) fn pay(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) {
     let hash = send(payer, payee, amount_msat);
     paid(payer, payee, hash);
 }
 
 /// Pays; what an earlier payment brought may take a moment to be spendable.
-pub fn send(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) -> PaymentHash {
+pub(crate) fn send(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) -> PaymentHash {
     let invoice = payee.invoice(amount_msat, "a test").unwrap();
     wait("a route", &[payer, payee], || payer.pay(&invoice).is_ok());
     payment_hash(&invoice)
 }
 
-pub fn paid(payer: &LdkNode, payee: &LdkNode, hash: PaymentHash) {
+pub(crate) fn paid(payer: &LdkNode, payee: &LdkNode, hash: PaymentHash) {
     wait("a payment", &[payer, payee], || {
         assert_ne!(payer.history().payments.get(&hash), Some(&Payment::Failed), "{:#?}", payer.log(60));
         payer.history().payments.contains_key(&hash) && payee.history().received.contains_key(&hash)
@@ -160,7 +160,7 @@ pub fn paid(payer: &LdkNode, payee: &LdkNode, hash: PaymentHash) {
 }
 
 /// Sends a payment that the payee keeps waiting.
-pub fn pay_held(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) -> PaymentHash {
+pub(crate) fn pay_held(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) -> PaymentHash {
     payee.hold_payments(true);
     let hash = send(payer, payee, amount_msat);
     wait("a held payment", &[payer, payee], || payee.held().contains(&hash));
@@ -168,6 +168,6 @@ pub fn pay_held(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) -> PaymentHa
 }
 
 /// Waits for `done`, or fails with the ends of the nodes' logs.
-pub fn wait(what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
+pub(crate) fn wait(what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
     patient(what, nodes, done).unwrap_or_else(|error| panic!("{error}"));
 }
