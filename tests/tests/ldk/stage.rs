@@ -12,6 +12,7 @@ use lightning::ln::channel_state::ChannelDetails;
 use lightning::types::payment::PaymentHash;
 
 pub(crate) const CHANNEL: Amount = Amount::from_sat(1_000_000);
+const LARGEST_PAYMENT_MSAT: i64 = 600_000_000;
 /// Two anchors, which nobody need spend.
 const ANCHORS: Amount = Amount::from_sat(660);
 /// The node whose keys the signer holds.
@@ -26,7 +27,12 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new() -> Self {
         let program = Program::binary(env!("CARGO_BIN_EXE_claviger-under-test"));
-        Self { world: World::new(program).unwrap(), scripts: RefCell::default() }
+        let mut world = World::sealed(program).unwrap();
+        // The operator of this node lets it pay half a channel at once.
+        let limit = |config: &mut toml::Table| config["limits"]["max_payment_msat"] = LARGEST_PAYMENT_MSAT.into();
+        world.signer.configure(limit).unwrap();
+        world.signer.start().unwrap();
+        Self { world, scripts: RefCell::default() }
     }
 
     /// The node whose keys the daemon holds, with coins.
