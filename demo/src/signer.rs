@@ -147,12 +147,23 @@ impl SignerProcess {
 
     /// Runs a command with `--json` and returns what it printed.
     pub fn cli(&self, args: &[&str]) -> Result<Value, CommandFailed> {
+<<<<<<< HEAD
         self.cli_with_input(args, "")
+=======
+        value(args, &self.run(args, None)?)
+    }
+
+    /// The same for a command that prints one value on each line.
+    pub fn cli_lines(&self, args: &[&str]) -> Result<Vec<Value>, CommandFailed> {
+        let stdout = self.run(args, None)?;
+        stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| value(args, line)).collect()
+>>>>>>> e2e
     }
 
     /// The same with the passphrase on file descriptor 0.
     pub fn cli_with_passphrase(&self, args: &[&str]) -> Result<Value, CommandFailed> {
         let args: Vec<&str> = args.iter().copied().chain(["--passphrase-fd", "0"]).collect();
+<<<<<<< HEAD
         self.cli_with_input(&args, PASSPHRASE)
     }
 
@@ -180,6 +191,9 @@ impl SignerProcess {
         let _ = pipe.write_all(input.as_bytes());
         drop(pipe);
         child.wait_with_output()
+=======
+        value(&args, &self.run(&args, Some(&self.passphrase))?)
+>>>>>>> e2e
     }
 
     /// The data directory.
@@ -191,6 +205,36 @@ impl SignerProcess {
     pub fn log_path(&self) -> PathBuf {
         self.dir.with_extension("log")
     }
+<<<<<<< HEAD
+=======
+
+    fn run(&self, args: &[&str], stdin: Option<&str>) -> Result<Vec<u8>, CommandFailed> {
+        let failed = |code, stderr: String| CommandFailed { args: args.join(" "), code, stderr };
+        let io = |error: std::io::Error| failed(None, error.to_string());
+        let mut command = self.program.command(&self.dir);
+        command.arg("--json").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(io)?;
+        let mut pipe = child.stdin.take().expect("stdin is piped");
+        // A command that needs no input may have gone already.
+        let _ = pipe.write_all(stdin.unwrap_or_default().as_bytes());
+        drop(pipe);
+        let output = child.wait_with_output().map_err(io)?;
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() {
+            return Err(failed(output.status.code(), stderr));
+        }
+        Ok(output.stdout)
+    }
+>>>>>>> e2e
+}
+
+fn value(args: &[&str], stdout: &[u8]) -> Result<Value, CommandFailed> {
+    if stdout.is_empty() {
+        return Ok(Value::Null);
+    }
+    let failed =
+        |error: serde_json::Error| CommandFailed { args: args.join(" "), code: Some(0), stderr: error.to_string() };
+    serde_json::from_slice(stdout).map_err(failed)
 }
 
 impl Drop for SignerProcess {

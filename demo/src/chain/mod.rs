@@ -107,6 +107,12 @@ impl Chain {
         state.mine(depth + 1, &miner::faucet_script());
     }
 
+    /// A signed payment of `amount` to `script` from the faucet as output 0, not broadcast: another one made before this
+    /// is confirmed may spend the same coins.
+    pub fn faucet_payment(&self, script: &ScriptBuf, amount: Amount) -> Transaction {
+        self.lock().faucet_payment(script, amount)
+    }
+
     /// Events from now on.
     pub fn subscribe(&self) -> Receiver<Event> {
         let (sender, receiver) = channel();

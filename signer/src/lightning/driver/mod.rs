@@ -87,6 +87,16 @@ pub struct Driver {
 impl Driver {
     /// Opens channel `dbid`: everything up to the funding transaction, which is confirmed by the caller.
     pub fn open(ask: &mut Ask<'_>, dbid: u64) -> Result<Self, DriverError> {
+        Self::open_funded_by(ask, dbid, |script, amount| funding_transaction(script, amount, dbid))
+    }
+
+    /// The same with a funding transaction from `fund`, whose output 0 pays the amount to the script: for chains that
+    /// know which coins exist.
+    pub fn open_funded_by(
+        ask: &mut Ask<'_>,
+        dbid: u64,
+        fund: impl FnOnce(&bitcoin::Script, Amount) -> Transaction,
+    ) -> Result<Self, DriverError> {
         let secp = Secp256k1::new();
         let mut keys_id = [0; 32];
         keys_id[..8].copy_from_slice(&dbid.to_be_bytes());
@@ -99,7 +109,8 @@ impl Driver {
         let ask_basepoints = msgs::GetChannelBasepoints { node_id: PubKey(peer_id), dbid };
         let ours = call::<msgs::GetChannelBasepointsReply>(ask, None, &ask_basepoints)?;
         let ours = channel_public_keys(&ours)?;
-        let funding = funding_transaction(&ours.funding_pubkey, &theirs.funding_pubkey, dbid);
+        let script = chan_utils::make_funding_redeemscript(&ours.funding_pubkey, &theirs.funding_pubkey).to_p2wsh();
+        let funding = fund(&script, Amount::from_sat(CHANNEL_SAT));
         let outpoint = OutPoint { txid: funding.compute_txid(), vout: 0 };
         call::<msgs::SetupChannelReply>(ask, Some(channel), &setup_message(&theirs, outpoint))?;
 
@@ -116,7 +127,7 @@ impl Driver {
         self.channel
     }
 
-    /// The transaction that funds it, unsigned.
+    /// The transaction that funds it.
     pub fn funding(&self) -> &Transaction {
         &self.funding
     }
@@ -274,8 +285,8 @@ fn parameters(theirs: ChannelPublicKeys, ours: ChannelPublicKeys, outpoint: OutP
     }
 }
 
-fn funding_transaction(ours: &PublicKey, theirs: &PublicKey, dbid: u64) -> Transaction {
-    let script = chan_utils::make_funding_redeemscript(ours, theirs).to_p2wsh();
+/// Spends a coin that no chain has.
+fn funding_transaction(script: &bitcoin::Script, amount: Amount, dbid: u64) -> Transaction {
     let mut coin = [0x11; 32];
     coin[..8].copy_from_slice(&dbid.to_be_bytes());
     Transaction {
@@ -287,7 +298,7 @@ fn funding_transaction(ours: &PublicKey, theirs: &PublicKey, dbid: u64) -> Trans
             sequence: Sequence::MAX,
             witness: Witness::new(),
         }],
-        output: vec![TxOut { value: Amount::from_sat(CHANNEL_SAT), script_pubkey: script }],
+        output: vec![TxOut { value: amount, script_pubkey: script.to_owned() }],
     }
 }
 

@@ -1,0 +1,324 @@
+//! Kill −9 at random points under load: no acknowledged state is lost, nothing is signed twice differently (P1, P5).
+//!
+//! Nodes drive channels over the real link while the daemon is killed and started again. Every acknowledged answer is
+//! kept and held against what the signer says after the next start.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bitcoin::Amount;
+use claviger::lightning::driver::{Driver, invoice_to_sign};
+use claviger::lightning::messages;
+use claviger::names::NodeKind;
+use claviger::pipeline::{ChannelRef, Outcome};
+use claviger::reasons::{Reason, Refusal};
+use claviger_demo::signer::Program;
+use claviger_demo::world::{World, wait};
+use claviger_ldk::LinkError;
+use claviger_ldk::link::{Bundle, Link, LinkOptions};
+use sha2::{Digest, Sha256};
+use vls_protocol::msgs::{DeBolt, SerBolt, SignRemoteCommitmentTx2};
+
+const NODES: u64 = 3;
+const CHANNELS: u64 = 2;
+/// Longer than any start of the daemon.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the nodes and the killer tell each other.
+#[derive(Default)]
+struct Shared {
+    /// How often the daemon was started again.
+    starts: AtomicU32,
+    /// Acknowledged requests of all nodes.
+    answers: AtomicU64,
+    stop: AtomicBool,
+    failed: AtomicBool,
+}
+
+impl Shared {
+    fn failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+}
+
+/// Says so when the thread it lives on panics.
+struct Fails<'a>(&'a Shared);
+
+impl Drop for Fails<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// A node as the signer meets it: a link, and a memory of every answer.
+struct Caller<'a> {
+    link: Link,
+    shared: &'a Shared,
+    /// The start of the daemon after which everything was asked again.
+    seen_start: u32,
+    /// The last two acknowledged requests of each channel and of the node itself, with their replies.
+    last: BTreeMap<Option<(u64, [u8; 33])>, Vec<Answered>>,
+    /// What was signed for each channel and commitment number of the peer.
+    signed: BTreeMap<(u64, u64), Answered>,
+    tally: Tally,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Answered {
+    channel: Option<ChannelRef>,
+    message: Vec<u8>,
+    reply: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    /// Digests of acknowledged requests that leave a decision.
+    decided: HashSet<String>,
+    acknowledged: u64,
+    asked_again: u64,
+    attacks_refused: u64,
+    lost: Vec<String>,
+    double: Vec<String>,
+}
+
+impl<'a> Caller<'a> {
+    fn new(link: Link, shared: &'a Shared) -> Self {
+        let seen_start = shared.starts.load(Ordering::SeqCst);
+        Self { link, shared, seen_start, last: BTreeMap::new(), signed: BTreeMap::new(), tally: Tally::default() }
+    }
+
+    /// Asks until there is an answer, and keeps it.
+    fn ask(&mut self, channel: Option<ChannelRef>, message: Vec<u8>) -> Outcome {
+        let reply = self.send(channel, &message);
+        let reply = reply.unwrap_or_else(|refused| panic!("an honest request was refused: {refused}"));
+        self.note(Answered { channel, message, reply: reply.clone() });
+        self.shared.answers.fetch_add(1, Ordering::SeqCst);
+        let started = self.shared.starts.load(Ordering::SeqCst);
+        if started != self.seen_start {
+            self.seen_start = started;
+            self.ask_again();
+        }
+        Outcome::Reply(reply)
+    }
+
+    /// `Err` is a refusal that repeating does not change.
+    fn send(&self, channel: Option<ChannelRef>, message: &[u8]) -> Result<Vec<u8>, LinkError> {
+        let channel = channel.map(|c| claviger_ldk::ChannelRef { peer_id: c.peer_id, dbid: c.dbid });
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.link.call(channel, message.to_vec()) {
+                Err(error) if error.retry() && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn note(&mut self, answered: Answered) {
+        self.tally.acknowledged += 1;
+        if messages::row(NodeKind::Ldk, &answered.message).is_ok_and(messages::Row::is_recorded) {
+            self.tally.decided.insert(digest(&answered.message));
+        }
+        if let (Some(channel), Ok(asked)) = (answered.channel, commitment(&answered.message)) {
+            let first = self.signed.entry((channel.dbid, asked.commitment_number)).or_insert_with(|| answered.clone());
+            if *first != answered {
+                self.tally.double.push(format!("channel {} commitment {}", channel.dbid, asked.commitment_number));
+            }
+        }
+        let last = self.last.entry(answered.channel.map(|c| (c.dbid, c.peer_id))).or_default();
+        last.push(answered);
+        if last.len() > 2 {
+            last.remove(0);
+        }
+    }
+
+    /// After a start: what was acknowledged is answered with the same bytes, and no second signature can be had.
+    fn ask_again(&mut self) {
+        for known in self.last.values().flatten().cloned().collect::<Vec<_>>() {
+            let name = messages::row(NodeKind::Ldk, &known.message).map_or("?", |row| row.name);
+            match self.send(known.channel, &known.message) {
+                Ok(reply) if reply == known.reply => self.tally.asked_again += 1,
+                Ok(_) => self.tally.double.push(format!("{name} is answered differently")),
+                Err(error) => self.tally.lost.push(format!("{name}: {error}")),
+            }
+        }
+        let newest: BTreeMap<u64, Answered> =
+            self.signed.iter().map(|((dbid, _), answered)| (*dbid, answered.clone())).collect();
+        for (dbid, answered) in newest {
+            let other = other_commitment(&answered.message).expect("only such are kept");
+            match self.send(answered.channel, &other) {
+                Ok(_) => self.tally.double.push(format!("channel {dbid}: two commitments of one number")),
+                Err(LinkError::Refused(refusal)) if refusal.reasons[0].id == Reason::Validation.id() => {
+                    self.tally.attacks_refused += 1;
+                }
+                Err(error) => self.tally.lost.push(error.to_string()),
+            }
+        }
+    }
+}
+
+#[test]
+#[allow(clippy::print_stdout, reason = "the numbers are the result")]
+fn killed_at_random_moments_the_signer_loses_nothing_and_signs_nothing_twice() -> anyhow::Result<()> {
+    let kills: u32 = std::env::var("CLAVIGER_TEST_KILLS").ok().map_or(Ok(300), |n| n.parse())?;
+    let mut world = World::new(Program::binary(env!("CARGO_BIN_EXE_claviger-under-test")))?;
+    let shared = Shared::default();
+    let mut nodes = (0..NODES).map(|n| node(&world, n, &shared)).collect::<anyhow::Result<Vec<_>>>()?;
+
+    let mut random = Random(0x5eed);
+    let ended: anyhow::Result<Vec<Tally>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = nodes.drain(..).map(|(caller, drivers)| scope.spawn(|| load(caller, drivers))).collect();
+        let killing = (0..kills).try_for_each(|n| {
+            // After some answers, in the middle of the next; sometimes while the nodes are not yet back.
+            let answers = shared.answers.load(Ordering::SeqCst) + random.below(24).saturating_sub(4);
+            wait("traffic", &[], || shared.answers.load(Ordering::SeqCst) >= answers || shared.failed())?;
+            std::thread::sleep(Duration::from_micros(random.below(6_000)));
+            world.signer.kill()?;
+            if n % 10 == 9 {
+                world.chain.mine(1);
+            }
+            world.signer.start()?;
+            shared.starts.fetch_add(1, Ordering::SeqCst);
+            if n % 50 == 49 {
+                verified(&world)?;
+            }
+            anyhow::ensure!(!shared.failed(), "a node gave up after {} kills", n + 1);
+            Ok(())
+        });
+        shared.stop.store(true, Ordering::SeqCst);
+        let tallies = workers.into_iter().map(|worker| worker.join().map_err(|panic| anyhow::anyhow!(words(&*panic))));
+        let tallies = tallies.collect::<anyhow::Result<Vec<_>>>()?;
+        killing.map(|()| tallies)
+    });
+    let mut tallies = ended?;
+
+    verified(&world)?;
+    let exported = world.signer.cli_lines(&["journal", "export"])?;
+    let recorded: HashSet<&str> = exported
+        .iter()
+        .filter(|line| line["verdict"].to_string().contains("permit"))
+        .filter_map(|line| line["request_sha256"].as_str())
+        .collect();
+    for tally in &mut tallies {
+        let missing = tally.decided.iter().filter(|digest| !recorded.contains(digest.as_str()));
+        tally.lost.extend(missing.map(|digest| format!("no decision for request {digest}")));
+    }
+    let sum = |what: fn(&Tally) -> u64| tallies.iter().map(what).sum::<u64>();
+    let acknowledged = sum(|tally| tally.acknowledged);
+    let (asked_again, refused) = (sum(|tally| tally.asked_again), sum(|tally| tally.attacks_refused));
+    println!(
+        "{acknowledged} requests acknowledged, {asked_again} asked again after a kill, {refused} second signatures refused, {} decisions",
+        exported.len()
+    );
+    let lost: Vec<_> = tallies.iter().flat_map(|tally| &tally.lost).collect();
+    let double: Vec<_> = tallies.iter().flat_map(|tally| &tally.double).collect();
+    println!("kills {}, lost {}, double {}", world.signer.kills, lost.len(), double.len());
+    assert_eq!((lost, double), (Vec::<&String>::new(), Vec::<&String>::new()));
+    assert!(acknowledged > 5 * u64::from(kills) && asked_again > u64::from(kills), "hardly any load");
+    Ok(())
+}
+
+/// A node with funded channels.
+fn node<'a>(world: &World, n: u64, shared: &'a Shared) -> anyhow::Result<(Caller<'a>, Vec<Driver>)> {
+    let bundle = world.signer.add_node(&format!("node-{n}"), "ldk")?;
+    let options = LinkOptions {
+        reply_timeout: PATIENCE,
+        down_patience: PATIENCE,
+        first_pause: Duration::from_millis(5),
+        longest_pause: Duration::from_millis(20),
+        ..LinkOptions::default()
+    };
+    let link = Link::connect(&Bundle::load(&bundle)?, options, PATIENCE)?;
+    let mut caller = Caller::new(link, shared);
+    let mut drivers = Vec::new();
+    for dbid in 1..=CHANNELS {
+        let mut ask = |channel, message| caller.ask(channel, message);
+        let fund = |script: &bitcoin::Script, amount: Amount| world.chain.faucet_payment(&script.to_owned(), amount);
+        let driver = Driver::open_funded_by(&mut ask, dbid, fund)?;
+        world.chain.broadcast(driver.funding())?;
+        world.chain.mine(6);
+        world.signer_in_step(&[])?;
+        drivers.push(driver);
+    }
+    Ok((caller, drivers))
+}
+
+/// Moves the channels on, with none to two HTLCs, and signs invoices, until told to stop.
+fn load(mut caller: Caller<'_>, mut drivers: Vec<Driver>) -> Tally {
+    let _fails = Fails(caller.shared);
+    for round in 0.. {
+        if caller.shared.stop.load(Ordering::SeqCst) {
+            break;
+        }
+        for driver in &mut drivers {
+            let advanced = driver.advance(&mut |channel, message| caller.ask(channel, message), round % 3);
+            advanced.unwrap_or_else(|error| panic!("channel {:?}: {error}", driver.channel().dbid));
+        }
+        caller.ask(None, invoice_to_sign(round as u64, 1_000));
+    }
+    caller.ask_again();
+    for driver in drivers {
+        only_the_first_is_signed(&mut caller, driver);
+    }
+    caller.tally
+}
+
+/// The commitment that [`Caller::ask_again`] tries to get beside another is one that the signer signs when it comes first:
+/// then it is the other that is refused.
+fn only_the_first_is_signed(caller: &mut Caller<'_>, mut driver: Driver) {
+    let mut asked = false;
+    let mut ask = |channel, message: Vec<u8>| {
+        let other = other_commitment(&message).expect("an advance begins with the peer's commitment");
+        caller.send(channel, &other).unwrap_or_else(|error| panic!("an honest commitment was refused: {error}"));
+        match caller.send(channel, &message) {
+            Err(LinkError::Refused(_)) => caller.tally.attacks_refused += 1,
+            outcome => caller.tally.double.push(format!("two commitments: {outcome:?}")),
+        }
+        asked = true;
+        let request = String::new();
+        Outcome::Refused { request, refusal: Refusal::new(Reason::Validation, "another commitment was signed") }
+    };
+    driver.advance(&mut ask, 0).expect_err("the driver's commitment came second");
+    assert!(asked);
+}
+
+fn verified(world: &World) -> anyhow::Result<()> {
+    let result = world.signer.cli(&["journal", "verify"])?;
+    anyhow::ensure!(result["verified"] == true, "the journal does not verify: {result}");
+    Ok(())
+}
+
+fn commitment(message: &[u8]) -> Result<SignRemoteCommitmentTx2, vls_protocol::Error> {
+    SignRemoteCommitmentTx2::from_vec(message.to_vec())
+}
+
+/// Another commitment of the same number, as valid as the first: its fee is higher by 1 sat.
+fn other_commitment(message: &[u8]) -> Result<Vec<u8>, vls_protocol::Error> {
+    let mut other = commitment(message)?;
+    other.to_remote_value_sat -= 1;
+    Ok(other.as_vec())
+}
+
+fn digest(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+}
+
+/// A sequence that is the same in each run.
+struct Random(u64);
+
+impl Random {
+    /// A number smaller than `end`.
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}

@@ -1,0 +1,7 @@
+//! LDK end to end: real nodes, one of them without keys, over the real daemon and a chain that verifies scripts.
+
+mod closing;
+mod justice;
+mod payments;
+mod restarts;
+mod stage;

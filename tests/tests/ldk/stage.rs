@@ -1,0 +1,179 @@
+//! A chain, a daemon, a node whose keys it holds and peers with their own; and what must be true when they are done.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use bitcoin::{Amount, ScriptBuf};
+use claviger_demo::books::Books;
+use claviger_demo::node::{Keys, LdkNode, Payment, payment_hash};
+use claviger_demo::signer::Program;
+use claviger_demo::world::{World, connect as connect_keys, wait as patient};
+use lightning::ln::channel_state::ChannelDetails;
+use lightning::types::payment::PaymentHash;
+
+pub(crate) const CHANNEL: Amount = Amount::from_sat(1_000_000);
+const LARGEST_PAYMENT_MSAT: i64 = 600_000_000;
+/// Two anchors, which nobody need spend.
+const ANCHORS: Amount = Amount::from_sat(660);
+/// The node whose keys the signer holds.
+const SIGNED: &str = "alice";
+
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    /// Every wallet on this stage.
+    scripts: RefCell<Vec<ScriptBuf>>,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let program = Program::binary(env!("CARGO_BIN_EXE_claviger-under-test"));
+        let mut world = World::sealed(program).unwrap();
+        // The operator of this node lets it pay half a channel at once.
+        let limit = |config: &mut toml::Table| config["limits"]["max_payment_msat"] = LARGEST_PAYMENT_MSAT.into();
+        world.signer.configure(limit).unwrap();
+        world.signer.start().unwrap();
+        Self { world, scripts: RefCell::default() }
+    }
+
+    /// The node whose keys the daemon holds, with coins.
+    pub(crate) fn signed(&self) -> LdkNode {
+        let node = self.world.remote_node(SIGNED).unwrap();
+        self.scripts.borrow_mut().push(node.script());
+        node
+    }
+
+    /// A node with its own keys and coins.
+    pub(crate) fn plain(&self, name: &str) -> LdkNode {
+        let node = self.world.local_node(name, self.scripts.borrow().len() as u8 + 1).unwrap();
+        self.scripts.borrow_mut().push(node.script());
+        node
+    }
+
+    /// Stops the signed node, lets `meanwhile` happen, and starts it again from what it had kept.
+    pub(crate) fn restart(&mut self, signed: LdkNode, meanwhile: impl FnOnce(&mut World)) -> LdkNode {
+        let store = signed.stop();
+        meanwhile(&mut self.world);
+        let keys = connect_keys(&self.world.signer.dir().join(format!("{SIGNED}.bundle"))).unwrap();
+        let node = self.world.restart(SIGNED, Keys::Remote(keys), store).unwrap();
+        wait("the chain", &[&node], || node.height() == self.world.chain.height());
+        node
+    }
+
+    /// SIGKILL, and a new start after `pause`.
+    pub(crate) fn kill_signer(&mut self, pause: Duration) {
+        self.world.signer.kill().unwrap();
+        std::thread::sleep(pause);
+        self.world.signer.start().unwrap();
+    }
+
+    pub(crate) fn mine(&self, blocks: u32, nodes: &[&LdkNode]) {
+        self.world.mine(blocks, nodes).unwrap();
+    }
+
+    /// Mines until `done`.
+    pub(crate) fn mine_until(&self, what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
+        for _ in 0..400 {
+            let deadline = Instant::now() + Duration::from_millis(80);
+            while Instant::now() < deadline {
+                if done() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            self.mine(1, nodes);
+        }
+        self.report();
+        wait(what, nodes, done);
+    }
+
+    /// A usable channel that `opener` funds.
+    pub(crate) fn channel(&self, opener: &LdkNode, other: &LdkNode) -> ChannelDetails {
+        let nodes = [opener, other];
+        connect(opener, other);
+        opener.open_channel(&other.id(), CHANNEL, 0).unwrap();
+        self.broadcast("the funding transaction", &nodes);
+        self.mine(6, &nodes);
+        wait("a usable channel", &nodes, || usable(opener, other) && usable(other, opener));
+        opener.channel_with(&other.id()).unwrap()
+    }
+
+    /// Waits until something waits for a block.
+    pub(crate) fn broadcast(&self, what: &str, nodes: &[&LdkNode]) {
+        wait(what, nodes, || !self.world.chain.mempool().is_empty());
+    }
+
+    /// The signer refused nothing, its journal verifies, and no satoshi is missing.
+    pub(crate) fn end(self) {
+        self.books();
+        let refused = self.refused();
+        assert!(refused.is_empty(), "{refused:#?}");
+        let verified = self.world.signer.cli(&["journal", "verify"]).unwrap();
+        assert_eq!(verified["verified"], true, "{verified}");
+    }
+
+    /// The same after every channel was closed: what is not in a wallet was paid to miners.
+    pub(crate) fn end_settled(self) {
+        let books = self.books();
+        assert!(books.abandoned <= ANCHORS, "{books:?}");
+        self.end();
+    }
+
+    fn books(&self) -> Books {
+        let books = Books::of(&self.world.chain, &self.scripts.borrow());
+        assert!(books.reconcile(), "{books:?}");
+        books
+    }
+
+    fn refused(&self) -> Vec<String> {
+        let decisions = self.world.signer.cli_lines(&["journal", "export"]).unwrap();
+        let permitted = |line: &&serde_json::Value| !line["verdict"].to_string().contains("permit");
+        decisions.iter().filter(permitted).map(ToString::to_string).collect()
+    }
+
+    #[allow(clippy::print_stdout, reason = "shown when a test fails")]
+    pub(crate) fn report(&self) {
+        println!("refused: {:#?}\nlog: {}", self.refused(), self.world.signer.log_path().display());
+    }
+}
+
+pub(crate) fn connect(a: &LdkNode, b: &LdkNode) {
+    a.connect(b);
+    wait("a connection", &[a, b], || a.is_connected(&b.id()) && b.is_connected(&a.id()));
+}
+
+pub(crate) fn usable(node: &LdkNode, peer: &LdkNode) -> bool {
+    node.channels().iter().any(|channel| channel.counterparty.node_id == peer.id() && channel.is_usable)
+}
+
+/// Pays and waits until both sides know.
+pub(crate) fn pay(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) {
+    let hash = send(payer, payee, amount_msat);
+    paid(payer, payee, hash);
+}
+
+/// Pays; what an earlier payment brought may take a moment to be spendable.
+pub(crate) fn send(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) -> PaymentHash {
+    let invoice = payee.invoice(amount_msat, "a test").unwrap();
+    wait("a route", &[payer, payee], || payer.pay(&invoice).is_ok());
+    payment_hash(&invoice)
+}
+
+pub(crate) fn paid(payer: &LdkNode, payee: &LdkNode, hash: PaymentHash) {
+    wait("a payment", &[payer, payee], || {
+        assert_ne!(payer.history().payments.get(&hash), Some(&Payment::Failed), "{:#?}", payer.log(60));
+        payer.history().payments.contains_key(&hash) && payee.history().received.contains_key(&hash)
+    });
+}
+
+/// Sends a payment that the payee keeps waiting.
+pub(crate) fn pay_held(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) -> PaymentHash {
+    payee.hold_payments(true);
+    let hash = send(payer, payee, amount_msat);
+    wait("a held payment", &[payer, payee], || payee.held().contains(&hash));
+    hash
+}
+
+/// Waits for `done`, or fails with the ends of the nodes' logs.
+pub(crate) fn wait(what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
+    patient(what, nodes, done).unwrap_or_else(|error| panic!("{error}"));
+}
