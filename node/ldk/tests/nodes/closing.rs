@@ -60,6 +60,21 @@ fn we_force_close_claim_by_preimage_and_take_back_by_timeout() {
 }
 
 #[test]
+fn channels_without_anchors_are_closed_and_claimed_as_well() {
+    for ours in [true, false] {
+        let world = World::without_anchors();
+        let (signed, plain, _outgoing, incoming) = busy_channel(&world);
+        let before = signed.balance();
+        let (closer, other) = if ours { (&signed, &plain) } else { (&plain, &signed) };
+        force_close(closer, other);
+        wait("a commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
+        world.mine(1, &[&signed, &plain]);
+        signed.claim(&incoming);
+        assert_near(settle(&world, &signed, &plain, before), 570_000);
+    }
+}
+
+#[test]
 fn the_peer_force_closes_and_we_claim_by_preimage_and_take_back_by_timeout() {
     let world = World::new();
     let (signed, plain, _outgoing, incoming) = busy_channel(&world);
