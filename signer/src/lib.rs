@@ -4,6 +4,7 @@
 //! (`docs/architecture.md`).
 
 pub mod admin;
+pub mod bench;
 pub mod chain;
 pub mod cli;
 pub mod config;

@@ -34,7 +34,7 @@ impl Attestor {
     ///
     /// The proof names no transaction: channels are shown theirs by [`apply_block`](super::apply_block). The same block
     /// and predecessor give the same bytes (P5).
-    pub(super) fn attest(&self, block: &ChainBlock, previous: &FilterHeader) -> TxoProof {
+    pub(crate) fn attest(&self, block: &ChainBlock, previous: &FilterHeader) -> TxoProof {
         let filter = block.filter();
         let attestation = Attestation {
             block_hash: block.hash(),

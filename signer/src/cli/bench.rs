@@ -1,14 +1,51 @@
 //! `claviger bench`.
 
+use std::fmt::Write;
+
 use clap::Args;
 
 use super::{CliError, Output};
+use crate::bench::{Effort, Report, run};
 
 /// What to measure.
 #[derive(Debug, Args)]
-pub(super) struct BenchArgs {}
+pub(super) struct BenchArgs {
+    /// Small numbers, for a first look; seconds instead of minutes.
+    #[arg(long)]
+    quick: bool,
+}
 
-/// Measures.
-pub(super) fn bench(_: &BenchArgs, _: &Output) -> Result<(), CliError> {
-    Err(CliError::new("not there yet", ""))
+/// Measures and prints.
+pub(super) fn bench(args: &BenchArgs, output: &Output) -> Result<(), CliError> {
+    let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
+    let progress = |text: &str| output.progress(&format!("measuring {text} …"));
+    let report =
+        run(effort, &progress).map_err(|error| CliError::new(error, "Report this with the machine's details."))?;
+    output.result(&report, || text(&report));
+    Ok(())
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    let raw = &report.raw;
+    let _ = writeln!(
+        text,
+        "sign (low R) {:.1} us, verify {:.1} us, ecdh {:.1} us",
+        raw.sign_low_r_us, raw.verify_us, raw.ecdh_us
+    );
+    let _ = writeln!(text, "\nnodes htlcs store  delay mode   advances/s     p50 ms     p99 ms");
+    for row in &report.advance {
+        let _ = writeln!(
+            text,
+            "{:>5} {:>5} {:<6} {:>2} ms {:<5} {:>11.1} {:>10.2} {:>10.2}",
+            row.nodes, row.htlcs, row.store, row.flush_delay_ms, row.mode, row.advances_per_s, row.p50_ms, row.p99_ms
+        );
+    }
+    let _ = writeln!(text, "\n       n what      operation         p50 us  baseline us");
+    for row in &report.growth {
+        let baseline = row.baseline_p50_us.map(|us| format!("{us:>12.1}")).unwrap_or_default();
+        let _ = writeln!(text, "{:>8} {:<9} {:<14} {:>9.1} {baseline}", row.n, row.what, row.op, row.p50_us);
+    }
+    let _ = writeln!(text, "\nresident {:.1} MiB", report.rss_mb);
+    text
 }

@@ -318,12 +318,11 @@ fn restore_node(spec: &NodeSpec, persister: &NodePersister, services: NodeServic
     restored.map_err(|status| RestoreError::Refused(status.message().to_owned()))
 }
 
-/// Takes vls through its negotiation with an HsmdInit of our own.
-fn negotiate(node: &Arc<Node>, limits: Arc<Limits>) -> Result<(RootHandler, Vec<u8>), RestoreError> {
-    let mut handler = InitHandler::new(0, node.clone(), limits, PROTOCOL_VERSION_NO_SECRET);
-    let init = msgs::HsmdInit {
+/// The HsmdInit with which vls is started: protocol version 6 and nothing else.
+pub(crate) fn own_init(network: Network) -> Message {
+    Message::HsmdInit(msgs::HsmdInit {
         key_version: Bip32KeyVersion { pubkey_version: 0, privkey_version: 0 },
-        chain_params: genesis_block(node.network()).block_hash(),
+        chain_params: genesis_block(network).block_hash(),
         encryption_key: None,
         dev_privkey: None,
         dev_bip32_seed: None,
@@ -331,8 +330,13 @@ fn negotiate(node: &Arc<Node>, limits: Arc<Limits>) -> Result<(RootHandler, Vec<
         dev_channel_secrets_shaseed: None,
         hsm_wire_min_version: PROTOCOL_VERSION_NO_SECRET,
         hsm_wire_max_version: PROTOCOL_VERSION_NO_SECRET,
-    };
-    match handler.handle(Message::HsmdInit(init)) {
+    })
+}
+
+/// Takes vls through its negotiation with an HsmdInit of our own.
+fn negotiate(node: &Arc<Node>, limits: Arc<Limits>) -> Result<(RootHandler, Vec<u8>), RestoreError> {
+    let mut handler = InitHandler::new(0, node.clone(), limits, PROTOCOL_VERSION_NO_SECRET);
+    match handler.handle(own_init(node.network())) {
         Ok((true, Some(reply))) => Ok((handler.into(), reply.as_vec())),
         Ok(_) => Err(RestoreError::Refused("the negotiation did not end".to_owned())),
         Err(error) => Err(RestoreError::Refused(refusals::from_handler(error, None).detail)),

@@ -59,7 +59,8 @@ fn a_revoked_node_gets_no_reply_even_after_it_said_goodbye() {
 
 #[test]
 fn a_dropped_server_takes_its_connections_along() {
-    let mut world = World::new();
+    // No ping ends the connection: only the server's end can.
+    let mut world = World::with(|options| options.keepalive = Duration::from_secs(3_600));
     let alice = world.enrol("alice");
     let server = world.server.take();
     world.runtime.block_on(async {
