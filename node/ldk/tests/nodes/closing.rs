@@ -4,7 +4,7 @@ use bitcoin::Amount;
 use claviger_demo::node::LdkNode;
 use lightning::types::payment::PaymentHash;
 
-use crate::world::{World, pay, pay_held, wait};
+use crate::world::{World, disconnect, pay, pay_held, wait};
 
 const OUT: u64 = 60_000_000;
 const IN: u64 = 70_000_000;
@@ -21,9 +21,7 @@ fn busy_channel(world: &World) -> (LdkNode, LdkNode, PaymentHash, PaymentHash) {
 
 /// Closes without a word, so that the other does not broadcast its own commitment.
 fn force_close(closer: &LdkNode, other: &LdkNode) {
-    closer.disconnect(&other.id());
-    other.disconnect(&closer.id());
-    wait("the connection to end", &[closer, other], || !closer.is_connected(&other.id()));
+    disconnect(closer, other);
     closer.force_close(&closer.channel_with(&other.id()).unwrap()).unwrap();
 }
 

@@ -117,6 +117,12 @@ pub fn connect(a: &LdkNode, b: &LdkNode) {
     wait("a connection", &[a, b], || a.is_connected(&b.id()) && b.is_connected(&a.id()));
 }
 
+pub fn disconnect(a: &LdkNode, b: &LdkNode) {
+    a.disconnect(&b.id());
+    b.disconnect(&a.id());
+    wait("the connection to end", &[a, b], || !a.is_connected(&b.id()) && !b.is_connected(&a.id()));
+}
+
 pub fn usable(node: &LdkNode, peer: &LdkNode) -> bool {
     node.channels().iter().any(|channel| channel.counterparty.node_id == peer.id() && channel.is_usable)
 }
