@@ -4,7 +4,7 @@ use bitcoin::Amount;
 use claviger_demo::node::LdkNode;
 use lightning::types::payment::PaymentHash;
 
-use crate::world::{World, pay, pay_held, wait};
+use crate::world::{World, disconnect, pay, pay_held, wait};
 
 const OUT: u64 = 60_000_000;
 const IN: u64 = 70_000_000;
@@ -21,9 +21,7 @@ fn busy_channel(world: &World) -> (LdkNode, LdkNode, PaymentHash, PaymentHash) {
 
 /// Closes without a word, so that the other does not broadcast its own commitment.
 fn force_close(closer: &LdkNode, other: &LdkNode) {
-    closer.disconnect(&other.id());
-    other.disconnect(&closer.id());
-    wait("the connection to end", &[closer, other], || !closer.is_connected(&other.id()));
+    disconnect(closer, other);
     closer.force_close(&closer.channel_with(&other.id()).unwrap()).unwrap();
 }
 
@@ -57,6 +55,21 @@ fn we_force_close_claim_by_preimage_and_take_back_by_timeout() {
     signed.claim(&incoming);
     // 440,000 to_local, 70,000 by preimage, 60,000 by timeout.
     assert_near(settle(&world, &signed, &plain, before), 570_000);
+}
+
+#[test]
+fn channels_without_anchors_are_closed_and_claimed_as_well() {
+    for ours in [true, false] {
+        let world = World::without_anchors();
+        let (signed, plain, _outgoing, incoming) = busy_channel(&world);
+        let before = signed.balance();
+        let (closer, other) = if ours { (&signed, &plain) } else { (&plain, &signed) };
+        force_close(closer, other);
+        wait("a commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
+        world.mine(1, &[&signed, &plain]);
+        signed.claim(&incoming);
+        assert_near(settle(&world, &signed, &plain, before), 570_000);
+    }
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use bitcoin::Amount;
 use claviger_demo::node::LdkNode;
 
-use crate::world::{CHANNEL, World, pay, pay_held, wait};
+use crate::world::{CHANNEL, World, disconnect, pay, pay_held, wait};
 
 /// Broadcasts an old commitment of the peer and returns what the signed node gained.
 fn cheat(world: &World, signed: &LdkNode, plain: &LdkNode, old: Vec<bitcoin::Transaction>, before: Amount) -> i64 {
     let nodes = [signed, plain];
+    // A channel that is over on the chain does not go on: nothing may be under way in it.
+    disconnect(plain, signed);
     world.chain.broadcast(&old[0]).unwrap();
     world.mine(1, &nodes);
     wait("a penalty", &nodes, || !world.chain.mempool().is_empty());

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stdout)] // one crate of tests: nothing reaches out, and what fails may panic
 
 mod closing;
+mod identity;
 mod justice;
 mod payments;
 mod restarts;

@@ -50,7 +50,8 @@ impl Signer {
             ..LimitsConfig::default()
         };
         let settings = Settings { limits, oracle: attestor.public_key() };
-        let facts = Arc::new(Start(chain.clone()));
+        let start = chain.height();
+        let facts = Arc::new(Start(chain.clone(), start));
         let house = House { journal: Arc::new(journal), chain: facts, attestor, settings };
         let nodes = Nodes::start(house, &SignerConfig { threads: 1, ..SignerConfig::default() }).unwrap();
         let name = NodeName::new("ldk").unwrap();
@@ -65,7 +66,7 @@ impl Signer {
         let signer = Arc::new(Self {
             nodes,
             name,
-            height: Mutex::new(chain.height()),
+            height: Mutex::new(start),
             chain,
             away: AtomicBool::new(false),
             lose_replies: AtomicU64::new(0),
@@ -118,8 +119,8 @@ impl Transport for Signer {
     }
 }
 
-/// The chain's tip when the signer starts; always fresh.
-struct Start(Arc<Chain>);
+/// The chain, and its height when the signer started; always fresh.
+struct Start(Arc<Chain>, u32);
 
 impl ChainFacts for Start {
     fn require_fresh(&self, _: &NodeName) -> Result<(), Refusal> {
@@ -127,7 +128,7 @@ impl ChainFacts for Start {
     }
 
     fn start(&self) -> Option<ChainStart> {
-        let (height, _) = self.0.tip();
+        let height = self.1;
         let block = ChainBlock::new(height, (*self.0.block_at(height)?).clone());
         let filter_header = block.filter().filter_header(&FilterHeader::all_zeros());
         Some(ChainStart { height, header: block.block().header, filter_header })

@@ -17,13 +17,30 @@ pub const CHANNEL: Amount = Amount::from_sat(1_000_000);
 pub struct World {
     pub chain: Arc<Chain>,
     pub signer: Arc<Signer>,
+    anchors: bool,
 }
 
 impl World {
     pub fn new() -> Self {
         let chain = Chain::new();
         let signer = Signer::new([0xa5; 32], chain.clone());
-        Self { chain, signer }
+        Self { chain, signer, anchors: true }
+    }
+
+    /// Where channels have no anchors, and HTLC transactions their fee inside.
+    pub fn without_anchors() -> Self {
+        Self { anchors: false, ..Self::new() }
+    }
+
+    fn settings(&self, name: &str) -> Settings {
+        Settings { anchors: self.anchors, ..Settings::new(name) }
+    }
+
+    /// The keys of the signed node.
+    pub fn keys(&self) -> ClavigerKeys {
+        let mut options = Options::new(Network::Regtest);
+        options.patience = Duration::from_secs(120);
+        ClavigerKeys::connect(self.signer.clone() as Arc<dyn Transport>, options).unwrap()
     }
 
     /// A node with its own keys and coins.
@@ -32,7 +49,7 @@ impl World {
         seed[..name.len()].copy_from_slice(name.as_bytes());
         let keys = Keys::Local(seed);
         let node =
-            LdkNode::start(&Settings::new(name), keys, self.chain.clone(), Arc::new(Store::in_memory())).unwrap();
+            LdkNode::start(&self.settings(name), keys, self.chain.clone(), Arc::new(Store::in_memory())).unwrap();
         self.pay_in(&node);
         node
     }
@@ -45,10 +62,8 @@ impl World {
     }
 
     pub fn signed_with(&self, store: Arc<Store>) -> LdkNode {
-        let mut options = Options::new(Network::Regtest);
-        options.patience = Duration::from_secs(120);
-        let keys = ClavigerKeys::connect(self.signer.clone() as Arc<dyn Transport>, options).unwrap();
-        LdkNode::start(&Settings::new("signed"), Keys::Remote(Arc::new(keys)), self.chain.clone(), store).unwrap()
+        LdkNode::start(&self.settings("signed"), Keys::Remote(Arc::new(self.keys())), self.chain.clone(), store)
+            .unwrap()
     }
 
     fn pay_in(&self, node: &LdkNode) {
@@ -100,6 +115,12 @@ impl World {
 pub fn connect(a: &LdkNode, b: &LdkNode) {
     a.connect(b);
     wait("a connection", &[a, b], || a.is_connected(&b.id()) && b.is_connected(&a.id()));
+}
+
+pub fn disconnect(a: &LdkNode, b: &LdkNode) {
+    a.disconnect(&b.id());
+    b.disconnect(&a.id());
+    wait("the connection to end", &[a, b], || !a.is_connected(&b.id()) && !b.is_connected(&a.id()));
 }
 
 pub fn usable(node: &LdkNode, peer: &LdkNode) -> bool {
