@@ -147,38 +147,24 @@ impl SignerProcess {
 
     /// Runs a command with `--json` and returns what it printed.
     pub fn cli(&self, args: &[&str]) -> Result<Value, CommandFailed> {
-<<<<<<< HEAD
         self.cli_with_input(args, "")
-=======
-        value(args, &self.run(args, None)?)
     }
 
     /// The same for a command that prints one value on each line.
     pub fn cli_lines(&self, args: &[&str]) -> Result<Vec<Value>, CommandFailed> {
-        let stdout = self.run(args, None)?;
+        let stdout = self.printed(args, "")?;
         stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| value(args, line)).collect()
->>>>>>> e2e
     }
 
     /// The same with the passphrase on file descriptor 0.
     pub fn cli_with_passphrase(&self, args: &[&str]) -> Result<Value, CommandFailed> {
         let args: Vec<&str> = args.iter().copied().chain(["--passphrase-fd", "0"]).collect();
-<<<<<<< HEAD
         self.cli_with_input(&args, PASSPHRASE)
     }
 
     /// The same with `input` on standard input.
     pub fn cli_with_input(&self, args: &[&str], input: &str) -> Result<Value, CommandFailed> {
-        let output = self.output(args, input);
-        let failed = |code, stderr: String| CommandFailed { args: args.join(" "), code, stderr };
-        let output = output.map_err(|error| failed(None, error.to_string()))?;
-        if !output.status.success() {
-            return Err(failed(output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()));
-        }
-        if output.stdout.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&output.stdout).map_err(|error| failed(output.status.code(), error.to_string()))
+        value(args, &self.printed(args, input)?)
     }
 
     /// Runs a command with `--json` and returns all it said.
@@ -191,9 +177,16 @@ impl SignerProcess {
         let _ = pipe.write_all(input.as_bytes());
         drop(pipe);
         child.wait_with_output()
-=======
-        value(&args, &self.run(&args, Some(&self.passphrase))?)
->>>>>>> e2e
+    }
+
+    /// What a command that succeeds printed.
+    fn printed(&self, args: &[&str], input: &str) -> Result<Vec<u8>, CommandFailed> {
+        let failed = |code, stderr| CommandFailed { args: args.join(" "), code, stderr };
+        let output = self.output(args, input).map_err(|error| failed(None, error.to_string()))?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        Err(failed(output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 
     /// The data directory.
@@ -205,36 +198,18 @@ impl SignerProcess {
     pub fn log_path(&self) -> PathBuf {
         self.dir.with_extension("log")
     }
-<<<<<<< HEAD
-=======
-
-    fn run(&self, args: &[&str], stdin: Option<&str>) -> Result<Vec<u8>, CommandFailed> {
-        let failed = |code, stderr: String| CommandFailed { args: args.join(" "), code, stderr };
-        let io = |error: std::io::Error| failed(None, error.to_string());
-        let mut command = self.program.command(&self.dir);
-        command.arg("--json").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(io)?;
-        let mut pipe = child.stdin.take().expect("stdin is piped");
-        // A command that needs no input may have gone already.
-        let _ = pipe.write_all(stdin.unwrap_or_default().as_bytes());
-        drop(pipe);
-        let output = child.wait_with_output().map_err(io)?;
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !output.status.success() {
-            return Err(failed(output.status.code(), stderr));
-        }
-        Ok(output.stdout)
-    }
->>>>>>> e2e
 }
 
-fn value(args: &[&str], stdout: &[u8]) -> Result<Value, CommandFailed> {
-    if stdout.is_empty() {
+/// The one JSON value that a command printed; null if it printed nothing.
+fn value(args: &[&str], printed: &[u8]) -> Result<Value, CommandFailed> {
+    if printed.is_empty() {
         return Ok(Value::Null);
     }
-    let failed =
-        |error: serde_json::Error| CommandFailed { args: args.join(" "), code: Some(0), stderr: error.to_string() };
-    serde_json::from_slice(stdout).map_err(failed)
+    serde_json::from_slice(printed).map_err(|error| CommandFailed {
+        args: args.join(" "),
+        code: Some(0),
+        stderr: error.to_string(),
+    })
 }
 
 impl Drop for SignerProcess {
