@@ -116,13 +116,16 @@ fn a_payment_that_expired_while_we_were_away_is_taken_back() {
     let world = World::new();
     let (signed, plain, _outgoing, incoming) = busy_channel(&world);
     let before = signed.balance();
+    let expiry = signed.channels()[0].pending_outbound_htlcs[0].cltv_expiry;
     force_close(&plain, &signed);
     wait("their commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
     world.mine(1, &[&signed, &plain]);
     signed.claim(&incoming);
-    world.mine(2, &[&signed, &plain]);
+    wait("our claim", &[&signed, &plain], || !world.chain.mempool().is_empty());
+    world.mine(1, &[&signed, &plain]);
     let store = signed.stop();
-    world.mine(200, &[&plain]);
+    // Not much later: with every block after the expiry, LDK raises the fee of its claim by a quarter.
+    world.mine(expiry + 3 - world.chain.height(), &[&plain]);
     let signed = world.signed_with(store);
     wait("the chain", &[&signed], || signed.height() == world.chain.height());
     assert_near(settle(&world, &signed, &plain, before), 570_000);
