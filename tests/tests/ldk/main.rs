@@ -1,5 +1,7 @@
 //! LDK end to end: real nodes, one of them without keys, over the real daemon and a chain that verifies scripts.
 
+#![allow(clippy::unwrap_used)] // what fails may panic
+
 mod closing;
 mod justice;
 mod payments;
