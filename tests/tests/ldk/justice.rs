@@ -8,6 +8,10 @@ use crate::stage::{CHANNEL, Stage, pay, pay_held, wait};
 /// Broadcasts an old commitment of the peer; the signed node takes all of it but fees.
 fn cheat(stage: Stage, signed: &LdkNode, plain: &LdkNode, old: &[Transaction]) {
     let (nodes, before) = ([signed, plain], signed.balance());
+    // A cheat does not speak any more.
+    signed.disconnect(&plain.id());
+    plain.disconnect(&signed.id());
+    wait("the connection to end", &nodes, || !signed.is_connected(&plain.id()));
     stage.world.chain.broadcast(&old[0]).unwrap();
     stage.mine(1, &nodes);
     stage.broadcast("a penalty", &nodes);
@@ -16,7 +20,7 @@ fn cheat(stage: Stage, signed: &LdkNode, plain: &LdkNode, old: &[Transaction]) {
     stage.mine(6, &nodes);
     let gained = signed.balance() - before;
     assert!(gained.to_sat() > CHANNEL.to_sat() - 20_000, "gained only {gained}");
-    stage.end_settled();
+    stage.end_settled(&nodes);
 }
 
 #[test]

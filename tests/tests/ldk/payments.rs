@@ -21,7 +21,7 @@ fn a_channel_opened_by_the_signed_node_carries_payments_both_ways_and_closes() {
     // 1,000,000 sat - 200,000 + 5,000, minus the closing fee.
     let gained = signed.balance() - before;
     assert!(gained <= Amount::from_sat(805_000) && gained > Amount::from_sat(795_000), "{gained}");
-    stage.end_settled();
+    stage.end_settled(&[&signed, &plain]);
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_channel_opened_by_the_peer_carries_payments_both_ways_and_closes() {
     stage.broadcast("the closing transaction", &[&signed, &plain]);
     stage.mine(6, &[&signed, &plain]);
     assert_eq!(signed.balance() - before, Amount::from_sat(205_000));
-    stage.end_settled();
+    stage.end_settled(&[&signed, &plain]);
 }
 
 #[test]

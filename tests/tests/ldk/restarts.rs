@@ -45,7 +45,7 @@ fn live_through(stops: Stops) {
     signed = stop(&mut stage, signed, &plain, stops);
     stage.mine(6, &[&signed, &plain]);
     wait("the end of the channel", &[&signed, &plain], || signed.channels().is_empty());
-    stage.end_settled();
+    stage.end_settled(&[&signed, &plain]);
 }
 
 fn stop(stage: &mut Stage, signed: LdkNode, plain: &LdkNode, stops: Stops) -> LdkNode {

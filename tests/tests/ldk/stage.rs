@@ -7,7 +7,7 @@ use bitcoin::{Amount, ScriptBuf};
 use claviger_demo::books::Books;
 use claviger_demo::node::{Keys, LdkNode, Payment, payment_hash};
 use claviger_demo::signer::Program;
-use claviger_demo::world::{World, connect as connect_keys, wait as patient};
+use claviger_demo::world::{DEPOSIT, World, connect as connect_keys, wait as patient};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::types::payment::PaymentHash;
 
@@ -38,14 +38,14 @@ impl Stage {
     /// The node whose keys the daemon holds, with coins.
     pub(crate) fn signed(&self) -> LdkNode {
         let node = self.world.remote_node(SIGNED).unwrap();
-        self.scripts.borrow_mut().push(node.script());
+        self.wallet_of(&node);
         node
     }
 
     /// A node with its own keys and coins.
     pub(crate) fn plain(&self, name: &str) -> LdkNode {
-        let node = self.world.local_node(name, self.scripts.borrow().len() as u8 + 1).unwrap();
-        self.scripts.borrow_mut().push(node.script());
+        let node = self.world.local_node(name, name.len() as u8).unwrap();
+        self.wallet_of(&node);
         node
     }
 
@@ -112,9 +112,9 @@ impl Stage {
     }
 
     /// The same after every channel was closed: what is not in a wallet was paid to miners.
-    pub(crate) fn end_settled(self) {
-        let books = self.books();
-        assert!(books.abandoned <= ANCHORS, "{books:?}");
+    pub(crate) fn end_settled(self, nodes: &[&LdkNode]) {
+        self.mine_until("every coin to be in a wallet", nodes, || self.books().abandoned <= ANCHORS);
+        assert_eq!(self.books().deposited, DEPOSIT * nodes.len() as u64);
         self.end();
     }
 
@@ -122,6 +122,14 @@ impl Stage {
         let books = Books::of(&self.world.chain, &self.scripts.borrow());
         assert!(books.reconcile(), "{books:?}");
         books
+    }
+
+    /// A wallet hands its scripts out in a circle.
+    fn wallet_of(&self, node: &LdkNode) {
+        let first = node.script();
+        let others = std::iter::repeat_with(|| node.script()).take_while(|script| *script != first);
+        self.scripts.borrow_mut().extend(others);
+        self.scripts.borrow_mut().push(first);
     }
 
     fn refused(&self) -> Vec<String> {
