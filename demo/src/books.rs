@@ -59,7 +59,10 @@ impl Books {
         }
         if is_ours {
             let inputs: Amount = spent.into_iter().map(|(amount, _)| amount).sum();
-            self.fees += inputs - tx.output.iter().map(|output| output.value).sum();
+            let outputs: Amount = tx.output.iter().map(|output| output.value).sum();
+            // What outputs hold beyond our inputs, somebody else put in.
+            self.fees += inputs.checked_sub(outputs).unwrap_or(Amount::ZERO);
+            self.deposited += outputs.checked_sub(inputs).unwrap_or(Amount::ZERO);
         }
     }
 }
