@@ -1,6 +1,8 @@
 //! What an operator, a node or a disk can do wrong: each mistake has its own error with the next step, a non-zero exit,
 //! and loses nothing.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test may panic, and says what it did
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Known secrets are put in; then everything an attacker could get hold of is searched for them (P8).
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test may panic, and says what it did
+
 use std::cell::RefCell;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;

@@ -3,6 +3,8 @@
 //! Nodes drive channels over the real link while the daemon is killed and started again. Every acknowledged answer is
 //! kept and held against what the signer says after the next start.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test may panic, and says what it did
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
