@@ -177,15 +177,15 @@ fn memory_shows_no_passphrase_and_no_data_key_and_after_seal_no_seed() {
         println!("FALLBACK IN USE: root may read the data key while the signer is unsealed");
     }
 
-    let passphrase = eventually_nothing(|| scene.memory(&[scene.passphrase.clone()]));
+    let passphrase = eventually_nothing(|| scene.memory(std::slice::from_ref(&scene.passphrase)));
     assert_eq!(passphrase, [], "the passphrase while unsealed");
-    let data_key = eventually_nothing(|| scene.memory(&[scene.data_key.clone()]));
+    let data_key = eventually_nothing(|| scene.memory(std::slice::from_ref(&scene.data_key)));
     if in_secret_pages {
         assert_eq!(data_key, [], "the data key while unsealed");
     } else {
         println!("data key while unsealed: {data_key:#?}");
     }
-    let seeds = scene.memory(&[scene.seed.clone()]);
+    let seeds = scene.memory(std::slice::from_ref(&scene.seed));
     println!("seed copies while unsealed ({}): {seeds:#?}", seeds.len());
 
     scene.world.signer.cli(&["seal"]).unwrap();
