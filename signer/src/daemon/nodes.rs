@@ -1,6 +1,6 @@
 //! Adding, renewing, revoking and forgetting nodes.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use claviger_proto::v1::{
     CertificateInfo, EnrolmentReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest,
@@ -8,33 +8,23 @@ use claviger_proto::v1::{
 
 use super::unsealed::{Unsealed, node_spec, put, record_key, seed_key};
 use crate::admin::api::{AdminFailure, FailureKind};
-use crate::admin::ca::CaError;
+use crate::admin::ca::{CLIENT_VALIDITY, CaError};
 use crate::admin::enrol::enrol;
 use crate::admin::record::{NodeRecord, Which};
 use crate::journal::Put;
 use crate::keys::import::{Derivation, ImportedSeed, import};
 use crate::keys::memory::{Secret, scrubbed};
 use crate::lightning::status::NodeStatus;
-use crate::names::{NodeKind, NodeName};
-
-/// How long a node's certificate is valid.
-const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(365 * 24 * 3_600);
+use crate::names::{BadKind, NodeKind, NodeName};
 
 impl Unsealed {
     /// Makes or takes over the keys of a node, records them, starts the node, and enrols it.
     pub(super) fn add_node(&self, request: NodeAddRequest) -> Result<EnrolmentReply, AdminFailure> {
         let name = parse_name(&request.name)?;
-        let kind = match request.kind.as_str() {
-            "ldk" => NodeKind::Ldk,
-            "cln" => NodeKind::Cln,
-            other => {
-                return Err(AdminFailure::new(
-                    FailureKind::Invalid,
-                    format!("'{other}' is no kind of node"),
-                    "Use ldk or cln.",
-                ));
-            }
-        };
+        let kind: NodeKind = request
+            .kind
+            .parse()
+            .map_err(|error: BadKind| AdminFailure::new(FailureKind::Invalid, error, "Use ldk or cln."))?;
         if self.registry.get(&name).is_some() {
             let hint = "Choose another name, or renew its certificate with `claviger node renew`.";
             return Err(AdminFailure::new(FailureKind::Exists, format!("node '{name}' exists"), hint));
@@ -49,8 +39,8 @@ impl Unsealed {
         };
         let derivation = if style == Derivation::Ldk { "ldk" } else { "native" };
         let mut record = NodeRecord::new(name.clone(), kind, derivation, self.network, now_s());
-        let bundle = enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CERTIFICATE_VALIDITY)
-            .map_err(ca_failure)?;
+        let bundle =
+            enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CLIENT_VALIDITY).map_err(ca_failure)?;
         let key = seed_key(&name);
         let sealed = seed.expose(|seed| self.vault.seal(key.as_bytes(), seed));
         self.record(vec![put(record_key(&name), record.to_bytes()), put(key, sealed)])?;
@@ -64,8 +54,8 @@ impl Unsealed {
     /// Issues another certificate.
     pub(super) fn renew_node(&self, name: &str) -> Result<EnrolmentReply, AdminFailure> {
         let mut record = self.find(name)?;
-        let bundle = enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CERTIFICATE_VALIDITY)
-            .map_err(ca_failure)?;
+        let bundle =
+            enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CLIENT_VALIDITY).map_err(ca_failure)?;
         self.keep(&record)?;
         Ok(EnrolmentReply { node: Some(self.node_info(&record)), bundle: bundle.to_text().to_string() })
     }
