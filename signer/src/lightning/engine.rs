@@ -25,6 +25,7 @@ use vls_protocol::model::{Bip32KeyVersion, ExtKey, PubKey, Secret as SecretBytes
 use vls_protocol::msgs::{self, Message, PROTOCOL_VERSION_NO_SECRET, SerBolt};
 use vls_protocol_signer::handler::{Handler, InitHandler, RootHandler};
 
+use super::actor::ChainFacts;
 use super::answers::{self, Answers};
 use super::clock::{NodeClock, RandomStart};
 use super::limits::{self, Limits};
@@ -115,10 +116,11 @@ pub fn node_id(spec: &NodeSpec) -> PublicKey {
 }
 
 impl Engine {
-    /// Builds the node from all live entries of its tenant.
+    /// Builds the node from all live entries of its tenant. `chain` tells how far its view of the chain can be trusted.
     pub fn restore(
         spec: &NodeSpec,
         settings: &Settings,
+        chain: Arc<dyn ChainFacts>,
         mut entries: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, RestoreError> {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
@@ -130,7 +132,8 @@ impl Engine {
         let persister = Arc::new(NodePersister::load(entries).map_err(|e| unreadable(&e))?);
 
         let refused_by = RefusedBy::default();
-        let validators = HouseValidatorFactory::new(spec.network, &settings.limits, refused_by.clone());
+        let validators =
+            HouseValidatorFactory::new(spec.network, &settings.limits, chain, spec.name.clone(), refused_by.clone());
         let services = NodeServices {
             validator_factory: Arc::new(validators),
             starting_time_factory: Arc::new(RandomStart),
@@ -401,7 +404,7 @@ mod tests {
         let puts = first_entries(&self::spec(1), start).expect("encodes");
         let entries = puts.into_iter().filter_map(|put| Some((put.key, put.value?))).collect();
         let settings = Settings { limits: LimitsConfig::default(), oracle: node_id(spec) };
-        Engine::restore(spec, &settings, entries)
+        Engine::restore(spec, &settings, Arc::new(MiniChain::default()), entries)
     }
 
     #[test]

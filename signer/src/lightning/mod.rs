@@ -8,6 +8,7 @@ pub mod engine;
 mod ldk;
 pub mod limits;
 pub mod live;
+mod locktime;
 pub mod messages;
 pub mod nodes;
 pub mod persist;

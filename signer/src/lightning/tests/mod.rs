@@ -6,6 +6,7 @@ mod limits;
 mod onchain;
 mod sessions;
 mod speed;
+mod sweeps;
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
