@@ -124,7 +124,7 @@ pub(crate) fn tell(json: bool) -> anyhow::Result<()> {
     let nodes = [&alice, &bob, &carol];
     let bobs = alice.channels_with(&bob.id());
     let (cooperative, forced) = (&bobs[0], &bobs[1]);
-    alice.close(cooperative)?;
+    wait("a close to begin", &nodes, || alice.close(cooperative).is_ok())?;
     closed(&alice, cooperative, &nodes)?;
     world.mine(3, &nodes)?;
     tally.coop_closed = 1;

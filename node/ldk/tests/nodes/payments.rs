@@ -2,20 +2,20 @@
 
 use bitcoin::Amount;
 
-use crate::world::{World, connect, pay, wait, wait_paid};
+use crate::world::{World, close, connect, pay, wait, wait_paid};
 
 #[test]
 fn a_channel_opened_by_the_signed_node_carries_payments_both_ways_and_closes() {
     let world = World::new();
     let (signed, plain) = (world.signed(), world.plain("bob"));
-    let channel = world.channel(&signed, &plain, 0);
+    world.channel(&signed, &plain, 0);
     pay(&signed, &plain, 200_000_000);
     for _ in 0..10 {
         pay(&signed, &plain, 1_000_000);
         pay(&plain, &signed, 2_000_000);
     }
     let before = signed.balance();
-    signed.close(&channel).unwrap();
+    close(&signed, &plain);
     wait("the closing transaction", &[&signed, &plain], || !world.chain.mempool().is_empty());
     world.mine(6, &[&signed, &plain]);
     // 1,000,000 sat - 200,000 + 10,000, minus the closing fee.
@@ -35,7 +35,7 @@ fn a_channel_opened_by_the_peer_carries_payments_both_ways_and_closes() {
         pay(&plain, &signed, 2_000_000);
     }
     let before = signed.balance();
-    plain.close(&plain.channel_with(&signed.id()).unwrap()).unwrap();
+    close(&plain, &signed);
     wait("the closing transaction", &[&signed, &plain], || !world.chain.mempool().is_empty());
     world.mine(6, &[&signed, &plain]);
     assert_eq!(signed.balance() - before, Amount::from_sat(210_000));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use claviger_demo::node::payment_hash;
 
-use crate::world::{CHANNEL, World, connect, pay, pay_held, usable, wait, wait_paid};
+use crate::world::{CHANNEL, World, close, connect, pay, pay_held, usable, wait, wait_paid};
 
 #[test]
 fn a_restarted_node_goes_on_with_its_channels() {
@@ -27,7 +27,7 @@ fn a_restarted_node_goes_on_with_its_channels() {
     let signed = world.signed_with(signed.stop());
     connect(&signed, &plain);
     wait("the channel", &[&signed, &plain], || usable(&signed, &plain));
-    signed.close(&signed.channel_with(&plain.id()).unwrap()).unwrap();
+    close(&signed, &plain);
     wait("the closing transaction", &[&signed, &plain], || !world.chain.mempool().is_empty());
     assert_eq!(*world.signer.refusals.lock().unwrap(), Vec::<String>::new());
 }
