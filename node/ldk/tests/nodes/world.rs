@@ -163,12 +163,6 @@ pub fn pay_held(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) -> PaymentHa
     hash
 }
 
-/// Closes together, as soon as the node is ready to.
-pub fn close(node: &LdkNode, other: &LdkNode) {
-    let channel = node.channel_with(&other.id()).unwrap();
-    wait("the close to begin", &[node, other], || node.close(&channel).is_ok());
-}
-
 pub fn wait(what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
     patient(what, nodes, done).unwrap_or_else(|error| panic!("{error}"));
 }
