@@ -55,7 +55,7 @@ impl CaError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Damaged(_) | Self::Mismatch => "Run `claviger journal verify`, then restore from a backup.",
-            Self::BadHostName(_) => "Correct [link] names in claviger.toml.",
+            Self::BadHostName(_) => "Correct link.names or link.advertise in claviger.toml and restart.",
             Self::Sign(_) => "Report this with the daemon's log.",
         }
     }
