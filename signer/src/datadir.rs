@@ -20,7 +20,7 @@ pub struct DataDir {
     path: PathBuf,
 }
 
-/// Holds the directory for one daemon, until dropped or until the process ends in whatever way.
+/// Holds the directory or its key slots for one process, until dropped or until the process ends in whatever way.
 #[derive(Debug)]
 pub struct DirLock {
     _file: File,
@@ -194,6 +194,16 @@ impl DataDir {
         // The id is for people only; the lock is what counts.
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(&fail)?;
         Ok(DirLock { _file: file })
+    }
+
+    /// Takes the key slots for one change to them. A daemon may run meanwhile: it only reads them.
+    pub fn lock_keyslots(&self) -> Result<DirLock, DataDirError> {
+        let directory = File::open(&self.path).map_err(io_error(&self.path))?;
+        match directory.try_lock() {
+            Ok(()) => Ok(DirLock { _file: directory }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: self.keyslots(), pid: None }),
+            Err(TryLockError::Error(error)) => Err(io_error(&self.path)(error)),
+        }
     }
 
     /// The directory.
@@ -396,5 +406,16 @@ mod tests {
         assert_eq!(dir.lock().map(|_| ()), Err(in_use));
         drop(lock);
         assert!(dir.lock().is_ok());
+    }
+
+    #[test]
+    fn one_change_of_key_slots_at_a_time_beside_a_daemon() {
+        let (_temporary, dir) = initialised();
+        let _daemon = dir.lock().expect("locked");
+        let change = dir.lock_keyslots().expect("locked");
+        let in_use = DataDirError::InUse { path: dir.keyslots(), pid: None };
+        assert_eq!(dir.lock_keyslots().map(|_| ()), Err(in_use));
+        drop(change);
+        assert!(dir.lock_keyslots().is_ok());
     }
 }
