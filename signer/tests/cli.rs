@@ -16,7 +16,7 @@ fn every_word_is_as_written_down() {
     // The help names the operator's home directory.
     cases.env("HOME", "/home/operator");
     for tool in ["chmod", "cp", "mkdir", "rm"] {
-        cases.register_bin(tool, std::path::Path::new("/bin").join(tool));
+        cases.register_bin(tool, Path::new("/bin").join(tool));
     }
     cases.case("tests/cli/*.trycmd");
 }

@@ -59,7 +59,7 @@ pub struct ClavigerKeys {
 
 impl fmt::Debug for ClavigerKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClavigerKeys").field("node_id", &self.node_id).finish_non_exhaustive()
+        f.debug_struct("ClavigerKeys").field("node_id", &format_args!("{}", self.node_id)).finish_non_exhaustive()
     }
 }
 
