@@ -178,6 +178,24 @@ fn seeds_that_cannot_be_taken_over_are_refused_without_being_shown() {
     assert!(error.contains("longer than"), "{error}");
     assert_eq!(nodes(&world), [] as [Value; 0]);
     import(&[7; 32]).expect("a seed of 32 bytes");
+
+    let words = |name: &str, passphrase: &str| {
+        let out = world.dir().join(name).display().to_string();
+        let file = file.display().to_string();
+        let add = ["node", "add", name, "--kind", "ldk", "--import", &file, "--format", "bip39", "--out", &out];
+        let passphrase_fd = ["--mnemonic-passphrase-fd", "0"];
+        world
+            .signer
+            .cli_with_input(&[&add[..], if passphrase.is_empty() { &[] } else { &passphrase_fd }].concat(), passphrase)
+    };
+    let (error, hint) = refused(words("bob", ""));
+    assert_eq!(error, "the input is not a mnemonic");
+    assert!(hint.contains("--format"), "{hint}");
+    std::fs::write(&file, "abandon ".repeat(11) + "about\n").unwrap();
+    let [with, without] = ["TREZOR", ""].map(|passphrase| {
+        words(if passphrase.is_empty() { "carol" } else { "bob" }, passphrase).expect("a mnemonic")["node"]["node_id"].clone()
+    });
+    assert_ne!(with, without, "the passphrase counts");
 }
 
 #[test]

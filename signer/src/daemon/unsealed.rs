@@ -115,14 +115,15 @@ impl Unsealed {
         })
     }
 
-    /// Ends links, telling nodes why, the chain follower and all nodes, in this order, so that nothing is asked of what is gone.
+    /// Ends links, telling nodes why, then all nodes and their keys, then the chain follower, which may be waiting for a
+    /// backend that does not answer.
     pub(super) fn stop(&self, why: Reason, runtime: &Handle) {
         *lock(&self.closing) = true;
         if let Some(link) = lock(&self.link).take() {
             runtime.block_on(link.shutdown(Refusal::new(why, "")));
         }
-        drop(lock(&self.follower).take());
         self.nodes.shutdown();
+        drop(lock(&self.follower).take());
     }
 
     /// Leave to change the set of nodes or a node's record, for as long as the guard lives: one call at a time reads,
