@@ -32,7 +32,7 @@ use super::messages::{self, Level, Row};
 use super::persist::{ChainStart, NodePersister, genesis};
 use super::validator::{HouseValidatorFactory, RefusedBy};
 use super::{ldk, refusals, shapes};
-use crate::chain::ChainBlock;
+use crate::chain::Effect;
 use crate::config::LimitsConfig;
 use crate::journal::Put;
 use crate::keys::import::Derivation;
@@ -182,14 +182,12 @@ impl Engine {
             .map_err(|error| Refusal::new(Reason::Fault, format!("the node's state cannot be encoded: {error:?}")))
     }
 
-    /// The funding outpoints of the channels that `block` concerns, whether it is added or removed.
-    pub fn concerned(&self, block: &ChainBlock) -> Vec<OutPoint> {
-        let tracker = self.node.get_tracker();
-        let listeners = tracker.listeners.iter().filter(|(_, (_, slot))| {
-            let outpoints = slot.watches.iter().chain(&slot.seen);
-            !block.matching(&slot.txid_watches, outpoints).is_empty()
-        });
-        listeners.map(|(outpoint, _)| *outpoint).collect()
+    /// Hands the tracker, a block further or back, to the persister. Call it after each block.
+    pub fn record_block(&self, effect: &Effect) -> Result<(), Refusal> {
+        self.persister.expect_block(&effect.touched);
+        self.persister
+            .update_tracker(&self.node.get_id(), &self.node.get_tracker())
+            .map_err(|error| Refusal::new(Reason::Fault, format!("the node's tracker cannot be encoded: {error:?}")))
     }
 
     /// Lets vls forget what is long over: expired invoices, ended forwards, closed and forgotten channels.
