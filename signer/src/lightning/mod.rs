@@ -10,6 +10,7 @@ pub mod limits;
 pub mod live;
 pub mod messages;
 pub mod nodes;
+mod payments;
 pub mod persist;
 pub mod pool;
 mod record;
