@@ -7,7 +7,7 @@ use std::sync::mpsc::SyncSender;
 
 use super::seat::{Seat, drop_engine};
 use super::{Actor, Step, Work, lock};
-use crate::chain::{Attestor, ChainBlock, SinkError, TrackerPosition, apply_block, revert_block};
+use crate::chain::{ApplyError, Attestor, ChainBlock, SinkError, TrackerPosition, apply_block, revert_block};
 use crate::journal::{Commit, CommitError, Health, Put};
 use crate::lightning::engine::Engine;
 use crate::lightning::messages::{self, Row};
@@ -158,7 +158,12 @@ impl Actor {
         };
         let (tip, puts) = match moved {
             Ok(Ok(moved)) => moved,
-            Ok(Err(error)) => return drop(reply.send(Err(error))),
+            Ok(Err(error)) => {
+                if matches!(error, SinkError::Apply(ApplyError::Persist(_))) {
+                    self.fault(seat, "block");
+                }
+                return drop(reply.send(Err(error)));
+            }
             Err(_) => {
                 self.fault(seat, "block");
                 return drop(reply.send(Err(SinkError::Busy("the state machine gave up on the block".to_owned()))));
@@ -171,6 +176,18 @@ impl Actor {
             let outcome = result.map(|()| position).map_err(|error| SinkError::Busy(error.to_string()));
             let _ = reply.send(outcome); // the follower may have stopped
         });
+        if step == Step::Connect && tip.0.is_multiple_of(PRUNE_EVERY) {
+            self.prune(seat);
+        }
+    }
+
+    /// Apart from the block, which is on its way: what goes wrong here must not keep the chain out.
+    fn prune(self: &Arc<Self>, seat: &mut Seat) {
+        let Some(engine) = seat.engine.as_ref() else { return };
+        match catch_unwind(AssertUnwindSafe(|| engine.prune())) {
+            Ok(Ok(puts)) => self.send(Commit { tenant: self.spec.name.to_string(), puts, decision: None }, drop),
+            Ok(Err(_)) | Err(_) => self.fault(seat, "pruning"),
+        }
     }
 
     fn note_status(&self, seat: &Seat) {
@@ -199,10 +216,7 @@ fn move_tracker(engine: &mut Engine, step: Step, block: &ChainBlock, attestor: &
         Step::Connect => apply_block(engine.node(), block, attestor)?,
         Step::Disconnect => revert_block(engine.node(), block, attestor)?,
     };
-    if step == Step::Connect && effect.height.is_multiple_of(PRUNE_EVERY) {
-        engine.prune();
-    }
-    let puts = engine.changes().map_err(|refusal| SinkError::Busy(refusal.detail))?;
+    let puts = engine.changes().map_err(|refusal| ApplyError::Persist(refusal.detail))?;
     Ok(((effect.height, effect.hash), puts))
 }
 

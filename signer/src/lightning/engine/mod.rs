@@ -130,10 +130,12 @@ impl Engine {
         listeners.map(|(outpoint, _)| *outpoint).collect()
     }
 
-    /// Lets vls forget what is long over: expired invoices, ended forwards, closed and forgotten channels.
-    pub fn prune(&self) {
+    /// Lets vls forget what is long over: expired invoices, ended forwards, closed and forgotten channels. Returns what
+    /// changed. May panic, as `handle` may.
+    pub fn prune(&self) -> Result<Vec<Put>, Refusal> {
         // vls prunes when it is asked for a heartbeat, and only then.
         self.node.get_heartbeat();
+        self.changes()
     }
 
     fn answer(&self, row: &Row, request: &Request) -> Result<Vec<u8>, Refusal> {
@@ -143,6 +145,7 @@ impl Engine {
             Message::HsmdInit(init) => return self.hsmd_init(&init),
             Message::HsmdInit2(init) => return self.hsmd_init2(&init),
             Message::CheckOutpoint(_) => return self.check_outpoint(channel_of(row, request)?),
+            Message::SetupChannel(ref setup) => self.require_free_funding(channel_of(row, request)?, setup)?,
             _ => {}
         }
         if let Some(channel) = request.channel
@@ -151,7 +154,7 @@ impl Engine {
             return Ok(reply);
         }
         self.begin_onchain(&message)?;
-        self.persister.touch(&payments::hashes(&message));
+        self.persister.touch(payments::hash(&message)?.as_slice());
         let handled = match row.level {
             Level::Node => self.root.handle(message),
             Level::Channel => {
@@ -172,6 +175,20 @@ impl Engine {
         let depth = self.node.with_channel(&id, |channel| Ok(channel.monitor.as_chain_state().funding_depth));
         let depth = depth.map_err(|status| refusals::from_handler(status.into(), None))?;
         Ok(msgs::CheckOutpointReply { is_buried: depth > 0 }.as_vec())
+    }
+
+    /// A funding output belongs to one channel. What the chain does to a channel is filed under it, so a second one would
+    /// take the place of the first, and the node could not be restored.
+    fn require_free_funding(&self, channel: ChannelRef, setup: &msgs::SetupChannel) -> Result<(), Refusal> {
+        let funding = OutPoint { txid: setup.funding_txid, vout: setup.funding_txout.into() };
+        if !self.node.get_tracker().listeners.contains_key(&funding) {
+            return Ok(());
+        }
+        let id = ChannelId::new_from_peer_id_and_oid(&channel.peer_id, channel.dbid);
+        match self.node.with_channel(&id, |channel| Ok(channel.setup.funding_outpoint == funding)) {
+            Ok(true) => Ok(()), // set up again
+            _ => Err(Refusal::new(Reason::Validation, format!("another channel is funded by {funding}"))),
+        }
     }
 
     fn begin_onchain(&self, message: &Message) -> Result<(), Refusal> {
