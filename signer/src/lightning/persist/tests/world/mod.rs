@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Network;
-use bitcoin::block::Block;
 use bitcoin::constants::genesis_block;
 use bitcoin::hash_types::FilterHeader;
 use bitcoin::hashes::{Hash, sha256};
@@ -30,6 +29,7 @@ use super::super::record::{ChannelRecord, encode};
 use super::super::table::Changes;
 use super::super::tables::Tables;
 use super::super::{ChainStart, NodePersister, genesis};
+use crate::chain::ChainBlock;
 use crate::journal::Put;
 
 pub(super) type Store = BTreeMap<String, Vec<u8>>;
@@ -53,7 +53,7 @@ pub(super) struct Side {
     pub(super) restless: bool,
     /// Give the persister the hints that the actor gives.
     pub(super) hints: bool,
-    blocks: Vec<Block>,
+    blocks: Vec<ChainBlock>,
 }
 
 impl Side {
@@ -201,7 +201,7 @@ fn services(persister: Arc<dyn Persist>, clock: Arc<ManualClock>) -> NodeService
         starting_time_factory: ClockStartingTimeFactory::new(),
         persister,
         clock,
-        trusted_oracle_pubkeys: vec![blocks::oracle().public_key()],
+        trusted_oracle_pubkeys: vec![blocks::attestor().public_key()],
     }
 }
 
