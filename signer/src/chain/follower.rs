@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::block::ChainBlock;
 use super::sink::{ChainSink, SinkError, TrackerPosition};
 use super::source::{ChainSource, SourceError, Tip};
+use super::start::start_below;
 use super::view::ChainView;
 
 /// Blocks kept for nodes that stand at about the same height. A full block takes some 10 MB.
@@ -28,11 +29,13 @@ const MAX_BEHIND: u32 = 100;
 pub struct FollowerOptions {
     /// Time between two looks at the source.
     pub poll_interval: Duration,
+    /// Blocks below the tip at which a new node starts.
+    pub start_depth: u32,
 }
 
 impl Default for FollowerOptions {
     fn default() -> Self {
-        Self { poll_interval: Duration::from_secs(1) }
+        Self { poll_interval: Duration::from_secs(1), start_depth: 6 }
     }
 }
 
@@ -51,7 +54,8 @@ impl Follower {
         options: FollowerOptions,
     ) -> io::Result<Self> {
         let (wake, woken) = channel();
-        let mut pass = Pass { source, sink, view, blocks: VecDeque::new() };
+        let start_depth = options.start_depth;
+        let mut pass = Pass { source, sink, view, start_depth, blocks: VecDeque::new(), no_start: None };
         let thread = std::thread::Builder::new()
             .name("chain".to_owned())
             .spawn(move || while pass.run(&woken) && sleep(&woken, options.poll_interval) {})?;
@@ -95,8 +99,11 @@ struct Pass {
     source: Arc<dyn ChainSource>,
     sink: Arc<dyn ChainSink>,
     view: Arc<ChainView>,
+    start_depth: u32,
     /// The blocks used last, the newest in front.
     blocks: VecDeque<Arc<ChainBlock>>,
+    /// Why a new node has nowhere to start.
+    no_start: Option<SourceError>,
 }
 
 impl Pass {
@@ -112,14 +119,33 @@ impl Pass {
         })
     }
 
-    fn poll(&self) -> Result<Tip, SourceError> {
+    fn poll(&mut self) -> Result<Tip, SourceError> {
         let tip = self.source.tip()?;
         if tip.syncing {
             return Err(SourceError::Behind { height: tip.height });
         }
         let time = self.source.header(&tip.hash)?.time;
         self.view.succeeded(Instant::now(), tip, time);
+        if self.view.start_is_wanted() {
+            self.find_start(tip);
+        }
         Ok(tip)
+    }
+
+    /// For new nodes. If it fails, for example at a backend that does not keep the block, only they wait.
+    fn find_start(&mut self, tip: Tip) {
+        match start_below(&*self.source, tip, self.start_depth) {
+            Ok(start) => {
+                self.view.starts_at(tip.hash, start);
+                self.no_start = None;
+            }
+            // Said once, not at every poll.
+            Err(error) if self.no_start.as_ref() != Some(&error) => {
+                warn!(%error, hint = error.hint(), "a new node has no block to start from");
+                self.no_start = Some(error);
+            }
+            Err(_) => {}
+        }
     }
 
     /// Moves all nodes in turns, so that those at the same height share a block.

@@ -7,7 +7,7 @@ pub mod driver;
 pub mod engine;
 mod ldk;
 pub mod limits;
-pub mod live;
+mod live;
 pub mod messages;
 pub mod nodes;
 mod payments;
