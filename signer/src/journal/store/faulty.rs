@@ -20,6 +20,7 @@ pub(crate) enum Failure {
 pub(crate) struct FaultyStore {
     inner: Arc<dyn Store>,
     failure: Mutex<Option<Failure>>,
+    unreadable: Mutex<Option<StoreError>>,
     held: Mutex<bool>,
     released: Condvar,
     applied: AtomicU64,
@@ -30,6 +31,7 @@ impl FaultyStore {
         Self {
             inner,
             failure: Mutex::default(),
+            unreadable: Mutex::default(),
             held: Mutex::default(),
             released: Condvar::new(),
             applied: AtomicU64::new(0),
@@ -39,6 +41,11 @@ impl FaultyStore {
     /// From now on, batches fail so; `None` repairs the disk.
     pub(crate) fn fail(&self, failure: Option<Failure>) {
         *self.failure.lock().unwrap() = failure;
+    }
+
+    /// The next view fails so.
+    pub(crate) fn fail_next_view(&self, error: StoreError) {
+        *self.unreadable.lock().unwrap() = Some(error);
     }
 
     /// Keeps batches waiting in `apply`, or lets them go.
@@ -72,7 +79,10 @@ impl Store for FaultyStore {
     }
 
     fn view(&self) -> Result<Box<dyn View>, StoreError> {
-        self.inner.view()
+        match self.unreadable.lock().unwrap().take() {
+            Some(error) => Err(error),
+            None => self.inner.view(),
+        }
     }
 
     fn recover(&self) -> Result<(), StoreError> {

@@ -1,12 +1,15 @@
 //! The state machine's place in its actor: when it is built from the journal, and when it is let go.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::rebuilds::Rebuilds;
 use super::work::unrecorded;
 use super::{Actor, lock};
-use crate::journal::{Commit, JournalError, Put};
+use crate::journal::store::StoreError;
+use crate::journal::{Commit, CommitError, JournalError, Put};
 use crate::lightning::engine::{Engine, first_entries};
 use crate::reasons::{Reason, Refusal};
 
@@ -18,6 +21,17 @@ pub(super) struct Seat {
 }
 
 impl Actor {
+    /// The seat, for the thread that has the turn.
+    pub(super) fn sit_down(&self) -> MutexGuard<'_, Seat> {
+        self.seat.lock().unwrap_or_else(|poisoned| {
+            // The turn before ended with a panic that nobody expected: nobody knows in the middle of what.
+            self.seat.clear_poison();
+            let mut seat = poisoned.into_inner();
+            self.fault(&mut seat, "a turn");
+            seat
+        })
+    }
+
     /// The state machine, built from the journal if it is not there or cannot be trusted.
     pub(super) fn engine<'a>(&self, seat: &'a mut Seat) -> Result<&'a mut Engine, Refusal> {
         if self.flights.broken.load(Ordering::SeqCst) {
@@ -25,7 +39,9 @@ impl Actor {
         }
         if seat.engine.is_none() {
             seat.rebuilds.wait_over()?;
+            let begun = Instant::now();
             let built = self.build();
+            seat.rebuilds.took(begun.elapsed());
             if let Err(refusal) = &built
                 && refusal.reason == Reason::Fault
             {
@@ -83,6 +99,10 @@ pub(super) fn drop_engine(seat: &mut Seat) {
 fn unloaded(error: JournalError) -> Refusal {
     match error {
         JournalError::Unavailable(error) => unrecorded(&error),
+        // Between two failures of the disk, reading may fail as well as writing.
+        JournalError::Store(error) if !matches!(error, StoreError::Damaged(_)) => {
+            unrecorded(&CommitError::Store(error))
+        }
         other => Refusal::new(Reason::Fault, other.to_string()),
     }
 }

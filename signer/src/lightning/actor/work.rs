@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
+use std::time::Instant;
 
 use super::seat::{Seat, drop_engine};
 use super::{Actor, Step, Work, lock};
@@ -11,7 +12,7 @@ use crate::chain::{ApplyError, Attestor, ChainBlock, SinkError, TrackerPosition,
 use crate::journal::{Commit, CommitError, Health, Put};
 use crate::lightning::engine::Engine;
 use crate::lightning::messages::{self, Row};
-use crate::lightning::pool::{ITEMS_PER_TURN, Turn};
+use crate::lightning::pool::{ITEMS_PER_TURN, TIME_PER_TURN, Turn};
 use crate::lightning::record::Recorded;
 use crate::lightning::status::Phase;
 use crate::pipeline::{Outcome, Request, Responder};
@@ -27,8 +28,13 @@ impl Turn for Turns {
     fn turn(&self) -> bool {
         let actor = &self.0;
         {
-            let mut seat = lock(&actor.seat);
-            for work in std::iter::from_fn(|| actor.mailbox.pop()).take(ITEMS_PER_TURN) {
+            let mut seat = actor.sit_down();
+            let begun = Instant::now();
+            for n in 0..ITEMS_PER_TURN {
+                if n > 0 && begun.elapsed() >= TIME_PER_TURN {
+                    break;
+                }
+                let Some(work) = actor.mailbox.pop() else { break };
                 actor.work(&mut seat, work);
             }
             actor.note_status(&seat);
@@ -60,10 +66,9 @@ impl Actor {
 
     /// One request, from its bytes to a commit on its way.
     fn request(self: &Arc<Self>, seat: &mut Seat, request: Request, respond: Responder) {
-        let bytes = request.message.len();
-        let actor = self.clone();
+        let slot = Slot { actor: self.clone(), bytes: request.message.len() };
         let respond: Responder = Box::new(move |outcome| {
-            actor.mailbox.release(bytes);
+            drop(slot);
             respond(outcome);
         });
         if let Health::Faulted(error) = self.house.journal.health() {
@@ -197,6 +202,18 @@ impl Actor {
         if status.phase != Phase::Stopped {
             status.note(facts);
         }
+    }
+}
+
+/// What an unanswered request takes of its node's bounds, until it is answered or given up.
+struct Slot {
+    actor: Arc<Actor>,
+    bytes: usize,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.actor.mailbox.release(self.bytes);
     }
 }
 

@@ -140,16 +140,36 @@ fn a_full_disk_refuses_and_signing_resumes_with_what_was_acknowledged() {
 
     store.fail(None);
     driver = acknowledged;
-    let mut patient = |channel, message: Vec<u8>| loop {
-        match signer.ask(&alice, channel, message.clone()) {
-            Outcome::Refused { refusal, .. } if refusal.reason.retry() => std::thread::yield_now(),
-            outcome => return outcome,
-        }
-    };
     for _ in 0..3 {
-        driver.advance(&mut patient, 1).expect("resumes by itself");
+        driver.advance(&mut signer.asking_patiently(&alice), 1).expect("resumes by itself");
     }
     signer.journal().verify(&mut |_| {}).expect("the journal is whole");
+}
+
+/// A node that is told `fault` gives up; this disk is back in a moment.
+#[test]
+fn a_disk_that_cannot_be_read_for_a_moment_delays_a_rebuild() {
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    let mut signer = Signer::start_over(store.clone(), LimitsConfig::default());
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let mut driver = signer.channel(&alice, 1);
+    let poison = poison(&driver, &signer, &alice);
+    let answers = [
+        (StoreError::Io("the file is closed after an error".to_owned()), Reason::JournalUnavailable),
+        (StoreError::Damaged("its pages are not consistent".to_owned()), Reason::Fault),
+    ];
+    for (error, reason) in answers {
+        assert_eq!(refused(signer.ask(&alice, Some(driver.channel()), poison.clone())).1.reason, Reason::Fault);
+        store.fail_next_view(error);
+        let (_, refusal) = loop {
+            match refused(signer.ask(&alice, None, msgs::NodeInfo {}.as_vec())) {
+                (_, refusal) if refusal.reason == Reason::NodeRestarting => std::thread::yield_now(),
+                outcome => break outcome,
+            }
+        };
+        assert_eq!(refusal.reason, reason, "{}", refusal.detail);
+        driver.advance(&mut signer.asking_patiently(&alice), 1).expect("readable again");
+    }
 }
 
 #[test]
