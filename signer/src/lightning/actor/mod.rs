@@ -56,7 +56,7 @@ pub struct Actor {
     seat: Mutex<Seat>,
     flights: Arc<Flights>,
     status: Mutex<NodeStatus>,
-    clock: NodeClock,
+    clock: Arc<NodeClock>,
     /// With the counter, a request's name in the journal: differs from those of earlier runs.
     run: u32,
     requests: AtomicU64,
@@ -95,7 +95,7 @@ impl Actor {
             seat: Mutex::default(),
             flights: Arc::default(),
             status,
-            clock: NodeClock::default(),
+            clock: Arc::default(),
             run: u32::from_be_bytes(run),
             requests: AtomicU64::new(0),
         })

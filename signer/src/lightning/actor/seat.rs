@@ -65,7 +65,7 @@ impl Actor {
             self.house.journal.commit(commit).map_err(|error| unrecorded(&error))?;
             entries = puts.into_iter().filter_map(|put| Some((put.key, put.value?))).collect();
         }
-        let build = || Engine::restore(&self.spec, &self.house.settings, entries);
+        let build = || Engine::restore(&self.spec, &self.house.settings, self.clock.clone(), entries);
         match catch_unwind(AssertUnwindSafe(build)) {
             Ok(Ok(engine)) => Ok(engine),
             Ok(Err(error)) => Err(Refusal::new(Reason::Fault, error.to_string())),

@@ -46,19 +46,20 @@ pub fn node_id(spec: &NodeSpec) -> PublicKey {
 }
 
 impl Engine {
-    /// Builds the node from all live entries of its tenant.
+    /// Builds the node from all live entries of its tenant. `clock` tells it no earlier time than the entries know of (P7).
     pub fn restore(
         spec: &NodeSpec,
         settings: &Settings,
+        clock: Arc<NodeClock>,
         mut entries: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, RestoreError> {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
         let answers = Answers::restore(&mut entries).map_err(|e| unreadable(&e))?;
-        let clock = Arc::new(NodeClock::default());
         let spent = entries.remove(limits::KEY);
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
         let limits = Arc::new(limits.map_err(|e| unreadable(&e))?);
         let persister = Arc::new(NodePersister::load(entries).map_err(|e| unreadable(&e))?);
+        clock.raise(persister.latest_time_s().saturating_mul(1_000));
 
         let refused_by = RefusedBy::default();
         let validators = HouseValidatorFactory::new(spec.network, &settings.limits, refused_by.clone());
@@ -101,12 +102,14 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::super::super::actor::ChainFacts;
-    use super::super::super::driver::MiniChain;
+    use super::super::super::driver::{MiniChain, keysend};
+    use super::super::super::messages;
     use super::*;
     use crate::config::LimitsConfig;
     use crate::keys::import::Derivation;
     use crate::keys::memory::Secret;
     use crate::names::{NodeKind, NodeName};
+    use crate::pipeline::Request;
 
     fn spec(byte: u8) -> NodeSpec {
         NodeSpec {
@@ -118,12 +121,45 @@ mod tests {
         }
     }
 
-    fn restore(spec: &NodeSpec) -> Result<Engine, RestoreError> {
+    type Entries = BTreeMap<String, Vec<u8>>;
+
+    fn entries() -> Entries {
         let start = MiniChain::default().start().expect("known");
-        let puts = first_entries(&self::spec(1), start).expect("encodes");
-        let entries = puts.into_iter().filter_map(|put| Some((put.key, put.value?))).collect();
+        let puts = first_entries(&spec(1), start).expect("encodes");
+        puts.into_iter().filter_map(|put| Some((put.key, put.value?))).collect()
+    }
+
+    fn restore_at(spec: &NodeSpec, clock: Arc<NodeClock>, entries: Entries) -> Result<Engine, RestoreError> {
         let settings = Settings { limits: LimitsConfig::default(), oracle: node_id(spec) };
-        Engine::restore(spec, &settings, entries)
+        Engine::restore(spec, &settings, clock, entries)
+    }
+
+    fn restore(spec: &NodeSpec) -> Result<Engine, RestoreError> {
+        restore_at(spec, Arc::default(), entries())
+    }
+
+    /// Approves a payment of nothing; returns what changed.
+    fn approve(engine: &mut Engine, n: u64) -> Vec<Put> {
+        let message = keysend(n, 0);
+        let row = messages::row(NodeKind::Ldk, &message).expect("known");
+        let handled = engine.handle(row, &Request { request_id: n, channel: None, message });
+        handled.reply.expect("approved");
+        handled.puts
+    }
+
+    #[test]
+    fn the_clock_goes_on_from_the_latest_time_that_was_used() {
+        let (mut entries, ahead) = (entries(), Arc::new(NodeClock::default()));
+        ahead.raise(ahead.now_ms() + 36_000_000);
+        let mut engine = restore_at(&spec(1), ahead.clone(), entries.clone()).expect("restores");
+        for put in approve(&mut engine, 1) {
+            entries.insert(put.key, put.value.expect("nothing is deleted"));
+        }
+        let set_back = Arc::new(NodeClock::default());
+        let mut engine = restore_at(&spec(1), set_back.clone(), entries).expect("restores");
+        let slice_ms = 300_000; // vls counts in slices
+        assert!(set_back.now_ms() > ahead.now_ms() - slice_ms);
+        approve(&mut engine, 2);
     }
 
     #[test]
