@@ -10,7 +10,7 @@ use super::error::{Damage, DamageKind, JournalError};
 use super::head::{FORMAT, Head, Meta};
 use super::log::LogRecord;
 use super::record::{self, BadRecord, HEAD, META};
-use super::store::{Order, Row, Store, StoreError, StoredPut, View};
+use super::store::{LAST_KEY, Order, Row, Store, StoreError, StoredPut, View};
 
 /// Versions, chain and digest of one journal. A row's version is the number of the batch that wrote it.
 pub(super) struct Ledger {
@@ -41,7 +41,7 @@ impl Ledger {
         checkpoint_every: u64,
     ) -> Result<Self, JournalError> {
         let view = store.view()?;
-        if view.page("", "~", Order::Ascending, 1)?.is_empty() {
+        if view.page("", LAST_KEY, Order::Ascending, 1)?.is_empty() {
             return Ok(Self::create(store, cipher, checkpoint_every)?);
         }
         let (meta, head, head_row) = read_head(&*view, &cipher)?;

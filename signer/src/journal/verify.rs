@@ -12,7 +12,7 @@ use super::head::{Head, Meta};
 use super::ledger::read_head;
 use super::log::LogRecord;
 use super::record::{self, BadRecord, CHECKPOINTS, ENTRIES, HEAD, LOG, META};
-use super::store::{Row, Store, StoreError, scan};
+use super::store::{LAST_KEY, Row, Store, StoreError, scan};
 
 /// How far a verification is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub fn verify(
     let mut walk = Walk::new(meta, head, cipher);
     let mut last_key = String::new();
     let mut records = 0;
-    for row in scan(&*view, "", "~") {
+    for row in scan(&*view, "", LAST_KEY) {
         let row = match row {
             Ok(row) => row,
             Err(error @ StoreError::Damaged(_)) => {

@@ -202,6 +202,9 @@ fn check_sizes(batch: &[StoredPut]) -> Result<(), StoreError> {
     }
 }
 
+/// Greater than every key: no text comes after it.
+pub const LAST_KEY: &str = "\u{10ffff}";
+
 /// The rows of `view` with `from <= key < to` in ascending order, read page by page.
 pub fn scan<'v>(view: &'v dyn View, from: &str, to: &str) -> Scan<'v> {
     Scan { view, from: from.to_owned(), to: to.to_owned(), page: Vec::new().into_iter(), finished: false }

@@ -164,7 +164,7 @@ fn a_decision_from_another_history_breaks_the_chain() {
 
 #[test]
 fn records_of_unknown_kinds_are_named() {
-    for key in ["entry", "log/7", "log/00000000000000000099", "other", "check/00000000000000000000"] {
+    for key in ["entry", "log/7", "log/00000000000000000099", "other", "check/00000000000000000000", "~", "Ω"] {
         let store = filled();
         store.tamper(|rows| drop(rows.insert(key.to_owned(), (1, vec![1; 60]))));
         assert_eq!(check(&store), damage(key, DamageKind::Unexpected));
