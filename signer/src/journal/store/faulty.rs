@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use super::{Store, StoreError, StoredPut, View};
+use super::{Order, Row, Store, StoreError, StoredPut, View};
 
 /// How a batch fails.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl FaultyStore {
         *self.failure.lock().unwrap() = failure;
     }
 
-    /// The next view fails so.
+    /// Reading from the next view fails so.
     pub(crate) fn fail_next_view(&self, error: StoreError) {
         *self.unreadable.lock().unwrap() = Some(error);
     }
@@ -80,12 +80,29 @@ impl Store for FaultyStore {
 
     fn view(&self) -> Result<Box<dyn View>, StoreError> {
         match self.unreadable.lock().unwrap().take() {
-            Some(error) => Err(error),
+            Some(error) => Ok(Box::new(Unreadable(error))),
             None => self.inner.view(),
         }
     }
 
     fn recover(&self) -> Result<(), StoreError> {
         self.inner.recover()
+    }
+}
+
+/// A view from which nothing can be read.
+struct Unreadable(StoreError);
+
+impl View for Unreadable {
+    fn get(&self, _key: &str) -> Result<Option<Row>, StoreError> {
+        Err(self.0.clone())
+    }
+
+    fn version(&self, _key: &str) -> Result<Option<u64>, StoreError> {
+        Err(self.0.clone())
+    }
+
+    fn page(&self, _from: &str, _to: &str, _order: Order, _limit: usize) -> Result<Vec<Row>, StoreError> {
+        Err(self.0.clone())
     }
 }

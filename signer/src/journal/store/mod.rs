@@ -76,7 +76,7 @@ pub trait Store: Send + Sync {
 }
 
 /// Rows as they were when the view was taken.
-pub trait View {
+pub trait View: Send {
     /// The row under `key`.
     fn get(&self, key: &str) -> Result<Option<Row>, StoreError>;
 
