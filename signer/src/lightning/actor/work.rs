@@ -85,7 +85,9 @@ impl Actor {
         }
         let engine = match self.engine(seat) {
             Ok(engine) => engine,
-            Err(refusal) => return respond(self.refused(refusal)),
+            // Nothing was decided: the node asks again.
+            Err(refusal) if refusal.reason.retry() => return respond(self.refused(refusal)),
+            Err(refusal) => return self.commit(Some(row), &request, Err(refusal), Vec::new(), respond),
         };
         match catch_unwind(AssertUnwindSafe(|| engine.handle(row, &request))) {
             Ok(handled) => {

@@ -161,13 +161,15 @@ fn a_disk_that_cannot_be_read_for_a_moment_delays_a_rebuild() {
     for (error, reason) in answers {
         assert_eq!(refused(signer.ask(&alice, Some(driver.channel()), poison.clone())).1.reason, Reason::Fault);
         store.fail_next_view(error);
-        let (_, refusal) = loop {
+        let (request, refusal) = loop {
             match refused(signer.ask(&alice, None, msgs::NodeInfo {}.as_vec())) {
                 (_, refusal) if refusal.reason == Reason::NodeRestarting => std::thread::yield_now(),
                 outcome => break outcome,
             }
         };
         assert_eq!(refusal.reason, reason, "{}", refusal.detail);
+        let line = signer.journal().explain(&request).expect("readable");
+        assert_eq!(line.is_some(), reason == Reason::Fault, "what is final is recorded");
         driver.advance(&mut signer.asking_patiently(&alice), 1).expect("readable again");
     }
 }
