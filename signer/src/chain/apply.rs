@@ -118,7 +118,9 @@ pub fn revert_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Res
     without_listeners(&mut tracker, block, |tracker| tracker.remove_block(proof, previous).map(drop))?;
     let mut touched = Vec::new();
     for (monitor, slot) in tracker.listeners.values_mut() {
-        let txs = block.matching(&slot.txid_watches, slot.watches.union(&slot.seen));
+        let mut txs = block.matching(&slot.txid_watches, slot.watches.union(&slot.seen));
+        // Undone backwards: what spends a close goes before the close.
+        txs.reverse();
         if txs.is_empty() {
             monitor.on_remove_block(&[], &block.hash());
         } else {
