@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::seat::{Seat, drop_engine};
 use super::{Actor, Step, Work, lock};
-use crate::chain::{ApplyError, Attestor, ChainBlock, SinkError, TrackerPosition, apply_block, revert_block};
+use crate::chain::{Attestor, ChainBlock, SinkError, TrackerPosition, apply_block, revert_block};
 use crate::journal::{Commit, CommitError, Health, Put};
 use crate::lightning::engine::Engine;
 use crate::lightning::messages::{self, Row};
@@ -159,19 +159,16 @@ impl Actor {
         block: &ChainBlock,
         reply: SyncSender<Result<TrackerPosition, SinkError>>,
     ) {
-        let moved = match self.engine(seat) {
-            Ok(engine) => catch_unwind(AssertUnwindSafe(|| move_tracker(engine, step, block, &self.house.attestor))),
-            Err(refusal) => Ok(Err(SinkError::Busy(refusal.detail))),
+        let engine = match self.engine(seat) {
+            Ok(engine) => engine,
+            Err(refusal) => return drop(reply.send(Err(SinkError::Busy(refusal.detail)))),
         };
+        let moved = catch_unwind(AssertUnwindSafe(|| move_tracker(engine, step, block, &self.house.attestor)));
         let (tip, puts) = match moved {
             Ok(Ok(moved)) => moved,
-            Ok(Err(error)) => {
-                if matches!(error, SinkError::Apply(ApplyError::Persist(_))) {
-                    self.fault(seat, "block");
-                }
-                return drop(reply.send(Err(error)));
-            }
-            Err(_) => {
+            Ok(Err(error @ SinkError::Apply(_))) => return drop(reply.send(Err(error))),
+            // The state machine may be a block ahead of the journal.
+            Ok(Err(_)) | Err(_) => {
                 self.fault(seat, "block");
                 return drop(reply.send(Err(SinkError::Busy("the state machine gave up on the block".to_owned()))));
             }
@@ -230,12 +227,11 @@ fn facts(engine: &Engine) -> ((u32, bitcoin::BlockHash), usize) {
 type Moved = ((u32, bitcoin::BlockHash), Vec<Put>);
 
 fn move_tracker(engine: &mut Engine, step: Step, block: &ChainBlock, attestor: &Attestor) -> Result<Moved, SinkError> {
-    engine.persister().expect_block(&engine.concerned(block));
     let effect = match step {
         Step::Connect => apply_block(engine.node(), block, attestor)?,
         Step::Disconnect => revert_block(engine.node(), block, attestor)?,
     };
-    let puts = engine.changes().map_err(|refusal| ApplyError::Persist(refusal.detail))?;
+    let puts = engine.record_block(&effect).map_err(|refusal| SinkError::Busy(refusal.detail))?;
     Ok(((effect.height, effect.hash), puts))
 }
 

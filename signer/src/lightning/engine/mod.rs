@@ -12,6 +12,7 @@ use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
 use bitcoin::{Network, OutPoint};
 use lightning_signer::channel::ChannelId;
 use lightning_signer::node::Node;
+use lightning_signer::persist::Persist;
 use vls_protocol::model::PubKey;
 use vls_protocol::msgs::{self, Message, SerBolt};
 use vls_protocol_signer::handler::{Handler, RootHandler};
@@ -22,7 +23,7 @@ use super::messages::{self, Level, Row};
 use super::persist::NodePersister;
 use super::validator::RefusedBy;
 use super::{ldk, payments, refusals, shapes};
-use crate::chain::ChainBlock;
+use crate::chain::Effect;
 use crate::config::LimitsConfig;
 use crate::journal::Put;
 use crate::keys::import::Derivation;
@@ -120,14 +121,13 @@ impl Engine {
             .map_err(|error| Refusal::new(Reason::Fault, format!("the node's state cannot be encoded: {error:?}")))
     }
 
-    /// The funding outpoints of the channels that `block` concerns, whether it is added or removed.
-    pub fn concerned(&self, block: &ChainBlock) -> Vec<OutPoint> {
-        let tracker = self.node.get_tracker();
-        let listeners = tracker.listeners.iter().filter(|(_, (_, slot))| {
-            let outpoints = slot.watches.iter().chain(&slot.seen);
-            !block.matching(&slot.txid_watches, outpoints).is_empty()
-        });
-        listeners.map(|(outpoint, _)| *outpoint).collect()
+    /// Hands the tracker, a block further or back, to the persister, and returns what changed. Call it after each block.
+    pub fn record_block(&self, effect: &Effect) -> Result<Vec<Put>, Refusal> {
+        self.persister.expect_block(&effect.touched);
+        self.persister
+            .update_tracker(&self.node.get_id(), &self.node.get_tracker())
+            .map_err(|error| Refusal::new(Reason::Fault, format!("the node's tracker cannot be encoded: {error:?}")))?;
+        self.changes()
     }
 
     /// Lets vls forget what is long over: expired invoices, ended forwards, closed and forgotten channels. Returns what

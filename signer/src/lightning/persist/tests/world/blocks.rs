@@ -7,12 +7,11 @@ use bitcoin::secp256k1::SecretKey;
 use bitcoin::{
     Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Witness, consensus, transaction,
 };
-use lightning_signer::chain::tracker::ListenSlot;
 use lightning_signer::persist::Persist;
 use txoo::proof::{ProofType, TxoProof};
 
 use super::Side;
-use crate::chain::{Attestor, ChainBlock, apply_block, revert_block};
+use crate::chain::{Attestor, ChainBlock, Effect, apply_block, revert_block};
 
 impl Side {
     /// The transaction in this side's chain that spends `outpoint`.
@@ -24,10 +23,9 @@ impl Side {
     /// Adds a block with `txs` to this side's chain.
     pub(in super::super) fn mine(&mut self, txs: Vec<Transaction>) {
         let block = self.next_block(txs);
-        self.expect_block(&block);
-        apply_block(&self.node, &block, &attestor()).unwrap();
+        let effect = apply_block(&self.node, &block, &attestor()).unwrap();
         self.blocks.push(block);
-        self.flush();
+        self.record(&effect);
     }
 
     /// Adds a block by streaming all of it, as vls does when its filter matches a watched outpoint by chance.
@@ -47,9 +45,8 @@ impl Side {
     /// A reorganisation takes the newest block away.
     pub(in super::super) fn unmine(&mut self) {
         let Some(block) = self.blocks.pop() else { return };
-        self.expect_block(&block);
-        revert_block(&self.node, &block, &attestor()).unwrap();
-        self.flush();
+        let effect = revert_block(&self.node, &block, &attestor()).unwrap();
+        self.record(&effect);
     }
 
     fn next_block(&self, txs: Vec<Transaction>) -> ChainBlock {
@@ -58,18 +55,13 @@ impl Side {
         ChainBlock::new(height, block(&tracker.tip().0, height, txs))
     }
 
-    fn expect_block(&self, block: &ChainBlock) {
+    fn record(&mut self, effect: &Effect) {
         if self.hints {
-            let tracker = self.node.get_tracker();
-            let concerned = tracker.listeners.iter().filter(|(_, (_, slot))| concerns(block, slot));
-            let concerned: Vec<OutPoint> = concerned.map(|(outpoint, _)| *outpoint).collect();
-            self.persister.expect_block(&concerned);
+            self.persister.expect_block(&effect.touched);
         }
+        self.persister.update_tracker(&self.node.get_id(), &self.node.get_tracker()).unwrap();
+        self.flush();
     }
-}
-
-fn concerns(block: &ChainBlock, slot: &ListenSlot) -> bool {
-    !block.matching(&slot.txid_watches, slot.watches.iter().chain(&slot.seen)).is_empty()
 }
 
 pub(super) fn attestor() -> Attestor {
