@@ -88,11 +88,6 @@ impl Engine {
         &self.node
     }
 
-    /// Its persister.
-    pub fn persister(&self) -> &NodePersister {
-        &self.persister
-    }
-
     /// Answers one message. May panic: vls does on some inputs that only it can tell from good ones.
     pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         self.limits.begin();
