@@ -35,7 +35,7 @@ pub use committer::Done;
 pub use error::{Damage, DamageKind, JournalError};
 pub use head::FORMAT;
 pub use log::LogLine;
-pub use read::{EXPLAIN_REACH, Export};
+pub use read::EXPLAIN_REACH;
 pub use record::BadRecord;
 pub use verify::{Progress, Verified, verify};
 
@@ -162,18 +162,14 @@ impl Journal {
         self.reader.tail(count)
     }
 
-    /// All decisions from number `from` on, as they are now, one at a time.
-    pub fn export(&self, from: u64) -> Result<Export, JournalError> {
-        self.reader.export(from)
-    }
-
     /// The decision on `request`, looked for from the newest back to [`EXPLAIN_REACH`] decisions.
     pub fn explain(&self, request: &str) -> Result<Option<LogLine>, JournalError> {
         self.reader.explain(request)
     }
 
-    /// Checks every record as of now and names the first bad one. Commits go on meanwhile.
-    pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<Verified, JournalError> {
+    /// Checks every record as of now and names the first bad one, unless `progress` returns false and ends it. Commits go
+    /// on meanwhile.
+    pub fn verify(&self, progress: &mut dyn FnMut(Progress) -> bool) -> Result<Verified, JournalError> {
         self.reader.verify(progress)
     }
 

@@ -10,7 +10,7 @@ use super::head::Meta;
 use super::ledger::Loading;
 use super::log::{LogLine, LogRecord};
 use super::record::{self, LOG};
-use super::store::{self, Order, Row, Store, View};
+use super::store::{self, Order, Row, Store};
 use super::tally::Tally;
 use super::verify::{Progress, Verified, verify};
 
@@ -65,11 +65,6 @@ impl Reader {
         rows.iter().rev().map(|row| line(&self.cipher, row)).collect()
     }
 
-    pub(super) fn export(&self, from: u64) -> Result<Export, JournalError> {
-        let view = self.store.view()?;
-        Ok(Export { view, cipher: Arc::clone(&self.cipher), next: from, page: Vec::new().into_iter(), finished: false })
-    }
-
     pub(super) fn explain(&self, request: &str) -> Result<Option<LogLine>, JournalError> {
         let view = self.store.view()?;
         let mut end = store::prefix_end(LOG);
@@ -89,43 +84,8 @@ impl Reader {
         Ok(None)
     }
 
-    pub(super) fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<Verified, JournalError> {
+    pub(super) fn verify(&self, progress: &mut dyn FnMut(Progress) -> bool) -> Result<Verified, JournalError> {
         verify(&*self.store, &self.cipher, progress)
-    }
-}
-
-/// The decisions of a journal as they were when the export began. Ends after the first error.
-pub struct Export {
-    view: Box<dyn View>,
-    cipher: Arc<RecordCipher>,
-    next: u64,
-    page: std::vec::IntoIter<Row>,
-    finished: bool,
-}
-
-impl Iterator for Export {
-    type Item = Result<LogLine, JournalError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.finished {
-            return None;
-        }
-        let found = self.advance();
-        self.finished = !matches!(found, Ok(Some(_)));
-        found.transpose()
-    }
-}
-
-impl Export {
-    fn advance(&mut self) -> Result<Option<LogLine>, JournalError> {
-        if self.page.len() == 0 {
-            let from = record::log_key(self.next);
-            self.page = self.view.page(&from, &store::prefix_end(LOG), Order::Ascending, PAGE)?.into_iter();
-        }
-        let Some(row) = self.page.next() else { return Ok(None) };
-        let line = line(&self.cipher, &row)?;
-        self.next = line.seq + 1;
-        Ok(Some(line))
     }
 }
 

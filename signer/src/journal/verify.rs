@@ -40,11 +40,12 @@ pub struct Verified {
 }
 
 /// Checks every record in `store`: each authenticates in its place, decisions form one chain without gaps that ends
-/// where the head says, checkpoints match it, and the entries are the last state. `progress` is told now and then.
+/// where the head says, checkpoints match it, and the entries are the last state. `progress` is told now and then; the
+/// check ends as `Interrupted` when it returns false.
 pub fn verify(
     store: &dyn Store,
     cipher: &RecordCipher,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Verified, JournalError> {
     const TELL_EVERY: u64 = 1024;
     let view = store.view()?;
@@ -64,8 +65,8 @@ pub fn verify(
         walk.row(&row)?;
         last_key = row.key;
         records += 1;
-        if records % TELL_EVERY == 0 {
-            progress(Progress { done: records, total });
+        if records % TELL_EVERY == 0 && !progress(Progress { done: records, total }) {
+            return Err(JournalError::Interrupted);
         }
     }
     let checkpoints = walk.finish()?;

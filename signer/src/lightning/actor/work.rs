@@ -231,7 +231,7 @@ fn move_tracker(engine: &mut Engine, step: Step, block: &ChainBlock, attestor: &
         Step::Connect => apply_block(engine.node(), block, attestor)?,
         Step::Disconnect => revert_block(engine.node(), block, attestor)?,
     };
-    let puts = engine.record_block(&effect).map_err(|refusal| SinkError::Busy(refusal.detail))?;
+    let puts = engine.block_changes(&effect).map_err(|refusal| SinkError::Busy(refusal.detail))?;
     Ok(((effect.height, effect.hash), puts))
 }
 

@@ -116,8 +116,8 @@ impl Engine {
             .map_err(|error| Refusal::new(Reason::Fault, format!("the node's state cannot be encoded: {error:?}")))
     }
 
-    /// Hands the tracker, a block further or back, to the persister, and returns what changed. Call it after each block.
-    pub fn record_block(&self, effect: &Effect) -> Result<Vec<Put>, Refusal> {
+    /// What a block that was added or removed changed, for the journal.
+    pub fn block_changes(&self, effect: &Effect) -> Result<Vec<Put>, Refusal> {
         self.persister.expect_block(&effect.touched);
         self.persister
             .update_tracker(&self.node.get_id(), &self.node.get_tracker())
