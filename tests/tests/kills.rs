@@ -24,7 +24,7 @@ use claviger_ldk::LinkError;
 use claviger_ldk::link::{Bundle, Link, LinkOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
-use vls_protocol::msgs::{DeBolt, SerBolt, SignRemoteCommitmentTx2};
+use vls_protocol::msgs::{DeBolt, SerBolt, SignLocalCommitmentTx2, SignRemoteCommitmentTx2};
 
 const NODES: u64 = 3;
 /// Channels a node drives at a time: now and then it opens one and leaves its oldest.
@@ -117,11 +117,19 @@ impl<'a> Caller<'a> {
         driver
     }
 
-    /// Holds what is known of a channel against the signer once more, and drives it no further.
+    /// Holds what is known of a channel against the signer once more, closes it by force, and drives it no further.
     fn leave(&mut self, driver: Driver) {
         self.ask_again();
         let ChannelRef { peer_id, dbid } = driver.channel();
+        let close = SignLocalCommitmentTx2 { commitment_number: driver.number() }.as_vec();
         only_the_first_is_signed(self, driver);
+        let closed = || match self.send(Some(ChannelRef { peer_id, dbid }), &close) {
+            Ok(reply) => reply,
+            Err(error) => panic!("an honest close was refused: {error}"),
+        };
+        if closed() != closed() {
+            self.tally.double.push(format!("channel {dbid}: its close"));
+        }
         self.last.remove(&Some((dbid, peer_id)));
         self.signed.retain(|(other, _), _| *other != dbid);
     }
