@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, ScriptBuf, Transaction};
@@ -88,12 +89,15 @@ pub struct History {
     pub closed: BTreeMap<ChannelId, ClosureReason>,
 }
 
+/// How long a node that stops waits for messages that are being handled. One may wait for a signer that is away.
+const LAST_MESSAGES: Duration = Duration::from_secs(10);
+
 /// A running node. Dropping it stops it and keeps its [`Store`].
 pub struct LdkNode {
     inner: Arc<Inner>,
     thread: Option<JoinHandle<()>>,
     runtime: Option<tokio::runtime::Runtime>,
-    _resumer: Option<Resumer>,
+    resumer: Option<Resumer>,
 }
 
 struct Inner {
@@ -312,14 +316,16 @@ impl LdkNode {
         self.inner.store.clone()
     }
 
+    /// The channel manager is kept last: monitors that are ahead of it make LDK close their channels at the next start.
     fn halt(&mut self) {
-        self.inner.stopped.store(true, Ordering::SeqCst);
+        self.resumer = None;
         self.inner.peers.disconnect_all_peers();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(LAST_MESSAGES);
+        }
+        self.inner.stopped.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
-        }
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
         }
     }
 }
