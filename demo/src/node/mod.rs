@@ -92,7 +92,7 @@ pub struct History {
 /// How long a node that stops waits for messages that are being handled. One may wait for a signer that is away.
 const LAST_MESSAGES: Duration = Duration::from_secs(10);
 
-/// A running node. Dropping it stops it and keeps its [`Store`].
+/// A running node. [`stop`](Self::stop) it to start it again from its [`Store`]; dropped, it ends without a word.
 pub struct LdkNode {
     inner: Arc<Inner>,
     thread: Option<JoinHandle<()>>,
@@ -310,29 +310,35 @@ impl LdkNode {
         }
     }
 
-    /// Stops the node. Its store can be started again.
+    /// Stops the node and returns what it can be started from again.
     pub fn stop(mut self) -> Arc<Store> {
-        self.halt();
-        self.inner.store.clone()
-    }
-
-    /// The channel manager is kept last: monitors that are ahead of it make LDK close their channels at the next start.
-    fn halt(&mut self) {
+        self.inner.stopped.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
         self.resumer = None;
         self.inner.peers.disconnect_all_peers();
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(LAST_MESSAGES);
         }
-        self.inner.stopped.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        // Last: monitors that are ahead of the channel manager make LDK close their channels at the next start.
+        self.inner.keep();
+        self.inner.store.clone()
     }
 }
 
 impl Drop for LdkNode {
+    /// Waits for nothing: the signer may be gone already, and LDK holds its locks for minutes while it waits for it.
     fn drop(&mut self) {
-        self.halt();
+        self.inner.stopped.store(true, Ordering::SeqCst);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        let (peers, resumer) = (self.inner.peers.clone(), self.resumer.take());
+        std::thread::spawn(move || {
+            peers.disconnect_all_peers();
+            drop(resumer);
+        });
     }
 }
 
