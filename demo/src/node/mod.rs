@@ -67,6 +67,8 @@ impl From<APIError> for NodeError {
 pub enum Payment {
     /// The payee has it.
     Sent {
+        /// What the payee was to have.
+        amount_msat: u64,
         /// Paid to the nodes in between.
         fee_msat: u64,
     },
@@ -272,6 +274,11 @@ impl LdkNode {
         self.inner.wallet.script()
     }
 
+    /// All that [`script`](Self::script) may ever answer.
+    pub fn scripts(&self) -> Vec<ScriptBuf> {
+        self.inner.wallet.scripts()
+    }
+
     /// Confirmed coins.
     pub fn balance(&self) -> Amount {
         self.inner.wallet.balance()
@@ -356,10 +363,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl History {
+    /// What payments brought, less what they cost. What others' payments brought to a node in between is not in it.
+    pub fn net_msat(&self) -> i64 {
+        let spent = self.payments.values().map(|payment| match payment {
+            Payment::Sent { amount_msat, fee_msat } => amount_msat + fee_msat,
+            Payment::Failed => 0,
+        });
+        self.received.values().sum::<u64>() as i64 - spent.sum::<u64>() as i64
+    }
+
     fn note(&mut self, event: &Event) {
         match event {
-            Event::PaymentSent { payment_hash, fee_paid_msat, .. } => {
-                self.payments.insert(*payment_hash, Payment::Sent { fee_msat: fee_paid_msat.unwrap_or(0) });
+            // LDK knows both for payments that it began in this version.
+            Event::PaymentSent { payment_hash, amount_msat, fee_paid_msat, .. } => {
+                let (amount_msat, fee_msat) = (amount_msat.unwrap_or(0), fee_paid_msat.unwrap_or(0));
+                self.payments.insert(*payment_hash, Payment::Sent { amount_msat, fee_msat });
             }
             Event::PaymentFailed { payment_hash: Some(hash), .. } => {
                 self.payments.insert(*hash, Payment::Failed);
