@@ -42,6 +42,9 @@ fn text(status: &StatusReply) -> String {
     }
     if let Some(journal) = &status.journal {
         row("journal", format!("{}, {} decisions {}", journal.state, journal.decisions, journal.detail));
+        if !journal.head_hash.is_empty() {
+            row("head", journal.head_hash.clone());
+        }
     }
     for node in &status.nodes {
         row("node", node_line(node));

@@ -109,6 +109,16 @@ impl Signer {
         move |channel, message| self.ask(node, channel, message)
     }
 
+    /// The same for a node that asks again while the reason says that it may help.
+    fn asking_patiently<'a>(&'a self, node: &'a NodeName) -> impl FnMut(Option<ChannelRef>, Vec<u8>) -> Outcome + 'a {
+        move |channel, message| loop {
+            match self.ask(node, channel, message.clone()) {
+                Outcome::Refused { refusal, .. } if refusal.reason.retry() => std::thread::yield_now(),
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Mines a block with `txs` and shows it to `nodes`.
     fn confirm(&mut self, nodes: &[&NodeName], txs: Vec<bitcoin::Transaction>) {
         let block = self.chain.mine(txs);
