@@ -14,7 +14,7 @@ use lightning::events::EventsProvider;
 use lightning::util::ser::Writeable;
 use tokio::runtime::Runtime;
 
-use super::kit::catch_up;
+use super::kit::{catch_up, next_block};
 use super::{Inner, lock};
 
 /// How long the loop sleeps when there is nothing to do.
@@ -55,10 +55,11 @@ fn run(node: &Arc<Inner>, mut best: BestBlock, runtime: &tokio::runtime::Handle)
     let (mut reconnect, mut tick) = (Instant::now(), Instant::now());
     while !node.stopped.load(Ordering::SeqCst) {
         wallet_best = catch_up(&*node.wallet, wallet_best, &*node.chain);
-        let before = best.block_hash;
-        // Together, so that no block can arrive at one and not yet at the other.
-        best = catch_up(&(&*node.chain_monitor, &*node.channels), best, &*node.chain);
-        if best.block_hash != before {
+        // Together, so that no block can arrive at one and not yet at the other; and one by one, so that what LDK wants
+        // done about a block is done before the next.
+        let next = next_block(&(&*node.chain_monitor, &*node.channels), best, &*node.chain);
+        if let Some(next) = next {
+            best = next;
             node.sweep();
         }
         node.work();
@@ -72,9 +73,10 @@ fn run(node: &Arc<Inner>, mut best: BestBlock, runtime: &tokio::runtime::Handle)
             node.peers.timer_tick_occurred();
             node.chain_monitor.rebroadcast_pending_claims();
         }
-        node.channels.get_event_or_persistence_needed_future().wait_timeout(PAUSE);
+        if next.is_none() {
+            node.channels.get_event_or_persistence_needed_future().wait_timeout(PAUSE);
+        }
     }
-    node.keep();
 }
 
 impl Inner {
@@ -91,10 +93,9 @@ impl Inner {
         }
     }
 
-    fn keep(&self) {
-        if let Err(error) = self.store.put("manager", self.channels.encode()) {
-            self.log.note(format!("the channel manager was not kept: {error}"));
-        }
+    /// Writes down what only the channel manager knows.
+    pub(super) fn keep(&self) {
+        self.store.put("manager", self.channels.encode());
     }
 
     fn reconnect(&self, runtime: &tokio::runtime::Handle) {

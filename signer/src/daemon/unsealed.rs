@@ -24,7 +24,6 @@ use crate::keys::memory::Secret;
 use crate::keys::purpose::{Purpose, subkey};
 use crate::lightning::actor::House;
 use crate::lightning::engine::{NodeSpec, Settings};
-use crate::lightning::live::LiveChain;
 use crate::lightning::nodes::Nodes;
 use crate::names::NodeName;
 use crate::reasons::{Reason, Refusal};
@@ -80,15 +79,14 @@ impl Unsealed {
             })?;
         let attestor = Arc::new(Attestor::new(&attestor));
         let settings = Settings { limits: config.limits.clone(), oracle: attestor.public_key() };
-        let chain = LiveChain { view: view.clone(), source: source.clone(), start_depth: config.chain.start_depth };
-        let house = House { journal: journal.clone(), chain: Arc::new(chain), attestor, settings };
+        let house = House { journal: journal.clone(), chain: view.clone(), attestor, settings };
         let nodes = Nodes::start(house, &config.signer).map_err(|error| fault("start the signing threads", &error))?;
         let nodes = Arc::new(nodes);
         for record in &records {
             let spec = node_spec(record, load_seed(&journal, &vault, &record.name)?);
             nodes.add(spec).map_err(|error| fault("start a node", &error))?;
         }
-        let options = FollowerOptions { poll_interval: config.poll_interval() };
+        let options = FollowerOptions { poll_interval: config.poll_interval(), start_depth: config.chain.start_depth };
         let follower = Follower::start(source, nodes.clone(), view.clone(), options);
         let follower = follower.map_err(|error| fault("start to follow the chain", &error))?;
 

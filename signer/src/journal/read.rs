@@ -6,9 +6,12 @@ use std::sync::Arc;
 use crate::keys::cipher::RecordCipher;
 
 use super::error::{Damage, JournalError};
+use super::head::Meta;
+use super::ledger::Loading;
 use super::log::{LogLine, LogRecord};
 use super::record::{self, LOG};
 use super::store::{self, Order, Row, Store};
+use super::tally::Tally;
 use super::verify::{Progress, Verified, verify};
 
 /// How many decisions `explain` looks back.
@@ -21,22 +24,27 @@ const PAGE: usize = 128;
 pub(super) struct Reader {
     store: Arc<dyn Store>,
     cipher: Arc<RecordCipher>,
+    meta: Arc<Meta>,
 }
 
 impl Reader {
-    pub(super) fn new(store: Arc<dyn Store>, cipher: Arc<RecordCipher>) -> Self {
-        Self { store, cipher }
+    pub(super) fn new(store: Arc<dyn Store>, cipher: Arc<RecordCipher>, meta: Arc<Meta>) -> Self {
+        Self { store, cipher, meta }
     }
 
-    pub(super) fn entries(&self, tenant: &str) -> Result<BTreeMap<String, Vec<u8>>, JournalError> {
+    /// The entries of `tenant`: each as it was sealed, and all together those that were recorded last (P7).
+    pub(super) fn entries(&self, tenant: &str, loading: &Loading) -> Result<BTreeMap<String, Vec<u8>>, JournalError> {
         let prefix = record::entry_key(tenant, "");
-        let view = self.store.view()?;
-        store::scan(&*view, &prefix, &store::prefix_end(&prefix))
+        let mut found = Tally::default();
+        let entries = store::scan(&*loading.view, &prefix, &store::prefix_end(&prefix))
             .map(|row| {
                 let row = row?;
+                found.add(&Tally::change(&self.meta.digest_key, &row.key, None, Some(row.version)));
                 Ok((row.key[prefix.len()..].to_owned(), open(&self.cipher, &row)?))
             })
-            .collect()
+            .collect::<Result<_, JournalError>>()?;
+        found.compare(&loading.expected, &prefix)?;
+        Ok(entries)
     }
 
     pub(super) fn entry(&self, tenant: &str, key: &str) -> Result<Option<Vec<u8>>, JournalError> {

@@ -12,7 +12,8 @@ use super::head::{Head, Meta};
 use super::ledger::read_head;
 use super::log::LogRecord;
 use super::record::{self, BadRecord, CHECKPOINTS, ENTRIES, HEAD, LOG, META};
-use super::store::{Row, Store, StoreError, scan};
+use super::store::{LAST_KEY, Row, Store, StoreError, scan};
+use super::tally::Tally;
 
 /// How far a verification is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +50,11 @@ pub fn verify(
     const TELL_EVERY: u64 = 1024;
     let view = store.view()?;
     let (meta, head, _) = read_head(&*view, cipher)?;
-    let total = head.seq.saturating_add(head.entries);
+    let total = head.seq.saturating_add(head.state.count);
     let mut walk = Walk::new(meta, head, cipher);
     let mut last_key = String::new();
     let mut records = 0;
-    for row in scan(&*view, "", "~") {
+    for row in scan(&*view, "", LAST_KEY) {
         let row = match row {
             Ok(row) => row,
             Err(error @ StoreError::Damaged(_)) => {
@@ -70,7 +71,7 @@ pub fn verify(
     }
     let checkpoints = walk.finish()?;
     progress(Progress { done: records, total });
-    Ok(Verified { records, decisions: head.seq, entries: head.entries, checkpoints, head: hex::encode(head.hash) })
+    Ok(Verified { records, decisions: head.seq, entries: head.state.count, checkpoints, head: hex::encode(head.hash) })
 }
 
 struct Walk<'c> {
@@ -107,7 +108,9 @@ impl<'c> Walk<'c> {
         }
         let plain = record::open(self.cipher, row).map_err(|bad| damage(bad.into()))?;
         match number {
-            _ if is_entry => self.at.replace(&self.meta.digest_key, &row.key, None, Some(row.version)),
+            _ if is_entry => {
+                self.at.state.add(&Tally::change(&self.meta.digest_key, &row.key, None, Some(row.version)))
+            }
             Some(seq) if row.key.starts_with(CHECKPOINTS) => self.checkpoint(seq, &plain).map_err(damage)?,
             Some(seq) if row.key.starts_with(LOG) => {
                 // A gap: name the record that is gone, not the one after it.
@@ -162,7 +165,7 @@ impl<'c> Walk<'c> {
         if self.at.checkpoint != self.head.checkpoint {
             return Err(Damage::new(record::checkpoint_key(self.head.checkpoint), DamageKind::Missing));
         }
-        self.at.compare_state(&self.head)?;
+        self.at.state.compare(&self.head.state, HEAD)?;
         if self.at.seq != self.head.seq {
             return Err(Damage::new(record::log_key(self.at.seq + 1), DamageKind::Missing));
         }
