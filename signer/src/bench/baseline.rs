@@ -21,6 +21,7 @@ use crate::lightning::clock::{NodeClock, RandomStart};
 use crate::lightning::driver::{Driver, MiniChain};
 use crate::lightning::engine::own_init;
 use crate::lightning::validator::{HouseValidatorFactory, RefusedBy};
+use crate::names::NodeName;
 use crate::pipeline::{ChannelRef, Outcome};
 use crate::reasons::{Reason, Refusal};
 
@@ -37,8 +38,11 @@ pub(super) struct Baseline {
 
 impl Baseline {
     pub(super) fn new() -> Result<Self, BenchError> {
+        let failed = |error: &dyn std::fmt::Debug| BenchError::System(format!("the baseline: {error:?}"));
         let attestor = attestor();
-        let validators = HouseValidatorFactory::new(Network::Regtest, &unlimited(), RefusedBy::default());
+        let (limits, facts) = (unlimited(), Arc::new(MiniChain::default()));
+        let name = NodeName::new("baseline").map_err(|error| failed(&error))?;
+        let validators = HouseValidatorFactory::new(Network::Regtest, &limits, facts, name, RefusedBy::default());
         let services = NodeServices {
             validator_factory: Arc::new(validators),
             starting_time_factory: Arc::new(RandomStart),
@@ -46,7 +50,6 @@ impl Baseline {
             clock: Arc::new(NodeClock::default()),
             trusted_oracle_pubkeys: vec![attestor.public_key()],
         };
-        let failed = |error: &dyn std::fmt::Debug| BenchError::System(format!("the baseline: {error:?}"));
         let mut init = HandlerBuilder::new(Network::Regtest, 0, services, [3; 32])
             .approver(Arc::new(PositiveApprover()))
             .build()

@@ -8,6 +8,7 @@ pub mod engine;
 mod ldk;
 pub mod limits;
 mod live;
+mod locktime;
 pub mod messages;
 pub mod nodes;
 mod payments;

@@ -3,12 +3,19 @@
 use lightning_signer::util::status::{Code, Status};
 use vls_protocol_signer::handler::Error;
 
+use super::validator::Objection;
 use crate::reasons::{Reason, Refusal};
 
-/// The refusal for an error of vls's handler. `tag` is the vls rule that refused, where one is known.
+/// The refusal for an error of vls's handler. `objection` is what the validator had against the request, where it was
+/// the validator.
 ///
 /// Statuses carry amounts, numbers and public keys; secrets are not formatted into them.
-pub fn from_handler(error: Error, tag: Option<String>) -> Refusal {
+pub fn from_handler(error: Error, objection: Option<Objection>) -> Refusal {
+    let tag = match objection {
+        Some(Objection::House(refusal)) => return refusal,
+        Some(Objection::Rule(tag)) => Some(tag),
+        None => None,
+    };
     match error {
         Error::Protocol(error) => Refusal::new(Reason::Malformed, error.to_string()),
         Error::Temporary(status) => Refusal::new(Reason::ChainPending, detail(&status, tag)),
@@ -60,9 +67,16 @@ mod tests {
     }
 
     #[test]
+    fn our_own_objections_keep_their_words() {
+        let ours = Refusal::new(Reason::ChainPending, "wait");
+        let status = Status::failed_precondition("policy failure");
+        assert_eq!(from_handler(status.into(), Some(Objection::House(ours.clone()))), ours);
+    }
+
+    #[test]
     fn details_name_the_rule_and_stay_short() {
         let status = Status::failed_precondition("x".repeat(5_000));
-        let refusal = from_handler(status.into(), Some("policy-other".to_owned()));
+        let refusal = from_handler(status.into(), Some(Objection::Rule("policy-other".to_owned())));
         assert!(refusal.detail.ends_with("… [policy-other]") && refusal.detail.len() < 500);
     }
 }

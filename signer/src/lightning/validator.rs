@@ -1,7 +1,7 @@
 //! The rules vls checks, with every number set here: nothing comes from the environment or from a library default.
 //!
-//! [`HouseValidator`] stands around vls's on-chain validator. It notes the tag of the rule that refused, which vls drops
-//! on its way to the caller, and it is the place where rules of our own go.
+//! [`HouseValidator`] stands around vls's on-chain validator. It notes what refused, which vls drops on its way to the
+//! caller, and it is the place where rules of our own go.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,12 +28,14 @@ use lightning_signer::txoo::proof::TxoProof;
 use lightning_signer::util::velocity::VelocityControlSpec;
 use lightning_signer::wallet::Wallet;
 
+use super::actor::ChainFacts;
+use super::locktime;
 use crate::config::LimitsConfig;
+use crate::names::NodeName;
+use crate::reasons::Refusal;
 
 /// Channels of one node.
 const MAX_CHANNELS: usize = 20_000;
-/// Blocks that the node may be ahead of our own chain view, as in vls.
-const CHAIN_LAG: u32 = 2;
 /// Open invoices of one node, issued and approved each.
 const MAX_INVOICES: usize = 2_000_000;
 
@@ -72,29 +74,57 @@ pub fn policy(network: Network, limits: &LimitsConfig) -> SimplePolicy {
 /// Makes the validators of one node.
 pub struct HouseValidatorFactory {
     inner: OnchainValidatorFactory,
+    view: View,
     refused_by: RefusedBy,
 }
 
-/// The tag of the rule that refused last.
+/// What `node` knows of the chain.
+#[derive(Clone)]
+struct View {
+    chain: Arc<dyn ChainFacts>,
+    node: NodeName,
+}
+
+/// What refused last.
 #[derive(Clone, Default)]
-pub struct RefusedBy(Arc<Mutex<Option<String>>>);
+pub struct RefusedBy(Arc<Mutex<Option<Objection>>>);
+
+/// What a validator has against a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Objection {
+    /// A rule of vls, by its tag.
+    Rule(String),
+    /// A rule of our own.
+    House(Refusal),
+}
 
 impl RefusedBy {
-    /// Takes the tag out.
-    pub fn take(&self) -> Option<String> {
+    /// Takes the objection out.
+    pub fn take(&self) -> Option<Objection> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn note(&self, tag: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(tag.to_owned());
+    fn note(&self, objection: Objection) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(objection);
+    }
+
+    fn note_rule(&self, error: &ValidationError) {
+        self.note(Objection::Rule(error.tag.clone()));
     }
 }
 
 impl HouseValidatorFactory {
-    /// A factory for nodes on `network`; tags of refusing rules go to `refused_by`.
-    pub fn new(network: Network, limits: &LimitsConfig, refused_by: RefusedBy) -> Self {
+    /// A factory for `node` on `network`, which sees the chain as `chain` does; what refuses is left in `refused_by`.
+    pub fn new(
+        network: Network,
+        limits: &LimitsConfig,
+        chain: Arc<dyn ChainFacts>,
+        node: NodeName,
+        refused_by: RefusedBy,
+    ) -> Self {
         let simple = SimpleValidatorFactory::new_with_policy(policy(network, limits));
-        Self { inner: OnchainValidatorFactory::new_with_simple_factory(simple), refused_by }
+        let inner = OnchainValidatorFactory::new_with_simple_factory(simple);
+        Self { inner, view: View { chain, node }, refused_by }
     }
 }
 
@@ -102,7 +132,7 @@ impl HouseValidatorFactory {
 impl ValidatorFactory for HouseValidatorFactory {
     fn make_validator(&self, network: Network, node: PublicKey, channel: Option<ChannelId>) -> Arc<dyn Validator> {
         let inner = self.inner.make_validator(network, node, channel);
-        Arc::new(HouseValidator { inner, refused_by: self.refused_by.clone() })
+        Arc::new(HouseValidator { inner, view: self.view.clone(), refused_by: self.refused_by.clone() })
     }
 
     fn policy(&self, network: Network) -> Box<dyn Policy> {
@@ -113,7 +143,37 @@ impl ValidatorFactory for HouseValidatorFactory {
 /// vls's on-chain validator with our ears on it.
 struct HouseValidator {
     inner: Arc<dyn Validator>,
+    view: View,
     refused_by: RefusedBy,
+}
+
+impl HouseValidator {
+    /// What `rules` say of a sweep, but for its locktime: ours replaces theirs, to which a node that saw a block before we
+    /// did, or bumped a claim after an HTLC's expiry, looks like an attack.
+    fn sweep(
+        &self,
+        tx: &Transaction,
+        chain: &ChainState,
+        rules: impl Fn(&Transaction) -> Result<(), ValidationError>,
+    ) -> Result<(), ValidationError> {
+        let Err(error) = rules(tx) else { return Ok(()) };
+        self.refused_by.note_rule(&error);
+        let LockTime::Blocks(locktime) = tx.lock_time else { return Err(error) };
+        // What else is wrong with it stays wrong.
+        rules(&Transaction { lock_time: LockTime::ZERO, ..tx.clone() })
+            .inspect_err(|error| self.refused_by.note_rule(error))?;
+        let require_fresh = || self.view.chain.require_fresh(&self.view.node);
+        match locktime::judge(locktime.to_consensus_u32(), chain.current_height, require_fresh) {
+            Ok(()) => {
+                self.refused_by.take();
+                Ok(())
+            }
+            Err(refusal) => {
+                self.refused_by.note(Objection::House(refusal));
+                Err(error)
+            }
+        }
+    }
 }
 
 type Slots = Vec<Option<Arc<Mutex<ChannelSlot>>>>;
@@ -123,7 +183,7 @@ type HtlcTx = (u32, HTLCOutputInCommitment, SegwitV0Sighash, EcdsaSighashType);
 macro_rules! forward {
     ($( fn $name:ident($( $arg:ident: $ty:ty ),*) -> $ok:ty; )*) => { $(
         fn $name(&self, $( $arg: $ty ),*) -> Result<$ok, ValidationError> {
-            self.inner.$name($( $arg ),*).inspect_err(|error| self.refused_by.note(&error.tag))
+            self.inner.$name($( $arg ),*).inspect_err(|error| self.refused_by.note_rule(error))
         }
     )* };
 }
@@ -168,14 +228,6 @@ impl Validator for HouseValidator {
             to_counterparty_sat: u64, holder_script: &Option<ScriptBuf>, counterparty_script: &Option<ScriptBuf>,
             holder_path_hint: &DerivationPath
         ) -> ();
-        fn validate_delayed_sweep(
-            wallet: &dyn Wallet, setup: &ChannelSetup, chain: &ChainState, tx: &Transaction, input: usize,
-            amount_sat: u64, path: &DerivationPath
-        ) -> ();
-        fn validate_justice_sweep(
-            wallet: &dyn Wallet, setup: &ChannelSetup, chain: &ChainState, tx: &Transaction, input: usize,
-            amount_sat: u64, path: &DerivationPath
-        ) -> ();
         fn validate_payment_balance(incoming_msat: u64, outgoing_msat: u64, invoiced_msat: Option<u64>) -> ();
         fn validate_payment_cltv(incoming_cltv: u32, outgoing_cltv: u32) -> ();
         fn validate_invoice(invoice: &Invoice, now: std::time::Duration) -> ();
@@ -188,8 +240,19 @@ impl Validator for HouseValidator {
         ) -> ();
     }
 
-    /// vls wants a locktime no later than the HTLC's expiry; LDK sets the height of the day, which is later when the
-    /// claim was bumped or the node was away. A locktime that has been reached delays nothing, so it is not compared.
+    fn validate_delayed_sweep(
+        &self,
+        wallet: &dyn Wallet,
+        setup: &ChannelSetup,
+        chain: &ChainState,
+        tx: &Transaction,
+        input: usize,
+        amount_sat: u64,
+        path: &DerivationPath,
+    ) -> Result<(), ValidationError> {
+        self.sweep(tx, chain, |tx| self.inner.validate_delayed_sweep(wallet, setup, chain, tx, input, amount_sat, path))
+    }
+
     fn validate_counterparty_htlc_sweep(
         &self,
         wallet: &dyn Wallet,
@@ -201,14 +264,23 @@ impl Validator for HouseValidator {
         amount_sat: u64,
         path: &DerivationPath,
     ) -> Result<(), ValidationError> {
-        let mut tx = tx.clone();
-        if matches!(tx.lock_time, LockTime::Blocks(height) if height.to_consensus_u32() <= chain.current_height + CHAIN_LAG)
-        {
-            tx.lock_time = LockTime::ZERO;
-        }
-        self.inner
-            .validate_counterparty_htlc_sweep(wallet, setup, chain, &tx, redeemscript, input, amount_sat, path)
-            .inspect_err(|error| self.refused_by.note(&error.tag))
+        self.sweep(tx, chain, |tx| {
+            let inner = &self.inner;
+            inner.validate_counterparty_htlc_sweep(wallet, setup, chain, tx, redeemscript, input, amount_sat, path)
+        })
+    }
+
+    fn validate_justice_sweep(
+        &self,
+        wallet: &dyn Wallet,
+        setup: &ChannelSetup,
+        chain: &ChainState,
+        tx: &Transaction,
+        input: usize,
+        amount_sat: u64,
+        path: &DerivationPath,
+    ) -> Result<(), ValidationError> {
+        self.sweep(tx, chain, |tx| self.inner.validate_justice_sweep(wallet, setup, chain, tx, input, amount_sat, path))
     }
 
     fn minimum_initial_balance(&self, holder_value_msat: u64) -> u64 {
@@ -226,6 +298,7 @@ impl Validator for HouseValidator {
 
 #[cfg(test)]
 mod tests {
+    use super::super::driver::MiniChain;
     use super::*;
     use lightning_signer::policy::filter::FilterResult;
 
@@ -241,12 +314,14 @@ mod tests {
     #[test]
     fn a_refusing_rule_is_named() {
         let refused_by = RefusedBy::default();
-        let factory = HouseValidatorFactory::new(Network::Regtest, &LimitsConfig::default(), refused_by.clone());
+        let (limits, chain) = (LimitsConfig::default(), Arc::new(MiniChain::default()));
+        let alice = NodeName::new("alice").expect("a name");
+        let factory = HouseValidatorFactory::new(Network::Regtest, &limits, chain, alice, refused_by.clone());
         let node = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619".parse().expect("a point");
         let validator = factory.make_validator(Network::Regtest, node, None);
         assert!(validator.validate_payment_balance(5_000, 5_000, None).is_ok());
         assert_eq!(refused_by.take(), None);
         assert!(validator.validate_payment_balance(0, 5_000, None).is_err());
-        assert_eq!(refused_by.take().as_deref(), Some("policy-routing-balanced"));
+        assert_eq!(refused_by.take(), Some(Objection::Rule("policy-routing-balanced".to_owned())));
     }
 }

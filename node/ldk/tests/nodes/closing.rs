@@ -1,5 +1,7 @@
 //! Closing without the peer, with payments on the way in both directions.
 
+use std::sync::atomic::Ordering;
+
 use bitcoin::Amount;
 use claviger_demo::node::LdkNode;
 use lightning::types::payment::PaymentHash;
@@ -128,5 +130,22 @@ fn a_payment_that_expired_while_we_were_away_is_taken_back() {
     world.mine(expiry + 3 - world.chain.height(), &[&plain]);
     let signed = world.signed_with(store);
     wait("the chain", &[&signed], || signed.height() == world.chain.height());
+    assert_near(settle(&world, &signed, &plain, before), 570_000);
+}
+
+#[test]
+fn a_claim_that_the_signer_has_not_seen_the_blocks_for_is_made_when_it_has() {
+    let world = World::new();
+    let (signed, plain, _outgoing, incoming) = busy_channel(&world);
+    let (nodes, before) = ([&signed, &plain], signed.balance());
+    force_close(&plain, &signed);
+    wait("their commitment", &nodes, || !world.chain.mempool().is_empty());
+    world.mine(1, &nodes);
+    world.mine_past_signer(4, &nodes);
+    signed.claim(&incoming);
+    wait("the signer to ask for time", &nodes, || world.signer.deferrals.load(Ordering::SeqCst) > 0);
+    assert_eq!(world.waiting(), []);
+    world.signer.follow();
+    wait("our claim, without another block", &nodes, || !world.waiting().is_empty());
     assert_near(settle(&world, &signed, &plain, before), 570_000);
 }

@@ -35,6 +35,8 @@ pub struct Signer {
     /// Answers to withhold, after the request was carried out.
     pub lose_replies: AtomicU64,
     pub refusals: Mutex<Vec<String>>,
+    /// Refusals of what may succeed later.
+    pub deferrals: AtomicU64,
     pub requests: AtomicU64,
 }
 
@@ -71,6 +73,7 @@ impl Signer {
             away: AtomicBool::new(false),
             lose_replies: AtomicU64::new(0),
             refusals: Mutex::default(),
+            deferrals: AtomicU64::new(0),
             requests: AtomicU64::new(0),
         });
         signer.follow();
@@ -108,7 +111,9 @@ impl Transport for Signer {
             Outcome::Refused { request, refusal } => {
                 println!("refused: {number} {}: {}", refusal.reason.id(), refusal.detail);
                 let retry = refusal.reason.retry();
-                if !retry {
+                if retry {
+                    self.deferrals.fetch_add(1, Ordering::SeqCst);
+                } else {
                     self.refusals.lock().unwrap().push(format!("{number}: {}", refusal.detail));
                 }
                 let Refusal { reason, detail } = refusal;

@@ -77,8 +77,15 @@ impl World {
     /// One block after the other, each seen by all.
     pub fn mine(&self, blocks: u32, nodes: &[&LdkNode]) {
         for _ in 0..blocks {
-            self.chain.mine(1);
+            self.mine_past_signer(1, nodes);
             self.signer.follow();
+        }
+    }
+
+    /// The same without showing them to the signer.
+    pub fn mine_past_signer(&self, blocks: u32, nodes: &[&LdkNode]) {
+        for _ in 0..blocks {
+            self.chain.mine(1);
             let height = self.chain.height();
             wait("the block to be seen", nodes, || nodes.iter().all(|node| node.height() == height));
         }

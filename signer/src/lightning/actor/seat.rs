@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::rebuilds::Rebuilds;
 use super::work::unrecorded;
-use super::{Actor, lock};
+use super::{Actor, House, lock};
 use crate::journal::store::StoreError;
 use crate::journal::{Commit, CommitError, JournalError, Put};
 use crate::lightning::engine::{Engine, first_entries};
@@ -65,7 +65,8 @@ impl Actor {
             self.house.journal.commit(commit).map_err(|error| unrecorded(&error))?;
             entries = puts.into_iter().filter_map(|put| Some((put.key, put.value?))).collect();
         }
-        let build = || Engine::restore(&self.spec, &self.house.settings, self.clock.clone(), entries);
+        let House { settings, chain, .. } = &*self.house;
+        let build = || Engine::restore(&self.spec, settings, chain.clone(), self.clock.clone(), entries);
         match catch_unwind(AssertUnwindSafe(build)) {
             Ok(Ok(engine)) => Ok(engine),
             Ok(Err(error)) => Err(Refusal::new(Reason::Fault, error.to_string())),

@@ -10,6 +10,7 @@ use lightning_signer::persist::Persist;
 use lightning_signer::signer::derive::KeyDerivationStyle;
 use lightning_signer::signer::my_keys_manager::MyKeysManager;
 
+use super::super::actor::ChainFacts;
 use super::super::answers::Answers;
 use super::super::clock::{NodeClock, RandomStart};
 use super::super::limits::{self, Limits};
@@ -50,10 +51,12 @@ pub fn node_id(spec: &NodeSpec) -> PublicKey {
 }
 
 impl Engine {
-    /// Builds the node from all live entries of its tenant. `clock` tells it no earlier time than the entries know of (P7).
+    /// Builds the node from all live entries of its tenant. `chain` tells how far its view of the chain can be trusted, and
+    /// `clock` no earlier time than the entries know of (P7).
     pub fn restore(
         spec: &NodeSpec,
         settings: &Settings,
+        chain: Arc<dyn ChainFacts>,
         clock: Arc<NodeClock>,
         mut entries: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, RestoreError> {
@@ -66,7 +69,8 @@ impl Engine {
         clock.raise(persister.latest_time_s().saturating_mul(1_000));
 
         let refused_by = RefusedBy::default();
-        let validators = HouseValidatorFactory::new(spec.network, &settings.limits, refused_by.clone());
+        let validators =
+            HouseValidatorFactory::new(spec.network, &settings.limits, chain, spec.name.clone(), refused_by.clone());
         let services = NodeServices {
             validator_factory: Arc::new(validators),
             starting_time_factory: Arc::new(RandomStart),
@@ -105,7 +109,6 @@ mod tests {
     use bitcoin::Network;
     use zeroize::Zeroizing;
 
-    use super::super::super::actor::ChainFacts;
     use super::super::super::driver::{MiniChain, keysend};
     use super::super::super::messages;
     use super::*;
@@ -135,7 +138,7 @@ mod tests {
 
     fn restore_at(spec: &NodeSpec, clock: Arc<NodeClock>, entries: Entries) -> Result<Engine, RestoreError> {
         let settings = Settings { limits: LimitsConfig::default(), oracle: node_id(spec) };
-        Engine::restore(spec, &settings, clock, entries)
+        Engine::restore(spec, &settings, Arc::new(MiniChain::default()), clock, entries)
     }
 
     fn restore(spec: &NodeSpec) -> Result<Engine, RestoreError> {

@@ -5,6 +5,7 @@ mod ldk;
 mod limits;
 mod onchain;
 mod sessions;
+mod sweeps;
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};

@@ -28,7 +28,7 @@ fn limits() -> LimitsConfig {
 }
 
 /// The node's wallet key number `index`.
-fn wallet_key(signer: &Signer, node: &NodeName, index: u32) -> PublicKey {
+pub(super) fn wallet_key(signer: &Signer, node: &NodeName, index: u32) -> PublicKey {
     let info = replied(signer.ask(node, None, msgs::NodeInfo {}.as_vec()));
     let info = msgs::NodeInfoReply::from_vec(info).expect("a reply");
     let account = Xpub::decode(&info.bip32.0).expect("an extended key");
@@ -36,7 +36,7 @@ fn wallet_key(signer: &Signer, node: &NodeName, index: u32) -> PublicKey {
     account.derive_pub(&Secp256k1::new(), &[child]).expect("not hardened").public_key
 }
 
-fn taproot(key: PublicKey) -> ScriptBuf {
+pub(super) fn taproot(key: PublicKey) -> ScriptBuf {
     Address::p2tr(&Secp256k1::new(), key.into(), None, Network::Regtest).script_pubkey()
 }
 
