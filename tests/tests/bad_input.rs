@@ -88,6 +88,19 @@ fn unsealing_twice_and_asking_a_sealed_signer_say_so() {
 }
 
 #[test]
+fn a_signer_opens_again_as_soon_as_it_is_sealed_and_its_nodes_come_back() {
+    let world = world();
+    let bundle = world.signer.add_node("alice", "ldk").unwrap();
+    let options = LinkOptions { longest_pause: Duration::from_millis(200), ..LinkOptions::default() };
+    let live = Link::connect(&Bundle::load(&bundle).unwrap(), options, PATIENCE).unwrap();
+    for _ in 0..5 {
+        world.signer.cli(&["seal"]).unwrap();
+        world.signer.cli_with_passphrase(&["unseal"]).expect("nothing holds the journal");
+        wait("the node to come back", &[], || live.state() == LinkState::Up).unwrap();
+    }
+}
+
+#[test]
 fn a_second_daemon_on_one_directory_is_refused_and_the_first_goes_on() {
     let world = world();
     let pid = world.signer.pid().unwrap();

@@ -1,7 +1,6 @@
 //! Tests of the journal as a whole.
 
 mod commits;
-mod cost;
 mod faults;
 mod kill;
 mod lines;

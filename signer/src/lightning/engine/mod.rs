@@ -88,16 +88,11 @@ impl Engine {
         &self.node
     }
 
-    /// Its persister.
-    pub fn persister(&self) -> &NodePersister {
-        &self.persister
-    }
-
     /// Answers one message. May panic: vls does on some inputs that only it can tell from good ones.
     pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         self.limits.begin();
         self.refused_by.take();
-        let question = is_random(row).then(|| answers::question(request));
+        let question = answers::is_random(row).then(|| answers::question(request));
         if let Some(reply) = question.and_then(|question| self.answers.get(&question)) {
             return Handled { reply: Ok(reply.to_vec()), puts: Vec::new(), distrust: false };
         }
@@ -109,7 +104,7 @@ impl Engine {
         };
         if let Ok(reply) = &reply {
             puts.extend(self.limits.charge());
-            puts.extend(question.map(|question| self.answers.keep(question, reply)));
+            puts.extend(question.into_iter().flat_map(|question| self.answers.keep(question, reply)));
         }
         Handled { reply, puts, distrust }
     }
@@ -215,9 +210,4 @@ impl Engine {
 
 fn channel_of(row: &Row, request: &Request) -> Result<ChannelRef, Refusal> {
     request.channel.ok_or_else(|| Refusal::new(Reason::Malformed, format!("{} does not name its channel", row.name)))
-}
-
-/// Messages whose signatures take a fresh nonce.
-fn is_random(row: &Row) -> bool {
-    matches!(row.name, "SignWithdrawal" | "SignHtlcTxMingle" | "SignAnchorspend")
 }

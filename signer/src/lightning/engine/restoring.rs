@@ -18,6 +18,7 @@ use super::super::validator::{HouseValidatorFactory, RefusedBy};
 use super::negotiation::negotiate;
 use super::{Engine, NodeSpec, Settings};
 use crate::journal::Put;
+use crate::keys::memory::scrubbed;
 
 /// Why a node cannot be built from its entries.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,8 +42,11 @@ pub fn first_entries(spec: &NodeSpec, start: ChainStart) -> Result<Vec<Put>, Res
 
 /// The node's public key, derived from its seed.
 pub fn node_id(spec: &NodeSpec) -> PublicKey {
-    let keys = spec.seed.expose(|seed| MyKeysManager::new(spec.derivation.into(), seed, spec.network, &RandomStart));
-    keys.get_node_id(Recipient::Node).expect("a node has the key of its own id")
+    scrubbed(|| {
+        let keys =
+            spec.seed.expose(|seed| MyKeysManager::new(spec.derivation.into(), seed, spec.network, &RandomStart));
+        keys.get_node_id(Recipient::Node).expect("a node has the key of its own id")
+    })
 }
 
 impl Engine {
@@ -92,7 +96,7 @@ fn restore_node(spec: &NodeSpec, persister: &NodePersister, services: NodeServic
     if entry.key_derivation_style != KeyDerivationStyle::from(spec.derivation) as u8 {
         return Err(RestoreError::OtherNode("the way of derivation does not match"));
     }
-    let restored = spec.seed.expose(|seed| Node::restore_node(&id, entry, seed, services));
+    let restored = scrubbed(|| spec.seed.expose(|seed| Node::restore_node(&id, entry, seed, services)));
     restored.map_err(|status| RestoreError::Refused(status.message().to_owned()))
 }
 

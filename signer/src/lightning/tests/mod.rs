@@ -5,7 +5,6 @@ mod ldk;
 mod limits;
 mod onchain;
 mod sessions;
-mod speed;
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -36,7 +35,6 @@ struct Signer {
     store: Arc<dyn Store>,
     limits: LimitsConfig,
     facts: Arc<dyn ChainFacts>,
-    options: Options,
     running: Option<(Nodes, Arc<Journal>)>,
     blocks: Vec<Arc<ChainBlock>>,
     chain: MiniChain,
@@ -52,7 +50,6 @@ impl Signer {
             store,
             limits,
             facts: Arc::new(MiniChain::default()),
-            options: quick(),
             running: None,
             blocks: Vec::new(),
             chain: MiniChain::default(),
@@ -65,8 +62,7 @@ impl Signer {
     fn restart(&mut self) {
         self.running = None;
         let key = Secret::new(Zeroizing::new([7; 32]));
-        let journal =
-            Journal::open(self.store.clone(), RecordCipher::new(key), self.options).expect("the journal opens");
+        let journal = Journal::open(self.store.clone(), RecordCipher::new(key), quick()).expect("the journal opens");
         let journal = Arc::new(journal);
         let attestor = Arc::new(Attestor::new(&SecretKey::from_slice(&[9; 32]).expect("a key")));
         let settings = Settings { limits: self.limits.clone(), oracle: attestor.public_key() };
