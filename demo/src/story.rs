@@ -160,7 +160,7 @@ fn play(world: &mut World, teller: &Teller) -> anyhow::Result<()> {
     teller
         .step("Alice's node was stopped and started again.", "Her channels came back, and she paid Bob once more.")?;
 
-    alice.close(&first)?;
+    wait("a close to begin", &nodes, || alice.close(&first).is_ok())?;
     closed(&alice, &first, &nodes)?;
     world.mine(3, &nodes)?;
     tally.coop_closed = 1;

@@ -95,7 +95,9 @@ impl Inner {
             Event::SpendableOutputs { outputs, .. } => {
                 for output in outputs {
                     let name = format!("{SWEEP}{}", output.spendable_outpoint());
-                    self.store.put(&name, output.encode());
+                    if self.store.put(&name, output.encode()).is_err() {
+                        return Err(ReplayEvent());
+                    }
                 }
                 self.sweep();
                 Ok(())
@@ -112,7 +114,7 @@ impl Inner {
     fn fund(&self, output: TxOut) -> Result<OutPoint, String> {
         let funding = self.wallet.fund(output, self.fees.get())?;
         let name = format!("{FUNDING}{}", funding.outpoint.txid);
-        self.store.put(&name, funding.psbt.serialize());
+        self.store.put(&name, funding.psbt.serialize()).map_err(|e| e.to_string())?;
         // A funding transaction pays its channel first.
         Ok(OutPoint { txid: funding.outpoint.txid, index: 0 })
     }

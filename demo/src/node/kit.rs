@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use bitcoin::block::Header;
 use bitcoin::{Block, BlockHash, OutPoint, Transaction};
 use lightning::chain::chaininterface::{BroadcasterInterface, ConfirmationTarget, FeeEstimator};
 use lightning::chain::{BestBlock, Filter, Listen, chainmonitor};
@@ -208,29 +209,24 @@ impl BroadcasterInterface for Broadcaster {
 
 /// Brings `listener` from `best` to the chain's tip and returns the new best block.
 pub(super) fn catch_up(listener: &impl Listen, mut best: BestBlock, chain: &dyn ChainAccess) -> BestBlock {
-    while let Some(next) = next_block(listener, best, chain) {
-        best = next;
+    let mut fork: Option<Header> = None;
+    while chain.height_of(&fork.map_or(best.block_hash, |h| h.prev_blockhash)).is_none() {
+        let hash = fork.map_or(best.block_hash, |h| h.prev_blockhash);
+        let Some(block) = chain.block(&hash) else { return best };
+        fork = Some(block.header);
+    }
+    if let Some(header) = fork {
+        let hash = header.prev_blockhash;
+        let Some(height) = chain.height_of(&hash) else { return best };
+        best = BestBlock::new(hash, height);
+        listener.blocks_disconnected(best);
+    }
+    while let Some(block) = chain.block_at(best.height + 1) {
+        if block.header.prev_blockhash != best.block_hash {
+            break; // reorganised meanwhile: next time
+        }
+        best = BestBlock::new(block.block_hash(), best.height + 1);
+        listener.block_connected(&block, best.height);
     }
     best
-}
-
-/// Brings `listener` from `best` one block further, or back to where the chain forked off, and returns its new best
-/// block; none if it is at the tip.
-pub(super) fn next_block(listener: &impl Listen, best: BestBlock, chain: &dyn ChainAccess) -> Option<BestBlock> {
-    let mut hash = best.block_hash;
-    while chain.height_of(&hash).is_none() {
-        hash = chain.block(&hash)?.header.prev_blockhash;
-    }
-    if hash != best.block_hash {
-        let fork_point = BestBlock::new(hash, chain.height_of(&hash)?);
-        listener.blocks_disconnected(fork_point);
-        return Some(fork_point);
-    }
-    let block = chain.block_at(best.height + 1)?;
-    if block.header.prev_blockhash != best.block_hash {
-        return None; // reorganised meanwhile: next time
-    }
-    let next = BestBlock::new(block.block_hash(), best.height + 1);
-    listener.block_connected(&block, next.height);
-    Some(next)
 }

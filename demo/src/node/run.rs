@@ -14,7 +14,7 @@ use lightning::events::EventsProvider;
 use lightning::util::ser::Writeable;
 use tokio::runtime::Runtime;
 
-use super::kit::{catch_up, next_block};
+use super::kit::catch_up;
 use super::{Inner, lock};
 
 /// How long the loop sleeps when there is nothing to do.
@@ -55,11 +55,10 @@ fn run(node: &Arc<Inner>, mut best: BestBlock, runtime: &tokio::runtime::Handle)
     let (mut reconnect, mut tick) = (Instant::now(), Instant::now());
     while !node.stopped.load(Ordering::SeqCst) {
         wallet_best = catch_up(&*node.wallet, wallet_best, &*node.chain);
-        // Together, so that no block can arrive at one and not yet at the other; and one by one, so that what LDK wants
-        // done about a block is done before the next.
-        let next = next_block(&(&*node.chain_monitor, &*node.channels), best, &*node.chain);
-        if let Some(next) = next {
-            best = next;
+        let before = best.block_hash;
+        // Together, so that no block can arrive at one and not yet at the other.
+        best = catch_up(&(&*node.chain_monitor, &*node.channels), best, &*node.chain);
+        if best.block_hash != before {
             node.sweep();
         }
         node.work();
@@ -73,9 +72,7 @@ fn run(node: &Arc<Inner>, mut best: BestBlock, runtime: &tokio::runtime::Handle)
             node.peers.timer_tick_occurred();
             node.chain_monitor.rebroadcast_pending_claims();
         }
-        if next.is_none() {
-            node.channels.get_event_or_persistence_needed_future().wait_timeout(PAUSE);
-        }
+        node.channels.get_event_or_persistence_needed_future().wait_timeout(PAUSE);
     }
 }
 
@@ -95,7 +92,9 @@ impl Inner {
 
     /// Writes down what only the channel manager knows.
     pub(super) fn keep(&self) {
-        self.store.put("manager", self.channels.encode());
+        if let Err(error) = self.store.put("manager", self.channels.encode()) {
+            self.log.note(format!("the channel manager was not kept: {error}"));
+        }
     }
 
     fn reconnect(&self, runtime: &tokio::runtime::Handle) {

@@ -61,7 +61,7 @@ pub(super) fn init(data_dir: &Path, args: InitArgs, output: &Output) -> Result<(
     let value = json!({ "data_dir": dir.path(), "network": config.network.to_string(), "slots": 1 });
     output.result(&value, || {
         format!(
-            "{} is ready for {}.\nEdit [chain] in {}, then: claviger run\n\
+            "{} is ready for {}.\nEdit [chain] in {}, then: claviger --data-dir {0} run\n\
              There is one key slot: if its passphrase is lost, all keys are. Keep a copy of it apart.",
             dir.path().display(),
             config.network,

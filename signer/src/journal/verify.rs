@@ -18,9 +18,9 @@ use super::tally::Tally;
 /// How far a verification is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Records checked.
+    /// Entries and decisions checked.
     pub done: u64,
-    /// Entries and decisions to check in total.
+    /// Entries and decisions to check.
     pub total: u64,
 }
 
@@ -65,12 +65,12 @@ pub fn verify(
         walk.row(&row)?;
         last_key = row.key;
         records += 1;
-        if records % TELL_EVERY == 0 && !progress(Progress { done: records, total }) {
+        if records % TELL_EVERY == 0 && !progress(Progress { done: walk.done(), total }) {
             return Err(JournalError::Interrupted);
         }
     }
     let checkpoints = walk.finish()?;
-    progress(Progress { done: records, total });
+    progress(Progress { done: total, total });
     Ok(Verified { records, decisions: head.seq, entries: head.state.count, checkpoints, head: hex::encode(head.hash) })
 }
 
@@ -90,6 +90,11 @@ impl<'c> Walk<'c> {
     fn new(meta: Meta, head: Head, cipher: &'c RecordCipher) -> Self {
         let at = Head::new(meta.genesis);
         Self { cipher, meta, head, at, ahead: VecDeque::new(), checkpoints: 0 }
+    }
+
+    /// Entries and decisions so far.
+    fn done(&self) -> u64 {
+        self.at.seq.saturating_add(self.at.state.count)
     }
 
     /// Checks one row; rows come in the order of their keys.
