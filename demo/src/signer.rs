@@ -73,7 +73,7 @@ impl SignerProcess {
         signer.configure(|config| {
             config["link"]["listen"] = format!("127.0.0.1:{port}").into();
             config["chain"]["url"] = chain_url.into();
-            config["chain"]["poll_ms"] = 50.into();
+            config["chain"]["poll_ms"] = 20.into();
             config["chain"]["start_depth"] = 0.into();
             let chain = config["chain"].as_table_mut().expect("written by init");
             chain.insert("cookie_file".to_owned(), cookie_file.display().to_string().into());

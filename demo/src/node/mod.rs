@@ -12,7 +12,7 @@ mod wallet;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -122,6 +122,8 @@ struct Inner {
     /// Incoming payments wait in here while `holding`.
     held: Mutex<BTreeMap<PaymentHash, PaymentPreimage>>,
     holding: AtomicBool,
+    /// The height up to which everything was done that the chain asked for.
+    settled: AtomicU32,
     stopped: AtomicBool,
 }
 
@@ -172,7 +174,7 @@ impl LdkNode {
         self.channels().into_iter().filter(|channel| channel.counterparty.node_id == *peer).collect()
     }
 
-    /// Closes with the peer's help.
+    /// Closes with the peer's help. Fails while the peer is away or a change of the channel is being kept: ask again.
     pub fn close(&self, channel: &ChannelDetails) -> Result<(), NodeError> {
         Ok(self.inner.channels.close_channel(&channel.channel_id, &channel.counterparty.node_id)?)
     }
@@ -289,9 +291,10 @@ impl LdkNode {
         self.inner.chain_monitor.get_claimable_balances(&[])
     }
 
-    /// The height this node has seen.
+    /// The height this node has seen, and done everything about: its claims and sweeps are signed and broadcast, unless
+    /// its signer was away or not willing yet.
     pub fn height(&self) -> u32 {
-        self.inner.channels.current_best_block().height
+        self.inner.settled.load(Ordering::SeqCst)
     }
 
     /// Sets the feerate the node estimates, in sat per 1000 weight, and lets it tell its peers.

@@ -20,7 +20,10 @@ use super::{Inner, lock};
 /// How long the loop sleeps when there is nothing to do.
 const PAUSE: Duration = Duration::from_millis(10);
 const RECONNECT: Duration = Duration::from_millis(200);
+/// Pings, and claims that wait on the chain.
 const TICK: Duration = Duration::from_secs(10);
+/// What LDK counts in minutes, such as how long a peer may take to agree to a close.
+const MINUTE: Duration = Duration::from_secs(60);
 
 pub(super) fn spawn(
     inner: Arc<Inner>,
@@ -52,7 +55,7 @@ fn run(node: &Arc<Inner>, mut best: BestBlock, runtime: &tokio::runtime::Handle)
     // The wallet keeps nothing: it reads the chain from the start.
     let genesis = genesis_block(Network::Regtest).block_hash();
     let mut wallet_best = BestBlock::new(node.chain.block_at(0).map_or(genesis, |b| b.block_hash()), 0);
-    let (mut reconnect, mut tick) = (Instant::now(), Instant::now());
+    let (mut reconnect, mut tick, mut minute) = (Instant::now(), Instant::now(), Instant::now());
     while !node.stopped.load(Ordering::SeqCst) {
         wallet_best = catch_up(&*node.wallet, wallet_best, &*node.chain);
         let before = best.block_hash;
@@ -62,15 +65,19 @@ fn run(node: &Arc<Inner>, mut best: BestBlock, runtime: &tokio::runtime::Handle)
             node.sweep();
         }
         node.work();
+        node.settled.store(best.height, Ordering::SeqCst);
         if reconnect.elapsed() >= RECONNECT {
             reconnect = Instant::now();
             node.reconnect(runtime);
         }
         if tick.elapsed() >= TICK {
             tick = Instant::now();
-            node.channels.timer_tick_occurred();
             node.peers.timer_tick_occurred();
             node.chain_monitor.rebroadcast_pending_claims();
+        }
+        if minute.elapsed() >= MINUTE {
+            minute = Instant::now();
+            node.channels.timer_tick_occurred();
         }
         node.channels.get_event_or_persistence_needed_future().wait_timeout(PAUSE);
     }

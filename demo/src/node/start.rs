@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::net::TcpListener;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -223,6 +223,7 @@ impl LdkNode {
             history: Mutex::default(),
             held: Mutex::default(),
             holding: AtomicBool::new(false),
+            settled: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
         });
         let (thread, runtime) =

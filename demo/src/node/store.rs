@@ -4,26 +4,30 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use lightning::chain::ChannelMonitorUpdateStatus;
 use lightning::chain::chainmonitor::Persist;
 use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
+use lightning::ln::types::ChannelId;
 use lightning::util::persist::MonitorName;
 use lightning::util::ser::Writeable;
 
 use super::keys::AnySigner;
+use super::lock;
 
 /// Names and their bytes.
 pub struct Store {
     dir: Option<PathBuf>,
     entries: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// Updates of channel monitors that were kept, and that LDK was not told of yet.
+    kept: Mutex<Vec<(ChannelId, u64)>>,
 }
 
 impl Store {
     /// Gone with the value.
     pub fn in_memory() -> Self {
-        Self { dir: None, entries: Mutex::default() }
+        Self { dir: None, entries: Mutex::default(), kept: Mutex::default() }
     }
 
     /// One file for each name.
@@ -37,7 +41,7 @@ impl Store {
                 entries.insert(name, fs::read(file.path())?);
             }
         }
-        Ok(Self { dir: Some(dir), entries: Mutex::new(entries) })
+        Ok(Self { dir: Some(dir), entries: Mutex::new(entries), kept: Mutex::default() })
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Vec<u8>> {
@@ -67,35 +71,48 @@ impl Store {
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
+    }
+
+    fn keep(&self, name: MonitorName, monitor: &ChannelMonitor<AnySigner>) -> ChannelMonitorUpdateStatus {
+        match self.put(&format!("{MONITOR}{name}"), monitor.encode()) {
+            Ok(()) => ChannelMonitorUpdateStatus::InProgress,
+            Err(_) => ChannelMonitorUpdateStatus::UnrecoverableError,
+        }
     }
 }
 
 /// Prefix of the names of channel monitors.
 pub(super) const MONITOR: &str = "monitor-";
 
+/// A monitor is kept before the method returns, and LDK is told when it next looks: `Completed` at once would be an
+/// answer of the other mode to LDK, which has `InProgress` of its own for a channel whose funding output was spent.
 impl Persist<AnySigner> for Store {
     fn persist_new_channel(
         &self,
         name: MonitorName,
         monitor: &ChannelMonitor<AnySigner>,
     ) -> ChannelMonitorUpdateStatus {
-        match self.put(&format!("{MONITOR}{name}"), monitor.encode()) {
-            Ok(()) => ChannelMonitorUpdateStatus::Completed,
-            Err(_) => ChannelMonitorUpdateStatus::UnrecoverableError,
-        }
+        lock(&self.kept).push((monitor.channel_id(), monitor.get_latest_update_id()));
+        self.keep(name, monitor)
     }
 
     fn update_persisted_channel(
         &self,
         name: MonitorName,
-        _: Option<&ChannelMonitorUpdate>,
+        update: Option<&ChannelMonitorUpdate>,
         monitor: &ChannelMonitor<AnySigner>,
     ) -> ChannelMonitorUpdateStatus {
-        self.persist_new_channel(name, monitor)
+        // Without an update LDK waits for nothing: it is the chain that moved.
+        lock(&self.kept).extend(update.map(|update| (monitor.channel_id(), update.update_id)));
+        self.keep(name, monitor)
     }
 
     fn archive_persisted_channel(&self, name: MonitorName) {
         self.remove(&format!("{MONITOR}{name}"));
+    }
+
+    fn get_and_clear_completed_updates(&self) -> Vec<(ChannelId, u64)> {
+        std::mem::take(&mut lock(&self.kept))
     }
 }

@@ -3,17 +3,20 @@
 use bitcoin::Transaction;
 use claviger_demo::node::LdkNode;
 
-use crate::stage::{CHANNEL, Stage, pay, pay_held, wait};
+use crate::busy::Busy;
+use crate::stage::{CHANNEL, Stage, disconnect, paid, pay};
 
 /// Broadcasts an old commitment of the peer; the signed node takes all of it but fees.
-fn cheat(stage: Stage, signed: &LdkNode, plain: &LdkNode, old: &[Transaction]) {
-    let (nodes, before) = ([signed, plain], signed.balance());
-    // A cheat does not speak any more.
-    signed.disconnect(&plain.id());
-    plain.disconnect(&signed.id());
-    wait("the connection to end", &nodes, || !signed.is_connected(&plain.id()));
+fn cheat(stage: &Stage, signed: &LdkNode, plain: &LdkNode, old: &[Transaction]) {
+    disconnect(signed, plain);
     stage.world.chain.broadcast(&old[0]).unwrap();
-    stage.mine(1, &nodes);
+    stage.mine(1, &[signed, plain]);
+    punish(stage, signed, plain);
+}
+
+/// Mines until the signed node, which had nothing in its wallet from this channel, has all of it but fees.
+fn punish(stage: &Stage, signed: &LdkNode, plain: &LdkNode) {
+    let (nodes, before) = ([signed, plain], signed.balance());
     stage.broadcast("a penalty", &nodes);
     let done = || signed.claimable().is_empty() && stage.world.chain.mempool().is_empty();
     stage.mine_until("the penalties", &nodes, done);
@@ -23,32 +26,64 @@ fn cheat(stage: Stage, signed: &LdkNode, plain: &LdkNode, old: &[Transaction]) {
     stage.end_settled(&nodes);
 }
 
+/// The peer's commitment as it is now.
+fn keep(plain: &LdkNode, signed: &LdkNode) -> Vec<Transaction> {
+    plain.keep_commitment(&plain.channel_with(&signed.id()).unwrap().channel_id).unwrap()
+}
+
+/// Ends the payments of a busy channel, and makes one more.
+fn go_on(busy: &Busy) {
+    let (signed, plain) = (&busy.signed, &busy.plain);
+    plain.claim(&busy.outgoing);
+    signed.claim(&busy.incoming);
+    paid(signed, plain, busy.outgoing);
+    paid(plain, signed, busy.incoming);
+    plain.hold_payments(false);
+    pay(signed, plain, 1_000_000);
+}
+
 #[test]
 fn a_revoked_output_is_taken() {
     let stage = Stage::new();
     let (signed, plain) = (stage.signed(), stage.plain("mallory"));
-    let channel = stage.channel(&signed, &plain);
+    stage.channel(&signed, &plain);
     pay(&signed, &plain, 600_000_000);
-    let old = plain.keep_commitment(&channel.channel_id).unwrap();
+    let old = keep(&plain, &signed);
     pay(&plain, &signed, 500_000_000);
-    cheat(stage, &signed, &plain, &old);
+    cheat(&stage, &signed, &plain, &old);
+}
+
+#[test]
+fn the_first_state_of_a_channel_that_the_cheat_funded_is_taken() {
+    let stage = Stage::new();
+    let (signed, plain) = (stage.signed(), stage.plain("mallory"));
+    stage.channel(&plain, &signed);
+    let old = keep(&plain, &signed);
+    pay(&plain, &signed, 500_000_000);
+    cheat(&stage, &signed, &plain, &old);
 }
 
 #[test]
 fn revoked_payments_are_taken_in_both_directions() {
     let stage = Stage::new();
-    let (signed, plain) = (stage.signed(), stage.plain("mallory"));
-    let channel = stage.channel(&signed, &plain);
-    pay(&signed, &plain, 500_000_000);
-    let outgoing = pay_held(&signed, &plain, 60_000_000);
-    let incoming = pay_held(&plain, &signed, 70_000_000);
-    let old = plain.keep_commitment(&channel.channel_id).unwrap();
-    plain.claim(&outgoing);
-    signed.claim(&incoming);
-    wait("the payments", &[&signed, &plain], || {
-        signed.history().payments.contains_key(&outgoing) && plain.history().payments.contains_key(&incoming)
+    let busy = Busy::channel(&stage);
+    let old = keep(&busy.plain, &busy.signed);
+    go_on(&busy);
+    cheat(&stage, &busy.signed, &busy.plain, &old);
+}
+
+#[test]
+fn a_cheat_who_waits_for_node_and_signer_to_be_away_is_punished_when_they_are_back() {
+    let mut stage = Stage::new();
+    let busy = Busy::channel(&stage);
+    let old = keep(&busy.plain, &busy.signed);
+    go_on(&busy);
+    disconnect(&busy.signed, &busy.plain);
+    let busy = busy.restart_signed(&mut stage, |world, plain| {
+        world.signer.kill().unwrap();
+        world.chain.broadcast(&old[0]).unwrap();
+        world.mine(10, &[plain]).unwrap();
+        world.signer.start().unwrap();
     });
-    plain.hold_payments(false);
-    pay(&signed, &plain, 1_000_000);
-    cheat(stage, &signed, &plain, &old);
+    punish(&stage, &busy.signed, &busy.plain);
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // what fails may panic
 
+mod busy;
 mod closing;
 mod justice;
 mod payments;

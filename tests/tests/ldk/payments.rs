@@ -2,20 +2,20 @@
 
 use bitcoin::Amount;
 
-use crate::stage::{Stage, connect, paid, pay, wait};
+use crate::stage::{Stage, close, connect, paid, pay, pay_held, raise_feerate, wait};
 
 #[test]
 fn a_channel_opened_by_the_signed_node_carries_payments_both_ways_and_closes() {
     let stage = Stage::new();
     let (signed, plain) = (stage.signed(), stage.plain("bob"));
-    let channel = stage.channel(&signed, &plain);
+    stage.channel(&signed, &plain);
     pay(&signed, &plain, 200_000_000);
     for _ in 0..5 {
         pay(&signed, &plain, 1_000_000);
         pay(&plain, &signed, 2_000_000);
     }
     let before = signed.balance();
-    signed.close(&channel).unwrap();
+    close(&signed, &plain);
     stage.broadcast("the closing transaction", &[&signed, &plain]);
     stage.mine(6, &[&signed, &plain]);
     // 1,000,000 sat - 200,000 + 5,000, minus the closing fee.
@@ -28,14 +28,15 @@ fn a_channel_opened_by_the_signed_node_carries_payments_both_ways_and_closes() {
 fn a_channel_opened_by_the_peer_carries_payments_both_ways_and_closes() {
     let stage = Stage::new();
     let (signed, plain) = (stage.signed(), stage.plain("bob"));
-    let channel = stage.channel(&plain, &signed);
+    stage.channel(&plain, &signed);
     pay(&plain, &signed, 200_000_000);
     for _ in 0..5 {
         pay(&signed, &plain, 1_000_000);
         pay(&plain, &signed, 2_000_000);
     }
+    raise_feerate(&plain, &signed, 2000);
     let before = signed.balance();
-    plain.close(&channel).unwrap();
+    close(&plain, &signed);
     stage.broadcast("the closing transaction", &[&signed, &plain]);
     stage.mine(6, &[&signed, &plain]);
     assert_eq!(signed.balance() - before, Amount::from_sat(205_000));
@@ -52,9 +53,7 @@ fn dust_trimmed_payments_keysend_and_a_new_feerate() {
     // Below every dust limit: on no commitment transaction.
     pay(&signed, &plain, 100_000);
     pay(&plain, &signed, 50_000);
-    signed.set_feerate(3000);
-    let raised = || signed.channel_with(&plain.id()).is_some_and(|c| c.feerate_sat_per_1000_weight == Some(3000));
-    wait("the new feerate", &[&signed, &plain], raised);
+    raise_feerate(&signed, &plain, 3000);
     pay(&signed, &plain, 5_000_000);
     pay(&plain, &signed, 5_000_000);
     stage.end();
@@ -62,14 +61,26 @@ fn dust_trimmed_payments_keysend_and_a_new_feerate() {
 
 #[test]
 fn the_signed_node_forwards() {
-    let stage = Stage::new();
-    let (carol, signed, bob) = (stage.plain("carol"), stage.signed(), stage.plain("bob"));
+    let mut stage = Stage::new();
+    let (carol, mut signed, bob) = (stage.plain("carol"), stage.signed(), stage.plain("bob"));
     stage.channel(&carol, &signed);
     stage.channel(&signed, &bob);
     connect(&carol, &signed);
-    let nodes = [&carol, &signed, &bob];
-    stage.mine(6, &nodes);
+    // Announcements want six confirmations.
+    stage.mine(6, &[&carol, &signed, &bob]);
     pay(&carol, &bob, 40_000_000);
-    wait("a forwarded payment", &nodes, || signed.history().forwarded > 0);
+    wait("a forwarded payment", &[&carol, &signed, &bob], || signed.history().forwarded > 0);
+
+    // A payment that waits at its end outlasts both the node between and its signer.
+    let held = pay_held(&carol, &bob, 30_000_000);
+    signed = stage.restart(signed, |world| {
+        world.signer.kill().unwrap();
+        world.signer.start().unwrap();
+    });
+    connect(&carol, &signed);
+    connect(&signed, &bob);
+    bob.claim(&held);
+    paid(&carol, &bob, held);
+    wait("another forwarded payment", &[&carol, &signed, &bob], || signed.history().forwarded > 0);
     stage.end();
 }

@@ -1,9 +1,10 @@
 //! A chain, a daemon, a node whose keys it holds and peers with their own; and what must be true when they are done.
 
 use std::cell::RefCell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bitcoin::{Amount, OutPoint};
+use claviger::reasons::Reason;
 use claviger_demo::books::Books;
 use claviger_demo::node::{Keys, LdkNode, Payment, payment_hash};
 use claviger_demo::signer::Program;
@@ -69,17 +70,26 @@ impl Stage {
     /// Mines until `done`.
     pub(crate) fn mine_until(&self, what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
         for _ in 0..400 {
-            let deadline = Instant::now() + Duration::from_millis(80);
-            while Instant::now() < deadline {
-                if done() {
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(10));
+            if done() {
+                return;
             }
             self.mine(1, nodes);
         }
         self.report();
         wait(what, nodes, done);
+    }
+
+    /// Mines until both have everything; the signed node then has `expected_sat` more than `before`, fees aside.
+    pub(crate) fn settle(&self, signed: &LdkNode, plain: &LdkNode, before: Amount, expected_sat: i64) {
+        let nodes = [signed, plain];
+        let nothing_left = || nodes.iter().all(|node| node.channels().is_empty() && node.claimable().is_empty());
+        self.mine_until("everything to be claimed", &nodes, nothing_left);
+        self.mine(6, &nodes);
+        self.mine_until("the sweeps", &nodes, || self.world.chain.mempool().is_empty());
+        let gained = signed.balance().to_sat() as i64 - before.to_sat() as i64;
+        let fees = expected_sat - 30_000..=expected_sat;
+        assert!(fees.contains(&gained), "gained {gained}, expected {expected_sat} minus fees");
+        self.end_settled(&nodes);
     }
 
     /// A usable channel that `opener` funds.
@@ -100,8 +110,9 @@ impl Stage {
         wait(what, nodes, || !self.world.chain.mempool().is_empty());
     }
 
-    /// The signer refused nothing, its journal verifies, and no satoshi is missing.
-    pub(crate) fn end(self) {
+    /// The signer refused nothing for good, its journal verifies, and no satoshi is missing. Takes no ownership: the nodes,
+    /// which wait for a signer that is away, must go before the stage does.
+    pub(crate) fn end(&self) {
         self.books().check(self.world.deposited()).unwrap();
         let refused = self.refused();
         assert!(refused.is_empty(), "{refused:#?}");
@@ -110,7 +121,7 @@ impl Stage {
     }
 
     /// The same after every channel was closed: what is not in a wallet was paid to miners.
-    pub(crate) fn end_settled(self, nodes: &[&LdkNode]) {
+    pub(crate) fn end_settled(&self, nodes: &[&LdkNode]) {
         self.mine_until("every coin to be in a wallet", nodes, || self.books().astray.is_empty());
         let books = self.books();
         assert!(books.in_channels == Amount::ZERO && books.anchors <= ANCHORS, "{books:?}");
@@ -123,8 +134,11 @@ impl Stage {
 
     fn refused(&self) -> Vec<String> {
         let decisions = self.world.signer.cli_lines(&["journal", "export"]).unwrap();
-        let permitted = |line: &&serde_json::Value| !line["verdict"].to_string().contains("permit");
-        decisions.iter().filter(permitted).map(ToString::to_string).collect()
+        let passing = |line: &serde_json::Value| {
+            Reason::ALL.iter().any(|r| r.retry() && line["verdict"]["deny"]["reason"] == r.id())
+        };
+        let refused = |line: &&serde_json::Value| line["verdict"] != "permit" && !passing(line);
+        decisions.iter().filter(refused).map(ToString::to_string).collect()
     }
 
     #[allow(clippy::print_stdout, reason = "shown when a test fails")]
@@ -136,6 +150,26 @@ impl Stage {
 pub(crate) fn connect(a: &LdkNode, b: &LdkNode) {
     a.connect(b);
     wait("a connection", &[a, b], || a.is_connected(&b.id()) && b.is_connected(&a.id()));
+}
+
+/// Closes together, as soon as the node is ready to.
+pub(crate) fn close(node: &LdkNode, other: &LdkNode) {
+    let channel = node.channel_with(&other.id()).unwrap();
+    wait("the close to begin", &[node, other], || node.close(&channel).is_ok());
+}
+
+/// Closes without a word, so that the other does not broadcast its own commitment.
+pub(crate) fn force_close(stage: &Stage, closer: &LdkNode, other: &LdkNode) {
+    disconnect(closer, other);
+    closer.force_close(&closer.channel_with(&other.id()).unwrap()).unwrap();
+    stage.broadcast("the commitment", &[closer, other]);
+}
+
+/// Ends a connection for good.
+pub(crate) fn disconnect(a: &LdkNode, b: &LdkNode) {
+    a.disconnect(&b.id());
+    b.disconnect(&a.id());
+    wait("the connection to end", &[a, b], || !a.is_connected(&b.id()) && !b.is_connected(&a.id()));
 }
 
 pub(crate) fn usable(node: &LdkNode, peer: &LdkNode) -> bool {
@@ -159,6 +193,15 @@ pub(crate) fn paid(payer: &LdkNode, payee: &LdkNode, hash: PaymentHash) {
     wait("a payment", &[payer, payee], || {
         assert_ne!(payer.history().payments.get(&hash), Some(&Payment::Failed), "{:#?}", payer.log(60));
         payer.history().payments.contains_key(&hash) && payee.history().received.contains_key(&hash)
+    });
+}
+
+/// Has the node that funded the channel agree with its peer on a new feerate.
+pub(crate) fn raise_feerate(funder: &LdkNode, peer: &LdkNode, sat_per_1000_weight: u32) {
+    funder.set_feerate(sat_per_1000_weight);
+    wait("the new feerate", &[funder, peer], || {
+        let channel = funder.channel_with(&peer.id()).unwrap();
+        channel.feerate_sat_per_1000_weight == Some(sat_per_1000_weight)
     });
 }
 

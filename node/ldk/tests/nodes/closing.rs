@@ -47,19 +47,6 @@ fn assert_near(gained: i64, expected: i64) {
 }
 
 #[test]
-fn we_force_close_claim_by_preimage_and_take_back_by_timeout() {
-    let world = World::new();
-    let (signed, plain, _outgoing, incoming) = busy_channel(&world);
-    let before = signed.balance();
-    force_close(&signed, &plain);
-    wait("our commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
-    world.mine(1, &[&signed, &plain]);
-    signed.claim(&incoming);
-    // 440,000 to_local, 70,000 by preimage, 60,000 by timeout.
-    assert_near(settle(&world, &signed, &plain, before), 570_000);
-}
-
-#[test]
 fn channels_without_anchors_are_closed_and_claimed_as_well() {
     for ours in [true, false] {
         let world = World::without_anchors();
@@ -72,65 +59,6 @@ fn channels_without_anchors_are_closed_and_claimed_as_well() {
         signed.claim(&incoming);
         assert_near(settle(&world, &signed, &plain, before), 570_000);
     }
-}
-
-#[test]
-fn the_peer_force_closes_and_we_claim_by_preimage_and_take_back_by_timeout() {
-    let world = World::new();
-    let (signed, plain, _outgoing, incoming) = busy_channel(&world);
-    let before = signed.balance();
-    force_close(&plain, &signed);
-    wait("their commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
-    world.mine(1, &[&signed, &plain]);
-    signed.claim(&incoming);
-    assert_near(settle(&world, &signed, &plain, before), 570_000);
-}
-
-#[test]
-fn the_peer_claims_by_preimage_what_we_sent_and_takes_back_what_it_sent() {
-    let world = World::new();
-    let (signed, plain, outgoing, _incoming) = busy_channel(&world);
-    let before = signed.balance();
-    force_close(&signed, &plain);
-    wait("our commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
-    world.mine(1, &[&signed, &plain]);
-    plain.claim(&outgoing);
-    assert_near(settle(&world, &signed, &plain, before), 440_000);
-}
-
-#[test]
-fn a_commitment_whose_fee_is_too_low_is_bumped_through_its_anchor() {
-    let world = World::new();
-    let (signed, plain) = (world.signed(), world.plain("bob"));
-    world.channel(&signed, &plain, 0);
-    pay(&signed, &plain, 100_000_000);
-    let before = signed.balance();
-    signed.set_feerate(5000);
-    force_close(&signed, &plain);
-    wait("commitment and anchor spend", &[&signed, &plain], || world.chain.mempool().len() == 2);
-    let [commitment, bump] = &world.chain.mempool()[..] else { unreachable!() };
-    assert!(bump.input.iter().any(|input| input.previous_output.txid == commitment.compute_txid()));
-    assert_near(settle(&world, &signed, &plain, before), 900_000);
-}
-
-#[test]
-fn a_payment_that_expired_while_we_were_away_is_taken_back() {
-    let world = World::new();
-    let (signed, plain, _outgoing, incoming) = busy_channel(&world);
-    let before = signed.balance();
-    let expiry = signed.channels()[0].pending_outbound_htlcs[0].cltv_expiry;
-    force_close(&plain, &signed);
-    wait("their commitment", &[&signed, &plain], || !world.chain.mempool().is_empty());
-    world.mine(1, &[&signed, &plain]);
-    signed.claim(&incoming);
-    wait("our claim", &[&signed, &plain], || !world.chain.mempool().is_empty());
-    world.mine(1, &[&signed, &plain]);
-    let store = signed.stop();
-    // Not much later: with every block after the expiry, LDK raises the fee of its claim by a quarter.
-    world.mine(expiry + 3 - world.chain.height(), &[&plain]);
-    let signed = world.signed_with(store);
-    wait("the chain", &[&signed], || signed.height() == world.chain.height());
-    assert_near(settle(&world, &signed, &plain, before), 570_000);
 }
 
 #[test]

@@ -5,32 +5,7 @@ use std::time::Duration;
 
 use claviger_demo::node::payment_hash;
 
-use crate::world::{CHANNEL, World, connect, pay, pay_held, usable, wait, wait_paid};
-
-#[test]
-fn a_restarted_node_goes_on_with_its_channels() {
-    let world = World::new();
-    let (signed, plain) = (world.signed(), world.plain("bob"));
-    world.channel(&signed, &plain, 0);
-    pay(&signed, &plain, 300_000_000);
-    let outgoing = pay_held(&signed, &plain, 30_000_000);
-
-    let signed = world.signed_with(signed.stop());
-    connect(&signed, &plain);
-    wait("the channel", &[&signed, &plain], || usable(&signed, &plain) && usable(&plain, &signed));
-    plain.claim(&outgoing);
-    plain.hold_payments(false);
-    wait_paid(&signed, &plain, outgoing);
-    pay(&signed, &plain, 10_000_000);
-    pay(&plain, &signed, 10_000_000);
-
-    let signed = world.signed_with(signed.stop());
-    connect(&signed, &plain);
-    wait("the channel", &[&signed, &plain], || usable(&signed, &plain));
-    signed.close(&signed.channel_with(&plain.id()).unwrap()).unwrap();
-    wait("the closing transaction", &[&signed, &plain], || !world.chain.mempool().is_empty());
-    assert_eq!(*world.signer.refusals.lock().unwrap(), Vec::<String>::new());
-}
+use crate::world::{CHANNEL, World, connect, pay, usable, wait};
 
 #[test]
 fn a_node_restarted_before_its_channel_confirmed_still_opens_it() {
@@ -50,27 +25,6 @@ fn a_node_restarted_before_its_channel_confirmed_still_opens_it() {
     });
     pay(&signed, &plain, 10_000_000);
     pay(&plain, &signed, 10_000_000);
-    assert_eq!(*world.signer.refusals.lock().unwrap(), Vec::<String>::new());
-}
-
-#[test]
-fn a_signer_that_was_away_is_not_missed() {
-    let world = World::new();
-    let (signed, plain) = (world.signed(), world.plain("bob"));
-    world.channel(&signed, &plain, 0);
-    pay(&signed, &plain, 300_000_000);
-    for _ in 0..3 {
-        let outgoing = signed.pay(&plain.invoice(10_000_000, "away").unwrap()).unwrap();
-        world.signer.away.store(true, Ordering::SeqCst);
-        std::thread::sleep(Duration::from_millis(300));
-        world.signer.away.store(false, Ordering::SeqCst);
-        wait_paid(&signed, &plain, outgoing);
-        let incoming = plain.pay(&signed.invoice(10_000_000, "away").unwrap()).unwrap();
-        world.signer.away.store(true, Ordering::SeqCst);
-        std::thread::sleep(Duration::from_millis(300));
-        world.signer.away.store(false, Ordering::SeqCst);
-        wait_paid(&plain, &signed, incoming);
-    }
     assert_eq!(*world.signer.refusals.lock().unwrap(), Vec::<String>::new());
 }
 

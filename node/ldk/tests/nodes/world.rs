@@ -1,11 +1,12 @@
 //! A chain, a signer and nodes, and how to wait for them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bitcoin::{Amount, Network, Txid};
 use claviger_demo::chain::Chain;
 use claviger_demo::node::{Keys, LdkNode, Payment, Settings, Store, payment_hash};
+use claviger_demo::world::wait as patient;
 use claviger_ldk::{ClavigerKeys, Options, Transport};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::types::payment::PaymentHash;
@@ -94,12 +95,12 @@ impl World {
     /// Mines until `done`.
     pub fn mine_until(&self, what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
         for _ in 0..400 {
-            if settle(Duration::from_millis(60), &done) {
+            if done() {
                 return;
             }
             self.mine(1, nodes);
         }
-        fail(what, nodes);
+        wait(what, nodes, done);
     }
 
     /// A usable channel that `opener` funds.
@@ -163,26 +164,5 @@ pub fn pay_held(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) -> PaymentHa
 }
 
 pub fn wait(what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
-    if !settle(Duration::from_secs(90), &done) {
-        fail(what, nodes);
-    }
-}
-
-fn settle(limit: Duration, done: &impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
-    while !done() {
-        if Instant::now() >= deadline {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    true
-}
-
-fn fail(what: &str, nodes: &[&LdkNode]) -> ! {
-    for node in nodes {
-        println!("--- {}", node.id());
-        node.log(80).iter().for_each(|line| println!("{}", line.chars().take(400).collect::<String>()));
-    }
-    panic!("waited in vain for {what}");
+    patient(what, nodes, done).unwrap_or_else(|error| panic!("{error}"));
 }
