@@ -2,6 +2,7 @@
 
 pub mod books;
 pub mod chain;
+pub mod interrupt;
 pub mod node;
 pub mod signer;
 pub mod world;

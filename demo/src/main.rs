@@ -5,20 +5,31 @@ mod story;
 use std::process::ExitCode;
 
 use clap::Parser;
+use claviger_demo::interrupt;
 use claviger_demo::signer::BECOME_CLAVIGER;
 
 /// The signer's allocator: this program is the signer too, when it starts itself as one.
 #[global_allocator]
 static ALLOCATOR: claviger::keys::memory::Wiping = claviger::keys::memory::Wiping;
 
-/// A real signer, a regtest chain and three real Lightning nodes, of which one has no keys.
+/// What a shell reports for a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// A real signer, a regtest chain and three real Lightning nodes, of which one has no keys: they open channels, pay, are
+/// killed and restarted, close, cheat and are punished.
+///
+/// Takes less than a minute. Needs no network, no bitcoind and no configuration; listens on 127.0.0.1 only; keeps its
+/// files in a temporary directory and removes them.
 #[derive(Debug, Parser)]
-#[command(name = "claviger-demo", version)]
+#[command(name = "claviger-demo", version, after_help = ENDS)]
 struct Args {
     /// Print one JSON object at the end instead of the story.
     #[arg(long)]
     json: bool,
 }
+
+const ENDS: &str = "Exit codes: 0 all went well, 1 the story broke off, 2 wrong usage, 130 interrupted.
+LDK_LOG=1 prints what the nodes log.";
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -27,10 +38,14 @@ fn main() -> ExitCode {
         return claviger::cli::main(std::iter::once(own).chain(args));
     }
     let args = Args::parse();
-    match story::tell(args.json) {
+    match interrupt::watch().map_err(anyhow::Error::new).and_then(|()| story::tell(args.json)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(_) if interrupt::asked() => {
+            eprintln!("interrupted: everything is stopped and removed");
+            ExitCode::from(INTERRUPTED)
+        }
         Err(error) => {
-            eprintln!("error: the story broke off: {error:#}");
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

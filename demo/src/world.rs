@@ -1,20 +1,33 @@
-//! A chain, a signer and nodes, and how to wait for them.
+//! A chain, a signer and nodes: what they do together, and how to wait for it.
 
-use std::path::Path;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bitcoin::{Amount, Network};
+use anyhow::Context;
+use bitcoin::{Amount, Network, OutPoint, ScriptBuf};
 use claviger_ldk::link::{Bundle, Link, LinkOptions};
 use claviger_ldk::{ClavigerKeys, Options};
+use lightning::ln::channel_state::ChannelDetails;
+use lightning::types::payment::PaymentHash;
 use tempfile::TempDir;
 
+use crate::books::Books;
 use crate::chain::{Chain, RpcServer};
-use crate::node::{Keys, LdkNode, Settings, Store};
+use crate::interrupt;
+use crate::node::{Keys, LdkNode, NodeError, Payment, Settings, Store, payment_hash};
 use crate::signer::{Program, SignerProcess};
 
 /// How long anything may take before the world says what it waited for.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Between two looks at something that is waited for.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long nodes may act on a block before the next.
+const MOMENT: Duration = Duration::from_millis(80);
+/// More than any timeout of a channel here.
+const BLOCKS_AT_MOST: u32 = 400;
 
 /// What each node starts with on the chain, in two coins.
 pub const DEPOSIT: Amount = Amount::from_sat(6_000_000);
@@ -25,6 +38,8 @@ pub struct World {
     pub chain: Arc<Chain>,
     /// The signer that watches it.
     pub signer: SignerProcess,
+    /// All scripts of each node that was given coins, in the order of the nodes.
+    wallets: RefCell<Vec<Vec<ScriptBuf>>>,
     _rpc: RpcServer,
     dir: TempDir,
 }
@@ -39,13 +54,13 @@ impl World {
 
     /// The same with a signer that was not started yet.
     pub fn sealed(program: Program) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir()?;
+        let dir = tempfile::tempdir().context("there is no place for temporary files: set TMPDIR to one")?;
         let chain = Chain::new();
         chain.mine(110);
         let cookie = dir.path().join("cookie");
         let rpc = RpcServer::start(chain.clone(), ([127, 0, 0, 1], 0).into(), &cookie)?;
         let signer = SignerProcess::init(program, &dir.path().join("signer"), &rpc.url(), &cookie)?;
-        Ok(Self { chain, signer, _rpc: rpc, dir })
+        Ok(Self { chain, signer, wallets: RefCell::default(), _rpc: rpc, dir })
     }
 
     /// Enrols a node at the signer and connects to its keys there.
@@ -78,6 +93,51 @@ impl World {
         self.signer_in_step(nodes)
     }
 
+    /// Mines until `done`, with a moment for the nodes to act after each block.
+    pub fn mine_until(&self, what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) -> anyhow::Result<()> {
+        for _ in 0..BLOCKS_AT_MOST {
+            let deadline = Instant::now() + MOMENT;
+            while Instant::now() < deadline {
+                if done() {
+                    return Ok(());
+                }
+                std::thread::sleep(PAUSE);
+            }
+            self.mine(1, nodes)?;
+        }
+        anyhow::bail!("mined {BLOCKS_AT_MOST} blocks in vain for {what}\n{}", logs(nodes))
+    }
+
+    /// A new channel that `opener` funds, usable on both sides.
+    pub fn channel(&self, opener: &LdkNode, other: &LdkNode, value: Amount) -> anyhow::Result<ChannelDetails> {
+        let nodes = [opener, other];
+        opener.connect(other);
+        wait("a connection", &nodes, || opener.is_connected(&other.id()) && other.is_connected(&opener.id()))?;
+        let waiting = self.chain.mempool().len();
+        let before: Vec<_> = opener.channels().iter().map(|channel| channel.channel_id).collect();
+        opener.open_channel(&other.id(), value, 0)?;
+        wait("a funding transaction", &nodes, || self.chain.mempool().len() > waiting)?;
+        self.mine(6, &nodes)?;
+        let opened = || {
+            let mut channels = opener.channels_with(&other.id()).into_iter();
+            let channel = channels.find(|channel| !before.contains(&channel.channel_id) && channel.is_usable)?;
+            let both = |theirs: &ChannelDetails| theirs.channel_id == channel.channel_id && theirs.is_usable;
+            other.channels().iter().any(both).then_some(channel)
+        };
+        wait("a usable channel", &nodes, || opened().is_some())?;
+        opened().context("the channel did not stay usable")
+    }
+
+    /// What the faucet paid into the nodes' wallets.
+    pub fn deposited(&self) -> Amount {
+        DEPOSIT * self.wallets.borrow().len() as u64
+    }
+
+    /// Where these coins are now. `channels` are the funding outputs of the nodes' channels.
+    pub fn books(&self, channels: &[OutPoint]) -> Books {
+        Books::of(&self.chain, &self.wallets.borrow(), channels)
+    }
+
     /// Waits until the signer's nodes are at the tip.
     pub fn signer_in_step(&self, nodes: &[&LdkNode]) -> anyhow::Result<()> {
         let height = self.chain.height();
@@ -90,6 +150,11 @@ impl World {
         })
     }
 
+    /// Stops everything and leaves the files where they are: data directory and logs.
+    pub fn keep_files(self) -> PathBuf {
+        self.dir.keep()
+    }
+
     /// Where this world keeps its files.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -100,6 +165,7 @@ impl World {
         for _ in 0..2 {
             self.chain.fund(&node.script(), DEPOSIT / 2);
         }
+        self.wallets.borrow_mut().push(node.scripts());
         wait("a node to see its coins", &[&node], || node.balance() == DEPOSIT)?;
         Ok(node)
     }
@@ -112,15 +178,41 @@ pub fn connect(bundle: &Path) -> anyhow::Result<Arc<ClavigerKeys>> {
     Ok(Arc::new(ClavigerKeys::connect(Arc::new(link), Options::new(Network::Regtest))?))
 }
 
+/// Pays and waits until the payee has it. A route may become known only after gossip has spread.
+pub fn pay(payer: &LdkNode, payee: &LdkNode, amount_msat: u64) -> anyhow::Result<()> {
+    let invoice = payee.invoice(amount_msat, "a payment")?;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = payer.pay(&invoice) {
+        let passes = matches!(error, NodeError::Ldk(_)) && Instant::now() < deadline && !interrupt::asked();
+        anyhow::ensure!(passes, "no way to pay: {error}\n{}", logs(&[payer]));
+        std::thread::sleep(PAUSE);
+    }
+    let hash = payment_hash(&invoice);
+    sent(payer, &hash)?;
+    wait("a payment to be received", &[payer, payee], || payee.history().received.contains_key(&hash))
+}
+
+/// Waits until a payment that was begun has arrived.
+pub fn sent(payer: &LdkNode, hash: &PaymentHash) -> anyhow::Result<()> {
+    wait("a payment to end", &[payer], || payer.history().payments.contains_key(hash))?;
+    match payer.history().payments.get(hash) {
+        Some(Payment::Sent { .. }) => Ok(()),
+        _ => anyhow::bail!("a payment failed\n{}", logs(&[payer])),
+    }
+}
+
 /// Waits for `done`; after [`PATIENCE`] fails with what was waited for and the ends of the nodes' logs.
 pub fn wait(what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
-        if Instant::now() > deadline {
-            let logs: Vec<_> = nodes.iter().map(|node| node.log(25).join("\n")).collect();
-            anyhow::bail!("waited in vain for {what}\n{}", logs.join("\n---\n"));
-        }
-        std::thread::sleep(Duration::from_millis(10));
+        anyhow::ensure!(!interrupt::asked(), "interrupted");
+        anyhow::ensure!(Instant::now() < deadline, "waited in vain for {what}\n{}", logs(nodes));
+        std::thread::sleep(PAUSE);
     }
     Ok(())
+}
+
+fn logs(nodes: &[&LdkNode]) -> String {
+    let logs: Vec<_> = nodes.iter().map(|node| node.log(25).join("\n")).collect();
+    logs.join("\n---\n")
 }

@@ -45,7 +45,7 @@ pub enum EnvelopeError {
         /// What the operating system said.
         kind: io::ErrorKind,
     },
-    /// The file could not be written; the previous one is still in place.
+    /// The file could not be written: there is the previous one, or, if only the directory could not be flushed, the new.
     #[error("cannot write {}: {kind}", path.display())]
     Unwritable {
         /// The file.
@@ -92,7 +92,9 @@ impl EnvelopeError {
             Self::Unreadable { .. } => {
                 "Check the data directory and who owns it, or run `claviger init` for a new one."
             }
-            Self::Unwritable { .. } => "Check permissions and free space of the data directory; nothing was changed.",
+            Self::Unwritable { .. } => {
+                "Check permissions and free space of the data directory, then look with `claviger slots list`."
+            }
             Self::NotAnEnvelope | Self::Damaged(_) => {
                 "Restore the key slot file from a backup; the slots do not change."
             }

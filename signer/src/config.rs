@@ -61,7 +61,7 @@ section! {
         password_file: Option<PathBuf> = None;
         /// Milliseconds between two looks at the backend.
         poll_ms: u64 = 1_000;
-        /// Seconds without an answer after which the view is stale and signing is refused.
+        /// Seconds without an answer after which the view is stale and signing is refused; at most 3600.
         stale_after_s: u64 = 120;
         /// How many blocks below the tip a new node starts.
         start_depth: u32 = 6;
@@ -215,6 +215,23 @@ impl Config {
         if !(10..=60_000).contains(&self.chain.poll_ms) {
             return out_of_range("chain.poll_ms", &self.chain.poll_ms, "use 10 to 60000");
         }
+        // A longer silence than this is no view of the chain; a rule of safety is not switched off by a file (P3).
+        if !(1..=3_600).contains(&self.chain.stale_after_s) {
+            return out_of_range("chain.stale_after_s", &self.chain.stale_after_s, "use 1 to 3600");
+        }
+        if self.chain.url.contains('@') {
+            return out_of_range("chain.url", &"…", "use cookie_file, or user and password_file, for credentials");
+        }
+        if self.link.listen.ip().is_unspecified() && self.link.advertise.is_empty() {
+            let rule = "say which host:port nodes dial: link.listen is every address of this host";
+            return out_of_range("link.advertise", &"\"\"", rule);
+        }
+        let is_address = |text: &str| {
+            text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        if !self.link.advertise.is_empty() && !is_address(&self.link.advertise) {
+            return out_of_range("link.advertise", &self.link.advertise, "use host:port");
+        }
         if self.chain.user.is_some() != self.chain.password_file.is_some() {
             return out_of_range("chain.user", &"…", "user and password_file go together");
         }
@@ -322,7 +339,23 @@ mod tests {
 
     #[test]
     fn a_value_out_of_range_is_named() {
-        let error = parse("network = \"regtest\"\n[chain]\npoll_ms = 0\n").unwrap_err();
-        assert!(matches!(error, ConfigError::OutOfRange { key: "chain.poll_ms", .. }));
+        for (key, bad, good) in [
+            ("chain.poll_ms", "[chain]\npoll_ms = 0", "[chain]\npoll_ms = 10"),
+            ("chain.stale_after_s", "[chain]\nstale_after_s = 0", "[chain]\nstale_after_s = 1"),
+            ("chain.stale_after_s", "[chain]\nstale_after_s = 99999999999", "[chain]\nstale_after_s = 3600"),
+            ("chain.url", "[chain]\nurl = \"http://u:CANARY@h:1\"", "[chain]\nurl = \"http://h:1\""),
+            ("link.advertise", "[link]\nadvertise = \"signer\"", "[link]\nadvertise = \"signer:7700\""),
+            (
+                "link.advertise",
+                "[link]\nlisten = \"0.0.0.0:7700\"",
+                "[link]\nlisten = \"0.0.0.0:7700\"\nadvertise = \"[::1]:7700\"",
+            ),
+        ] {
+            let with = |text: &str| parse(&format!("network = \"regtest\"\n{text}\n"));
+            let error = with(bad).unwrap_err();
+            assert!(matches!(error, ConfigError::OutOfRange { key: named, .. } if named == key), "{bad}: {error}");
+            assert!(!format!("{error} {error:?}").contains("CANARY"));
+            assert!(with(good).is_ok(), "{good}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use claviger_hsm::file::{read_limited, write_atomically};
+use rustix::process::Uid;
 
 /// The version of the directory's layout.
 const VERSION: u32 = 1;
@@ -19,7 +20,7 @@ pub struct DataDir {
     path: PathBuf,
 }
 
-/// Holds the directory for one daemon, until dropped or until the process ends in whatever way.
+/// Holds the directory or its key slots for one process, until dropped or until the process ends in whatever way.
 #[derive(Debug)]
 pub struct DirLock {
     _file: File,
@@ -46,13 +47,13 @@ pub enum DataDirError {
         missing: &'static str,
     },
     /// Owned by somebody else.
-    #[error("{} belongs to user {owner}, this process runs as user {user}", path.display())]
+    #[error("{} belongs to user {owner}, not to user {user}", path.display())]
     WrongOwner {
         /// The directory or the file in it.
         path: PathBuf,
         /// User id of the owner.
         owner: u32,
-        /// User id of this process.
+        /// User id that was expected: this process's, or that of the directory around it.
         user: u32,
     },
     /// Others may read or write it.
@@ -105,7 +106,7 @@ impl DataDirError {
                 "Check --data-dir; after an interrupted `claviger init` remove the directory and run it again."
             }
             Self::WrongOwner { .. } => {
-                "Run as the owner, or give the whole directory to the user Claviger runs as (chown -R)."
+                "Run as the owner (sudo -u); if the owner is wrong, give the whole directory to the user Claviger runs as."
             }
             Self::TooOpen { .. } => "Close it to other users (chmod go= on it), and ask who could have read it.",
             Self::NewerVersion { .. } => "Use the version of Claviger that wrote it, or a newer one.",
@@ -122,13 +123,14 @@ impl DataDir {
         match DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                check_directory(path)?;
+                check_directory(path, rustix::process::geteuid().as_raw())?;
                 if fs::read_dir(path).map_err(io_error(path))?.next().is_some() {
                     return Err(DataDirError::NotEmpty(path.to_owned()));
                 }
             }
             Err(error) => return Err(io_error(path)(error)),
         }
+        File::open(path.join("..")).and_then(|parent| parent.sync_all()).map_err(io_error(path))?;
         let dir = Self { path: path.to_owned() };
         let version = dir.file(VERSION_FILE);
         write_atomically(&version, format!("{VERSION}\n").as_bytes()).map_err(io_error(&version))?;
@@ -137,7 +139,20 @@ impl DataDir {
 
     /// Opens an initialised directory: owned by this user, closed to others, of a version that is known.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
-        check_directory(path)?;
+        Self::open_as(path, rustix::process::geteuid().as_raw())
+    }
+
+    /// The same for commands that only talk to the daemon: root may do so whoever the daemon runs as.
+    pub fn open_to_connect(path: &Path) -> Result<Self, DataDirError> {
+        match rustix::process::geteuid() {
+            Uid::ROOT => Self::open_as(path, fs::metadata(path).map_or(0, |metadata| metadata.uid())),
+            _ => Self::open(path),
+        }
+    }
+
+    /// Opens a directory that belongs to `user`.
+    fn open_as(path: &Path, user: u32) -> Result<Self, DataDirError> {
+        check_directory(path, user)?;
         let dir = Self { path: path.to_owned() };
         for required in [VERSION_FILE, KEYSLOTS_FILE] {
             if !dir.file(required).exists() {
@@ -147,7 +162,7 @@ impl DataDir {
         dir.check_version()?;
         for file in [dir.keyslots(), dir.config(), dir.journal(), dir.file(LOCK_FILE)] {
             match fs::symlink_metadata(&file) {
-                Ok(metadata) => check_private(&file, &metadata)?,
+                Ok(metadata) => check_private(&file, &metadata, user)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(io_error(&file)(error)),
             }
@@ -179,6 +194,16 @@ impl DataDir {
         // The id is for people only; the lock is what counts.
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(&fail)?;
         Ok(DirLock { _file: file })
+    }
+
+    /// Takes the key slots for one change to them. A daemon may run meanwhile: it only reads them.
+    pub fn lock_keyslots(&self) -> Result<DirLock, DataDirError> {
+        let directory = File::open(&self.path).map_err(io_error(&self.path))?;
+        match directory.try_lock() {
+            Ok(()) => Ok(DirLock { _file: directory }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: self.keyslots(), pid: None }),
+            Err(TryLockError::Error(error)) => Err(io_error(&self.path)(error)),
+        }
     }
 
     /// The directory.
@@ -225,7 +250,7 @@ impl DataDir {
     }
 }
 
-fn check_directory(path: &Path) -> Result<(), DataDirError> {
+fn check_directory(path: &Path, user: u32) -> Result<(), DataDirError> {
     // Followed: the path may be a link; what it leads to is judged.
     let metadata = fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => DataDirError::Missing(path.to_owned()),
@@ -234,11 +259,11 @@ fn check_directory(path: &Path) -> Result<(), DataDirError> {
     if !metadata.is_dir() {
         return Err(DataDirError::NotADirectory(path.to_owned()));
     }
-    check_private(path, &metadata)
+    check_private(path, &metadata, user)
 }
 
-fn check_private(path: &Path, metadata: &fs::Metadata) -> Result<(), DataDirError> {
-    let (path, owner, user) = (path.to_owned(), metadata.uid(), rustix::process::geteuid().as_raw());
+fn check_private(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), DataDirError> {
+    let (path, owner) = (path.to_owned(), metadata.uid());
     let mode = metadata.mode() & 0o777;
     if owner != user {
         Err(DataDirError::WrongOwner { path, owner, user })
@@ -339,6 +364,25 @@ mod tests {
     }
 
     #[test]
+    fn root_may_talk_to_a_daemon_of_another_user_and_not_touch_its_files() {
+        let (_temporary, dir) = initialised();
+        let user = rustix::process::geteuid().as_raw();
+        let everything = [dir.path().to_owned(), dir.keyslots(), dir.config(), dir.journal()];
+        let given = everything.iter().try_for_each(|path| std::os::unix::fs::chown(path, Some(user + 1), None));
+        if user != 0 || given.is_err() {
+            eprintln!("NOTE: not root, cannot give a directory away: skipped");
+            return;
+        }
+        assert_eq!(DataDir::open_to_connect(dir.path()), Ok(dir.clone()));
+        let error = DataDirError::WrongOwner { path: dir.path().to_owned(), owner: user + 1, user };
+        assert_eq!(DataDir::open(dir.path()), Err(error));
+        // What somebody else put into it is not the daemon's, for root neither.
+        std::os::unix::fs::chown(dir.keyslots(), Some(user + 2), None).expect("given away");
+        let error = DataDirError::WrongOwner { path: dir.keyslots(), owner: user + 2, user: user + 1 };
+        assert_eq!(DataDir::open_to_connect(dir.path()), Err(error));
+    }
+
+    #[test]
     fn a_newer_version_is_told_from_a_damaged_one() {
         let (_temporary, dir) = initialised();
         let path = dir.path().to_owned();
@@ -362,5 +406,16 @@ mod tests {
         assert_eq!(dir.lock().map(|_| ()), Err(in_use));
         drop(lock);
         assert!(dir.lock().is_ok());
+    }
+
+    #[test]
+    fn one_change_of_key_slots_at_a_time_beside_a_daemon() {
+        let (_temporary, dir) = initialised();
+        let _daemon = dir.lock().expect("locked");
+        let change = dir.lock_keyslots().expect("locked");
+        let in_use = DataDirError::InUse { path: dir.keyslots(), pid: None };
+        assert_eq!(dir.lock_keyslots().map(|_| ()), Err(in_use));
+        drop(change);
+        assert!(dir.lock_keyslots().is_ok());
     }
 }

@@ -40,8 +40,7 @@ impl HardenError {
 }
 
 impl Hardening {
-    /// Gives everything up. `keep` lists descriptors above 2 to leave open: the passphrase's, and those of
-    /// `listening_descriptors`.
+    /// Gives everything up. `keep` lists descriptors above 2 to leave open: those that secrets are read from.
     ///
     /// Call once, first thing, while there is one thread: descriptors are closed whoever uses them.
     pub fn apply(keep: &[RawFd]) -> Result<Self, HardenError> {
@@ -54,13 +53,6 @@ impl Hardening {
             .map_err(|error| HardenError { step: "close inherited descriptors", kind: error.kind() })?;
         Ok(Self { dumpable: false, no_new_privileges: true, closed_descriptors, lockable_bytes: raise_lock_limit() })
     }
-}
-
-/// The descriptors systemd passes by socket activation (sd_listen_fds(3)), if they are meant for this process.
-pub fn listening_descriptors(listen_pid: Option<&str>, listen_fds: Option<&str>) -> Vec<RawFd> {
-    let ours = listen_pid.and_then(|pid| pid.parse().ok()) == Some(std::process::id());
-    let count = listen_fds.and_then(|count| count.parse().ok()).filter(|_| ours).unwrap_or(0);
-    (3..).take(usize::min(count, 64)).collect()
 }
 
 /// Secret pages count against this limit. Without effect where the limit is already the highest allowed.
@@ -152,16 +144,5 @@ mod tests {
             assert_eq!(refuse_environment(["PATH", name]), Err(ForbiddenVariable(name.to_owned())));
         }
         assert_eq!(refuse_environment(["PATH", "MY_VLS_NOTES", "VLSX", "REMOTE_SIGNER"]), Ok(()));
-    }
-
-    #[test]
-    fn listening_descriptors_count_only_for_the_process_they_are_meant_for() {
-        let pid = std::process::id().to_string();
-        assert_eq!(listening_descriptors(Some(&pid), Some("2")), [3, 4]);
-        for (listen_pid, listen_fds) in
-            [(Some("1"), Some("2")), (None, Some("2")), (Some(pid.as_str()), None), (Some(pid.as_str()), Some("-1"))]
-        {
-            assert_eq!(listening_descriptors(listen_pid, listen_fds), [0; 0]);
-        }
     }
 }

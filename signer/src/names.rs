@@ -3,14 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A node's name: 1–32 characters of `a-z 0-9 -`, starting with a letter.
+use crate::journal::HOUSE;
+
+/// A node's name: 1–32 characters of `a-z 0-9 -`, starting with a letter. It is also the node's tenant in the journal,
+/// so it is never that of the signer itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(String);
 
 /// The text is not a node name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a node name: use 1–32 of a-z, 0-9 and '-', starting with a letter")]
+#[error("'{0}' is not a node name: use 1–32 of a-z, 0-9 and '-', starting with a letter, and not '{HOUSE}'")]
 pub struct BadName(pub String);
 
 impl NodeName {
@@ -18,6 +21,7 @@ impl NodeName {
     pub fn new(text: &str) -> Result<Self, BadName> {
         let mut bytes = text.bytes();
         let good = text.len() <= 32
+            && text != HOUSE
             && bytes.next().is_some_and(|b| b.is_ascii_lowercase())
             && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if good { Ok(Self(text.to_owned())) } else { Err(BadName(text.to_owned())) }
@@ -82,5 +86,20 @@ impl fmt::Display for NodeKind {
             Self::Ldk => "ldk",
             Self::Cln => "cln",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_not_called_as_the_signers_own_records_are() {
+        for name in [HOUSE, "", "1a", "-a", "Alice", "a b", "a/b", &"a".repeat(33)] {
+            assert_eq!(NodeName::new(name), Err(BadName(name.to_owned())));
+        }
+        for name in ["houses", "h", "a-1", &"a".repeat(32)] {
+            assert_eq!(NodeName::new(name).map(String::from), Ok(name.to_owned()));
+        }
     }
 }

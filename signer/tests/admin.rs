@@ -66,21 +66,27 @@ impl AdminApi for Scribe {
         self.note(format!("remove {} {}", request.name, request.confirm));
         Ok(())
     }
-    fn journal_tail(&self, lines: u32, _: bool, _: &str, sink: Sink<DecisionRecord>) -> Result<(), AdminFailure> {
+    fn journal_tail(
+        &self,
+        lines: u32,
+        _: bool,
+        _: &str,
+        sink: &mut dyn Sink<DecisionRecord>,
+    ) -> Result<(), AdminFailure> {
         for sequence in 0..u64::from(lines) {
-            if !sink(DecisionRecord { sequence, ..DecisionRecord::default() }) {
+            if !sink.put(DecisionRecord { sequence, ..DecisionRecord::default() }) {
                 self.note(format!("nobody reads after {sequence}"));
                 break;
             }
         }
         Ok(())
     }
-    fn journal_verify(&self, sink: Sink<VerifyProgress>) -> Result<(), AdminFailure> {
-        sink(VerifyProgress { checked: 6, ..VerifyProgress::default() });
+    fn journal_verify(&self, sink: &mut dyn Sink<VerifyProgress>) -> Result<(), AdminFailure> {
+        sink.put(VerifyProgress { checked: 6, ..VerifyProgress::default() });
         Err(AdminFailure::new(FailureKind::Damaged, "record 7 is damaged", "Restore."))
     }
-    fn journal_export(&self, from: u64, sink: Sink<ExportLine>) -> Result<(), AdminFailure> {
-        sink(ExportLine { json: format!("{{\"from\":{from}}}") });
+    fn journal_export(&self, from: u64, sink: &mut dyn Sink<ExportLine>) -> Result<(), AdminFailure> {
+        sink.put(ExportLine { json: format!("{{\"from\":{from}}}") });
         Ok(())
     }
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure> {

@@ -1,13 +1,133 @@
 //! The command line word for word: what it prints, where, and with which exit code. After an intended change run with
 //! `TRYCMD=overwrite` and read the difference.
 
+#![allow(clippy::unwrap_used)] // what fails may panic
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
 #[test]
 fn every_word_is_as_written_down() {
     let cases = trycmd::TestCases::new();
     // The help names the operator's home directory.
     cases.env("HOME", "/home/operator");
     for tool in ["chmod", "cp", "mkdir", "rm"] {
-        cases.register_bin(tool, std::path::Path::new("/bin").join(tool));
+        cases.register_bin(tool, Path::new("/bin").join(tool));
     }
     cases.case("tests/cli/*.trycmd");
+}
+
+/// `claviger ARGS` on a data directory `data` in `dir`, with pipes for all three streams.
+fn claviger(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
+    command.current_dir(dir).args(["--data-dir", "data"]).args(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Exit code, stdout and stderr of a command that reads `input`.
+fn run(dir: &Path, args: &[&str], input: &str) -> (Option<i32>, String, String) {
+    let mut child = claviger(dir, args).spawn().unwrap();
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes()); // it may have gone already
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn init(dir: &Path) {
+    let quick = ["init", "--network", "regtest", "--kdf-memory-kib", "64", "--kdf-passes", "1", "--passphrase-fd", "0"];
+    assert_eq!(run(dir, &quick, "first passphrase").0, Some(0));
+}
+
+#[test]
+fn results_are_on_stdout_and_errors_on_stderr() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path());
+    for json in [&["--json"][..], &[]] {
+        let (code, stdout, stderr) = run(dir.path(), &[json, &["slots", "list"]].concat(), "");
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        assert!(stdout.contains("passphrase"), "{stdout}");
+        let (code, stdout, stderr) = run(dir.path(), &[json, &["status"]].concat(), "");
+        assert_eq!((code, stdout.as_str()), (Some(1), ""));
+        assert!(stderr.contains("no daemon runs on data") && stderr.contains("hint"), "{stderr}");
+        let (code, stdout, stderr) = run(dir.path(), &[json, &["status", "--verbose"]].concat(), "");
+        assert_eq!((code, stdout.as_str()), (Some(2), ""));
+        assert!(stderr.contains("--verbose"), "{stderr}");
+    }
+    let (code, stdout, stderr) = run(dir.path(), &["--help"], "");
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.contains("First steps"), "{stdout}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = claviger(dir.path(), &["slots", "list"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn a_second_passphrase_opens_the_signer_and_the_first_can_go() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path());
+    std::fs::write(dir.path().join("old"), "first passphrase").unwrap();
+    let add = ["slots", "add", "--passphrase-credential", "old", "--new-passphrase-fd", "0"];
+    let mut child = claviger(dir.path(), &add).env("CREDENTIALS_DIRECTORY", ".").spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"second passphrase").unwrap();
+    assert!(child.wait().unwrap().success());
+    let test = |passphrase| run(dir.path(), &["slots", "test", "--passphrase-fd", "0"], passphrase);
+    assert_eq!(test("first passphrase").1, "the passphrase opens slot 1\n");
+    assert_eq!(test("second passphrase").1, "the passphrase opens slot 2\n");
+    assert_eq!(run(dir.path(), &["slots", "remove", "1"], "").1, "slot 1 removed\n");
+    assert_eq!((test("first passphrase").0, test("second passphrase").0), (Some(1), Some(0)));
+}
+
+/// Ends a command that waits for input it will not get.
+struct Waiting(Child);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn core_files_and_privileges_are_given_up_before_a_secret_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path());
+    // Enough of a daemon to be asked, and enough of a journal to be opened.
+    OpenOptions::new().create_new(true).write(true).mode(0o600).open(dir.path().join("data/journal.redb")).unwrap();
+    let _socket = UnixListener::bind(dir.path().join("data/admin.sock")).unwrap();
+    for args in [
+        &["unseal", "--passphrase-fd", "0"][..],
+        &["slots", "test", "--passphrase-fd", "0"],
+        &["journal", "verify", "--offline", "--passphrase-fd", "0"],
+        &["node", "add", "alice", "--kind", "ldk", "--import", "-", "--format", "ldk-seed"],
+    ] {
+        let mut child = Waiting(claviger(dir.path(), args).spawn().unwrap());
+        let proc = Path::new("/proc").join(child.0.id().to_string());
+        let read = |name| std::fs::read_to_string(proc.join(name)).unwrap_or_default();
+        while !read("status").contains("NoNewPrivs:\t1") || !read("limits").contains("Max core file size        0") {
+            assert_eq!(child.0.try_wait().unwrap(), None, "{args:?} ended");
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn a_journal_is_checked_without_a_daemon_by_who_has_the_passphrase() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path());
+    let verify = |passphrase| run(dir.path(), &["journal", "verify", "--offline", "--passphrase-fd", "0"], passphrase);
+    let (code, _, stderr) = verify("first passphrase");
+    assert_eq!((code, stderr.lines().next()), (Some(1), Some("error: there is no journal yet")));
+    assert!(!dir.path().join("data/journal.redb").exists(), "looking makes none");
 }

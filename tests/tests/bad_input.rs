@@ -13,6 +13,9 @@ use serde_json::Value;
 
 const CLAVIGER: &str = env!("CARGO_BIN_EXE_claviger-under-test");
 
+/// Needs no daemon, and none may run.
+const VERIFY_OFFLINE: [&str; 3] = ["journal", "verify", "--offline"];
+
 fn world() -> World {
     World::new(Program::binary(CLAVIGER)).expect("an unsealed signer")
 }
@@ -85,6 +88,19 @@ fn unsealing_twice_and_asking_a_sealed_signer_say_so() {
 }
 
 #[test]
+fn a_signer_opens_again_as_soon_as_it_is_sealed_and_its_nodes_come_back() {
+    let world = world();
+    let bundle = world.signer.add_node("alice", "ldk").unwrap();
+    let options = LinkOptions { longest_pause: Duration::from_millis(200), ..LinkOptions::default() };
+    let live = Link::connect(&Bundle::load(&bundle).unwrap(), options, PATIENCE).unwrap();
+    for _ in 0..5 {
+        world.signer.cli(&["seal"]).unwrap();
+        world.signer.cli_with_passphrase(&["unseal"]).expect("nothing holds the journal");
+        wait("the node to come back", &[], || live.state() == LinkState::Up).unwrap();
+    }
+}
+
+#[test]
 fn a_second_daemon_on_one_directory_is_refused_and_the_first_goes_on() {
     let world = world();
     let pid = world.signer.pid().unwrap();
@@ -125,6 +141,27 @@ fn nodes_are_added_once_and_removed_only_when_confirmed() {
 }
 
 #[test]
+fn a_seed_makes_one_node_and_its_removal_spares_the_others() {
+    let world = world();
+    let add = |name: &str| {
+        let [seed, out] = ["seed", name].map(|file| world.dir().join(file).display().to_string());
+        std::fs::write(&seed, [7; 32]).unwrap();
+        world
+            .signer
+            .cli(&["node", "add", name, "--kind", "ldk", "--import", &seed, "--format", "ldk-seed", "--out", &out])
+    };
+    add("alice").unwrap();
+    let (error, hint) = refused(add("bob"));
+    assert_eq!(error, "node 'alice' has these keys");
+    assert!(hint.contains("claviger node renew"), "{hint}");
+    let (error, _) = refused(add("house"));
+    assert!(error.contains("'house' is not a node name"), "{error}");
+    let (error, _) = refused(world.signer.cli(&["node", "remove", "house", "--confirm", "house"]));
+    assert!(error.contains("'house' is not a node name"), "{error}");
+    assert_eq!(nodes(&world).len(), 1);
+}
+
+#[test]
 fn seeds_that_cannot_be_taken_over_are_refused_without_being_shown() {
     let world = world();
     let file = world.dir().join("seed");
@@ -141,6 +178,24 @@ fn seeds_that_cannot_be_taken_over_are_refused_without_being_shown() {
     assert!(error.contains("longer than"), "{error}");
     assert_eq!(nodes(&world), [] as [Value; 0]);
     import(&[7; 32]).expect("a seed of 32 bytes");
+
+    let words = |name: &str, passphrase: &str| {
+        let out = world.dir().join(name).display().to_string();
+        let file = file.display().to_string();
+        let add = ["node", "add", name, "--kind", "ldk", "--import", &file, "--format", "bip39", "--out", &out];
+        let passphrase_fd = ["--mnemonic-passphrase-fd", "0"];
+        world
+            .signer
+            .cli_with_input(&[&add[..], if passphrase.is_empty() { &[] } else { &passphrase_fd }].concat(), passphrase)
+    };
+    let (error, hint) = refused(words("bob", ""));
+    assert_eq!(error, "the input is not a mnemonic");
+    assert!(hint.contains("--format"), "{hint}");
+    std::fs::write(&file, "abandon ".repeat(11) + "about\n").unwrap();
+    let [with, without] = ["TREZOR", ""].map(|passphrase| {
+        words(if passphrase.is_empty() { "carol" } else { "bob" }, passphrase).expect("a mnemonic")["node"]["node_id"].clone()
+    });
+    assert_ne!(with, without, "the passphrase counts");
 }
 
 #[test]
@@ -210,10 +265,18 @@ fn a_damaged_store_is_named_at_unseal_and_its_backup_has_everything() {
         std::fs::write(&journal, &bad).unwrap();
         let (at_start, _) = refused(world.signer.cli_with_input(&["run", "--passphrase-fd", "0"], PASSPHRASE));
         assert_eq!(at_start, error, "{name}: `run` ends with the same error");
+
+        std::fs::write(&journal, &bad).unwrap();
+        let (offline, hint) = refused(world.signer.cli_with_passphrase(&VERIFY_OFFLINE));
+        assert!(offline.contains("journal"), "{name}: {offline}");
+        assert!(hint.contains("backup"), "{name}: {hint}");
     }
 
     std::fs::write(&journal, &good).unwrap();
+    assert_eq!(world.signer.cli_with_passphrase(&VERIFY_OFFLINE).unwrap()["verified"], true);
     world.signer.start().unwrap();
+    let (error, _) = refused(world.signer.cli_with_passphrase(&VERIFY_OFFLINE));
+    assert!(error.contains("is in use by process"), "{error}");
     wait("the node to run again", &[], || is_up(&world)).unwrap();
     assert_eq!(identity(&world), before);
     assert_eq!(world.signer.cli(&["journal", "verify"]).unwrap()["verified"], true);

@@ -1,12 +1,14 @@
 //! Kill −9 at random points under load: no acknowledged state is lost, nothing is signed twice differently (P1, P5).
 //!
-//! Nodes drive channels over the real link while the daemon is killed and started again. Every acknowledged answer is
-//! kept and held against what the signer says after the next start.
+//! Nodes open and drive channels over the real link while the daemon is killed and started again, now and then once more
+//! before or while it is unsealed. Every acknowledged answer is kept and held against what the signer says after the next
+//! start.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test may panic, and says what it did
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bitcoin::Amount;
@@ -15,15 +17,19 @@ use claviger::lightning::messages;
 use claviger::names::NodeKind;
 use claviger::pipeline::{ChannelRef, Outcome};
 use claviger::reasons::{Reason, Refusal};
-use claviger_demo::signer::Program;
+use claviger_demo::chain::Chain;
+use claviger_demo::signer::{Program, SignerProcess};
 use claviger_demo::world::{World, wait};
 use claviger_ldk::LinkError;
 use claviger_ldk::link::{Bundle, Link, LinkOptions};
+use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
-use vls_protocol::msgs::{DeBolt, SerBolt, SignRemoteCommitmentTx2};
+use vls_protocol::msgs::{DeBolt, SerBolt, SignLocalCommitmentTx2, SignRemoteCommitmentTx2};
 
 const NODES: u64 = 3;
-const CHANNELS: u64 = 2;
+/// Channels a node drives at a time: now and then it opens one and leaves its oldest.
+const CHANNELS: usize = 2;
+const ROUNDS_PER_CHANNEL: usize = 8;
 /// Longer than any start of the daemon.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,6 +42,8 @@ struct Shared {
     answers: AtomicU64,
     stop: AtomicBool,
     failed: AtomicBool,
+    /// Held while a channel is funded: the faucet may spend a coin twice until the first spend is confirmed.
+    funding: Mutex<()>,
 }
 
 impl Shared {
@@ -65,6 +73,8 @@ struct Caller<'a> {
     last: BTreeMap<Option<(u64, [u8; 33])>, Vec<Answered>>,
     /// What was signed for each channel and commitment number of the peer.
     signed: BTreeMap<(u64, u64), Answered>,
+    /// Numbers of channels opened so far.
+    opened: u64,
     tally: Tally,
 }
 
@@ -89,7 +99,39 @@ struct Tally {
 impl<'a> Caller<'a> {
     fn new(link: Link, shared: &'a Shared) -> Self {
         let seen_start = shared.starts.load(Ordering::SeqCst);
-        Self { link, shared, seen_start, last: BTreeMap::new(), signed: BTreeMap::new(), tally: Tally::default() }
+        let (last, signed) = (BTreeMap::new(), BTreeMap::new());
+        Self { link, shared, seen_start, last, signed, opened: 0, tally: Tally::default() }
+    }
+
+    /// Opens a channel, funded and confirmed, whatever happens to the signer meanwhile.
+    fn open(&mut self, chain: &Chain) -> Driver {
+        let funding = self.shared.funding.lock().unwrap_or_else(PoisonError::into_inner);
+        self.opened += 1;
+        let dbid = self.opened;
+        let fund = |script: &bitcoin::Script, amount: Amount| chain.faucet_payment(&script.to_owned(), amount);
+        let driver = Driver::open_funded_by(&mut |channel, message| self.ask(channel, message), dbid, fund);
+        let driver = driver.unwrap_or_else(|error| panic!("channel {dbid}: {error}"));
+        chain.broadcast(driver.funding()).expect("the faucet's payment is good");
+        chain.mine(1);
+        drop(funding);
+        driver
+    }
+
+    /// Holds what is known of a channel against the signer once more, closes it by force, and drives it no further.
+    fn leave(&mut self, driver: Driver) {
+        self.ask_again();
+        let ChannelRef { peer_id, dbid } = driver.channel();
+        let close = SignLocalCommitmentTx2 { commitment_number: driver.number() }.as_vec();
+        only_the_first_is_signed(self, driver);
+        let closed = || match self.send(Some(ChannelRef { peer_id, dbid }), &close) {
+            Ok(reply) => reply,
+            Err(error) => panic!("an honest close was refused: {error}"),
+        };
+        if closed() != closed() {
+            self.tally.double.push(format!("channel {dbid}: its close"));
+        }
+        self.last.remove(&Some((dbid, peer_id)));
+        self.signed.retain(|(other, _), _| *other != dbid);
     }
 
     /// Asks until there is an answer, and keeps it.
@@ -169,11 +211,12 @@ fn killed_at_random_moments_the_signer_loses_nothing_and_signs_nothing_twice() -
     let kills: u32 = std::env::var("CLAVIGER_TEST_KILLS").ok().map_or(Ok(300), |n| n.parse())?;
     let mut world = World::new(Program::binary(env!("CARGO_BIN_EXE_claviger-under-test")))?;
     let shared = Shared::default();
+    let chain = Arc::clone(&world.chain);
     let mut nodes = (0..NODES).map(|n| node(&world, n, &shared)).collect::<anyhow::Result<Vec<_>>>()?;
 
     let mut random = Random(0x5eed);
     let ended: anyhow::Result<Vec<Tally>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = nodes.drain(..).map(|(caller, drivers)| scope.spawn(|| load(caller, drivers))).collect();
+        let workers: Vec<_> = nodes.drain(..).map(|caller| scope.spawn(|| load(caller, &chain))).collect();
         let killing = (0..kills).try_for_each(|n| {
             // After some answers, in the middle of the next; sometimes while the nodes are not yet back.
             let answers = shared.answers.load(Ordering::SeqCst) + random.below(24).saturating_sub(4);
@@ -182,6 +225,14 @@ fn killed_at_random_moments_the_signer_loses_nothing_and_signs_nothing_twice() -
             world.signer.kill()?;
             if n % 10 == 9 {
                 world.chain.mine(1);
+            }
+            match n % 8 {
+                3 => {
+                    world.signer.start_sealed()?;
+                    world.signer.kill()?;
+                }
+                7 => kill_while_unsealing(&mut world.signer, Duration::from_micros(random.below(30_000)))?,
+                _ => {}
             }
             world.signer.start()?;
             shared.starts.fetch_add(1, Ordering::SeqCst);
@@ -224,8 +275,22 @@ fn killed_at_random_moments_the_signer_loses_nothing_and_signs_nothing_twice() -
     Ok(())
 }
 
-/// A node with funded channels.
-fn node<'a>(world: &World, n: u64, shared: &'a Shared) -> anyhow::Result<(Caller<'a>, Vec<Driver>)> {
+/// Starts the daemon and kills it `after` it was told to unseal.
+fn kill_while_unsealing(signer: &mut SignerProcess, after: Duration) -> anyhow::Result<()> {
+    signer.start_sealed()?;
+    let pid = signer.pid().and_then(|pid| Pid::from_raw(pid as i32)).expect("it runs");
+    std::thread::scope(|scope| {
+        let unsealing = scope.spawn(|| signer.cli_with_passphrase(&["unseal"]));
+        std::thread::sleep(after);
+        kill_process(pid, Signal::KILL)?;
+        let _ = unsealing.join(); // it may have been quicker
+        anyhow::Ok(())
+    })?;
+    signer.kill()
+}
+
+/// A connected node.
+fn node<'a>(world: &World, n: u64, shared: &'a Shared) -> anyhow::Result<Caller<'a>> {
     let bundle = world.signer.add_node(&format!("node-{n}"), "ldk")?;
     let options = LinkOptions {
         reply_timeout: PATIENCE,
@@ -235,26 +300,24 @@ fn node<'a>(world: &World, n: u64, shared: &'a Shared) -> anyhow::Result<(Caller
         ..LinkOptions::default()
     };
     let link = Link::connect(&Bundle::load(&bundle)?, options, PATIENCE)?;
-    let mut caller = Caller::new(link, shared);
-    let mut drivers = Vec::new();
-    for dbid in 1..=CHANNELS {
-        let mut ask = |channel, message| caller.ask(channel, message);
-        let fund = |script: &bitcoin::Script, amount: Amount| world.chain.faucet_payment(&script.to_owned(), amount);
-        let driver = Driver::open_funded_by(&mut ask, dbid, fund)?;
-        world.chain.broadcast(driver.funding())?;
-        world.chain.mine(6);
-        world.signer_in_step(&[])?;
-        drivers.push(driver);
-    }
-    Ok((caller, drivers))
+    Ok(Caller::new(link, shared))
 }
 
-/// Moves the channels on, with none to two HTLCs, and signs invoices, until told to stop.
-fn load(mut caller: Caller<'_>, mut drivers: Vec<Driver>) -> Tally {
+/// Opens channels and moves them on, with none to two HTLCs, and signs invoices, until told to stop.
+fn load(mut caller: Caller<'_>, chain: &Chain) -> Tally {
     let _fails = Fails(caller.shared);
+    let mut drivers = VecDeque::new();
     for round in 0.. {
         if caller.shared.stop.load(Ordering::SeqCst) {
             break;
+        }
+        if drivers.len() < CHANNELS || round % ROUNDS_PER_CHANNEL == 0 {
+            drivers.push_back(caller.open(chain));
+        }
+        if drivers.len() > CHANNELS
+            && let Some(oldest) = drivers.pop_front()
+        {
+            caller.leave(oldest);
         }
         for driver in &mut drivers {
             let advanced = driver.advance(&mut |channel, message| caller.ask(channel, message), round % 3);
@@ -262,9 +325,8 @@ fn load(mut caller: Caller<'_>, mut drivers: Vec<Driver>) -> Tally {
         }
         caller.ask(None, invoice_to_sign(round as u64, 1_000));
     }
-    caller.ask_again();
     for driver in drivers {
-        only_the_first_is_signed(&mut caller, driver);
+        caller.leave(driver);
     }
     caller.tally
 }

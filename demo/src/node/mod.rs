@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, ScriptBuf, Transaction};
@@ -66,6 +67,8 @@ impl From<APIError> for NodeError {
 pub enum Payment {
     /// The payee has it.
     Sent {
+        /// What the payee was to have.
+        amount_msat: u64,
         /// Paid to the nodes in between.
         fee_msat: u64,
     },
@@ -88,12 +91,15 @@ pub struct History {
     pub closed: BTreeMap<ChannelId, ClosureReason>,
 }
 
-/// A running node. Dropping it stops it and keeps its [`Store`].
+/// How long a node that stops waits for messages that are being handled. One may wait for a signer that is away.
+const LAST_MESSAGES: Duration = Duration::from_secs(10);
+
+/// A running node. [`stop`](Self::stop) it to start it again from its [`Store`]; dropped, it ends without a word.
 pub struct LdkNode {
     inner: Arc<Inner>,
     thread: Option<JoinHandle<()>>,
     runtime: Option<tokio::runtime::Runtime>,
-    _resumer: Option<Resumer>,
+    resumer: Option<Resumer>,
 }
 
 struct Inner {
@@ -270,6 +276,11 @@ impl LdkNode {
         self.inner.wallet.script()
     }
 
+    /// All that [`script`](Self::script) may ever answer.
+    pub fn scripts(&self) -> Vec<ScriptBuf> {
+        self.inner.wallet.scripts()
+    }
+
     /// Confirmed coins.
     pub fn balance(&self) -> Amount {
         self.inner.wallet.balance()
@@ -309,27 +320,35 @@ impl LdkNode {
         }
     }
 
-    /// Stops the node. Its store can be started again.
+    /// Stops the node and returns what it can be started from again.
     pub fn stop(mut self) -> Arc<Store> {
-        self.halt();
-        self.inner.store.clone()
-    }
-
-    fn halt(&mut self) {
         self.inner.stopped.store(true, Ordering::SeqCst);
-        self.inner.peers.disconnect_all_peers();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        self.resumer = None;
+        self.inner.peers.disconnect_all_peers();
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            runtime.shutdown_timeout(LAST_MESSAGES);
         }
+        // Last: monitors that are ahead of the channel manager make LDK close their channels at the next start.
+        self.inner.keep();
+        self.inner.store.clone()
     }
 }
 
 impl Drop for LdkNode {
+    /// Waits for nothing: the signer may be gone already, and LDK holds its locks for minutes while it waits for it.
     fn drop(&mut self) {
-        self.halt();
+        self.inner.stopped.store(true, Ordering::SeqCst);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        let (peers, resumer) = (self.inner.peers.clone(), self.resumer.take());
+        std::thread::spawn(move || {
+            peers.disconnect_all_peers();
+            drop(resumer);
+        });
     }
 }
 
@@ -347,10 +366,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl History {
+    /// What payments brought, less what they cost. What others' payments brought to a node in between is not in it.
+    pub fn net_msat(&self) -> i64 {
+        let spent = self.payments.values().map(|payment| match payment {
+            Payment::Sent { amount_msat, fee_msat } => amount_msat + fee_msat,
+            Payment::Failed => 0,
+        });
+        self.received.values().sum::<u64>() as i64 - spent.sum::<u64>() as i64
+    }
+
     fn note(&mut self, event: &Event) {
         match event {
-            Event::PaymentSent { payment_hash, fee_paid_msat, .. } => {
-                self.payments.insert(*payment_hash, Payment::Sent { fee_msat: fee_paid_msat.unwrap_or(0) });
+            // LDK knows both for payments that it began in this version.
+            Event::PaymentSent { payment_hash, amount_msat, fee_paid_msat, .. } => {
+                let (amount_msat, fee_msat) = (amount_msat.unwrap_or(0), fee_paid_msat.unwrap_or(0));
+                self.payments.insert(*payment_hash, Payment::Sent { amount_msat, fee_msat });
             }
             Event::PaymentFailed { payment_hash: Some(hash), .. } => {
                 self.payments.insert(*hash, Payment::Failed);

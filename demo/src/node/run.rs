@@ -81,7 +81,6 @@ fn run(node: &Arc<Inner>, mut best: BestBlock, runtime: &tokio::runtime::Handle)
         }
         node.channels.get_event_or_persistence_needed_future().wait_timeout(PAUSE);
     }
-    node.keep();
 }
 
 impl Inner {
@@ -98,7 +97,8 @@ impl Inner {
         }
     }
 
-    fn keep(&self) {
+    /// Writes down what only the channel manager knows.
+    pub(super) fn keep(&self) {
         if let Err(error) = self.store.put("manager", self.channels.encode()) {
             self.log.note(format!("the channel manager was not kept: {error}"));
         }

@@ -228,7 +228,7 @@ impl LdkNode {
         });
         let (thread, runtime) =
             super::run::spawn(inner.clone(), listener, best).map_err(|e| NodeError::Io(e.to_string()))?;
-        Ok(LdkNode { inner, thread: Some(thread), runtime: Some(runtime), _resumer: resumer })
+        Ok(LdkNode { inner, thread: Some(thread), runtime: Some(runtime), resumer })
     }
 }
 

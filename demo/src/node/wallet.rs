@@ -31,6 +31,13 @@ impl AnyWallet {
         }
     }
 
+    /// All that [`script`](Self::script) may ever answer: a signer's wallet hands its scripts out in a circle.
+    pub fn scripts(&self) -> Vec<ScriptBuf> {
+        let first = self.script();
+        let others = std::iter::repeat_with(|| self.script()).take_while(|script| *script != first);
+        std::iter::once(first.clone()).chain(others).collect()
+    }
+
     /// Confirmed coins.
     pub fn balance(&self) -> Amount {
         self.list_confirmed_utxos().unwrap_or_default().iter().map(|utxo| utxo.output.value).sum()

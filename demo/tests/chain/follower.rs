@@ -23,7 +23,7 @@ impl Run {
         let nodes = nodes.iter().zip(1..).map(|((node, depth), seed)| (name(node), world.node(seed, *depth)));
         let sink = Arc::new(TestSink { nodes: Mutex::new(nodes.collect::<BTreeMap<_, _>>()) });
         let view = Arc::new(ChainView::new("test".to_owned(), stale_after));
-        let options = FollowerOptions { poll_interval: Duration::from_millis(50) };
+        let options = FollowerOptions { poll_interval: Duration::from_millis(50), start_depth: 3 };
         let follower = Follower::start(Arc::new(world.source()), sink.clone(), view.clone(), options).unwrap();
         let run = Self { world, sink, view, follower: Some(follower) };
         run.wait_for_tip();
@@ -162,4 +162,17 @@ fn a_node_added_later_is_followed_and_a_removed_one_is_forgotten() {
     run.follower = None;
     run.world.chain.mine(1);
     assert!(!run.is_at_tip("carol"));
+}
+
+#[test]
+fn a_new_node_learns_from_the_view_where_to_start_and_nobody_waits_for_the_backend() {
+    let mut run = Run::start(&[("alice", 0)], NEVER);
+    assert!(run.view.start().is_none(), "nobody had asked");
+    wait_until("a start", || run.view.start().is_some_and(|start| start.height == run.world.chain.height() - 3));
+    run.world.chain.mine(5);
+    run.wait_for_tip();
+    wait_until("a later start", || run.view.start().is_some_and(|start| start.height == run.world.chain.height() - 3));
+    run.world.stop_server();
+    wait_until("the view knows that the backend is away", || run.last_error().is_some());
+    assert!(run.view.start().is_some(), "what is known is told");
 }

@@ -6,88 +6,43 @@
 
 #[path = "support/host.rs"]
 mod host;
+#[cfg(test)]
+#[path = "support/trial.rs"]
+mod trial;
 
 use std::path::Path;
-use std::sync::{Arc, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
-use bitcoin::constants::genesis_block;
 use bitcoin::{Amount, Network, Psbt, TxOut};
 use claviger_ldk::link::{Bundle, Link, LinkOptions};
 use claviger_ldk::{ClavigerKeys, Options, Resumer};
-use lightning::chain::BestBlock;
 use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::chain::transaction::OutPoint;
 use lightning::events::bump_transaction::sync::WalletSync;
 use lightning::events::{Event, EventsProvider, ReplayEvent};
-use lightning::ln::channelmanager::{ChainParameters, PaymentId, Retry};
+use lightning::ln::channelmanager::{PaymentId, Retry};
 use lightning::routing::router::RouteParametersConfig;
-use lightning::sign::NodeSigner;
-use lightning::util::config::UserConfig;
 use lightning_invoice::Bolt11Invoice;
 
-use host::{BumpHandler, ChainMonitor, ChannelManager, Graph, Host, Keys, MessageRouter, Router, Scorer};
+use host::{BumpHandler, ChainMonitor, ChannelManager, Error, Host, Keys};
 
-type Error = Box<dyn std::error::Error>;
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
+}
 
-fn main() -> Result<(), Error> {
+fn run() -> Result<(), Error> {
     let path = std::env::args().nth(1).ok_or("usage: remote_signed_node BUNDLE [INVOICE]")?;
-
-    // claviger: the bundle is what `claviger node add NAME --kind ldk` wrote.
-    let bundle = Bundle::load(Path::new(&path))?;
-    let link = Link::connect(&bundle, LinkOptions::default(), Duration::from_secs(30))?;
-    let keys = Arc::new(ClavigerKeys::connect(Arc::new(link), Options::new(Network::Regtest))?);
-    println!("node {:?} signs through {path}", keys);
-
-    let host = Arc::new(Host);
-    let graph = Arc::new(Graph::new(Network::Regtest, host.clone()));
-    let scorer = Arc::new(RwLock::new(Scorer::new(Default::default(), graph.clone(), host.clone())));
-    let router = Arc::new(Router::new(graph.clone(), host.clone(), keys.clone(), scorer, Default::default()));
-    let message_router = Arc::new(MessageRouter::new(graph, keys.clone()));
-    let chain_monitor = Arc::new(ChainMonitor::new(
-        None,
-        host.clone(),
-        host.clone(),
-        host.clone(),
-        host.clone(),
-        keys.clone(),
-        keys.get_peer_storage_key(),
-    ));
-    let best_block = BestBlock::new(genesis_block(Network::Regtest).block_hash(), 0);
-    let channels = Arc::new(ChannelManager::new(
-        host.clone(),
-        chain_monitor.clone(),
-        host.clone(),
-        router,
-        message_router,
-        host.clone(),
-        keys.clone(),
-        keys.clone(),
-        keys.clone(),
-        UserConfig { manually_accept_inbound_channels: true, ..Default::default() },
-        ChainParameters { network: Network::Regtest, best_block },
-        SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as u32,
-    ));
-
-    // claviger: what LDK left pending while the signer was away goes on when it is back.
-    let resumer = keys.resume_with({
-        let (channels, chain_monitor) = (channels.clone(), chain_monitor.clone());
-        move || {
-            channels.signer_unblocked(None);
-            chain_monitor.signer_unblocked(None);
-        }
-    });
-
-    // claviger: the signer's wallet funds channels and bumps fees.
-    let coins = Arc::new(WalletSync::new(keys.wallet().clone(), host.clone()));
-    let bump = BumpHandler::new(host.clone(), coins, keys.clone(), host.clone());
-    let node = Node { keys, channels, chain_monitor, bump, _resumer: resumer };
+    let node = Node::start(Path::new(&path))?;
+    println!("node {} signs through {path}", node.channels.get_our_node_id());
     if let Some(invoice) = std::env::args().nth(2) {
-        node.pay(&invoice.parse().map_err(|e| format!("{e:?}"))?)?;
+        node.pay(&invoice.parse().map_err(|error| format!("not an invoice: {error:?}"))?)?;
     }
     loop {
-        node.channels.process_pending_events(&|event| node.handle(event));
-        node.chain_monitor.process_pending_events(&|event| node.handle(event));
+        node.work();
         node.channels.get_event_or_persistence_needed_future().wait_timeout(Duration::from_millis(100));
     }
 }
@@ -101,6 +56,37 @@ struct Node {
 }
 
 impl Node {
+    fn start(bundle: &Path) -> Result<Self, Error> {
+        // claviger: the bundle is what `claviger node add NAME --kind ldk` wrote.
+        let bundle = Bundle::load(bundle).map_err(|error| format!("{error}. {}", error.hint()))?;
+        let link = Link::connect(&bundle, LinkOptions::default(), Duration::from_secs(30))
+            .map_err(|error| format!("{error}. {}", error.hint()))?;
+        let keys = Arc::new(ClavigerKeys::connect(Arc::new(link), Options::new(Network::Regtest))?);
+
+        let (channels, chain_monitor) = host::assemble(&keys)?;
+
+        // claviger: what LDK left pending while the signer was away goes on when it is back.
+        let resumer = keys.resume_with({
+            let (channels, chain_monitor) = (channels.clone(), chain_monitor.clone());
+            move || {
+                channels.signer_unblocked(None);
+                chain_monitor.signer_unblocked(None);
+            }
+        });
+
+        // claviger: the signer's wallet funds channels and bumps fees.
+        let coins = Arc::new(WalletSync::new(keys.wallet().clone(), Arc::new(Host)));
+        let bump = BumpHandler::new(Arc::new(Host), coins, keys.clone(), Arc::new(Host));
+        Ok(Self { keys, channels, chain_monitor, bump, _resumer: resumer })
+    }
+
+    /// Everything that LDK has ready.
+    fn work(&self) {
+        self.channels.process_pending_htlc_forwards();
+        self.channels.process_pending_events(&|event| self.handle(event));
+        self.chain_monitor.process_pending_events(&|event| self.handle(event));
+    }
+
     fn pay(&self, invoice: &Bolt11Invoice) -> Result<(), Error> {
         // claviger: ask first. A payment the signer did not approve would make its channel wait.
         if !self.keys.preapprove_invoice(invoice)? {
@@ -127,7 +113,14 @@ impl Node {
                 ..
             } => {
                 let output = TxOut { value: Amount::from_sat(channel_value_satoshis), script_pubkey: output_script };
-                let Ok(funding) = self.keys.wallet().fund(output, 1000) else { return Ok(()) };
+                let funding = match self.keys.wallet().fund(output, 1000) {
+                    Ok(funding) => funding,
+                    Err(error) => {
+                        let (id, peer) = (&temporary_channel_id, &counterparty_node_id);
+                        let _ = self.channels.force_close_broadcasting_latest_txn(id, peer, error.to_string());
+                        return Ok(());
+                    }
+                };
                 std::fs::write(format!("{}.psbt", funding.outpoint.txid), funding.psbt.serialize())
                     .map_err(|_| ReplayEvent())?;
                 let outpoint = OutPoint { txid: funding.outpoint.txid, index: 0 };

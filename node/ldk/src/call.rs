@@ -45,11 +45,11 @@ impl Caller {
         request: &impl SerBolt,
     ) -> Result<A, LinkError> {
         let (name, message) = (request.name(), request.as_vec());
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now().checked_add(self.patience); // `None`: for ever
         let mut pause = FIRST_PAUSE;
         loop {
             match self.attempt(channel, name, message.clone()) {
-                Err(error) if error.retry() && Instant::now() < deadline => {
+                Err(error) if error.retry() && deadline.is_none_or(|deadline| Instant::now() < deadline) => {
                     sleep(pause);
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

@@ -7,8 +7,15 @@ use claviger_proto::v1::{
 
 use crate::keys::passphrase::Passphrase;
 
-/// Takes the elements of a long answer; false when nobody reads any more.
-pub type Sink<'a, T> = &'a mut dyn FnMut(T) -> bool;
+/// Takes the elements of a long answer to a reader who may be slow, pause, or leave.
+pub trait Sink<T> {
+    /// Hands one over, for as long as that takes. False when nobody reads any more.
+    fn put(&mut self, element: T) -> bool;
+    /// Hands one over unless the reader is behind; never waits. False when nobody reads any more.
+    fn offer(&mut self, element: T) -> bool;
+    /// Whether anybody still reads.
+    fn is_read(&self) -> bool;
+}
 
 /// The daemon, as its administrator sees it. Calls may block: each runs on a thread of its own.
 pub trait AdminApi: Send + Sync + 'static {
@@ -38,12 +45,12 @@ pub trait AdminApi: Send + Sync + 'static {
         lines: u32,
         follow: bool,
         node: &str,
-        sink: Sink<DecisionRecord>,
+        sink: &mut dyn Sink<DecisionRecord>,
     ) -> Result<(), AdminFailure>;
     /// Checks every record; the last element has `done`.
-    fn journal_verify(&self, sink: Sink<VerifyProgress>) -> Result<(), AdminFailure>;
+    fn journal_verify(&self, sink: &mut dyn Sink<VerifyProgress>) -> Result<(), AdminFailure>;
     /// Decisions as JSON.
-    fn journal_export(&self, from: u64, sink: Sink<ExportLine>) -> Result<(), AdminFailure>;
+    fn journal_export(&self, from: u64, sink: &mut dyn Sink<ExportLine>) -> Result<(), AdminFailure>;
     /// One decision.
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure>;
 }

@@ -54,8 +54,8 @@ impl CaError {
     /// What to do next.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Damaged(_) | Self::Mismatch => "Run `claviger journal verify`, then restore from a backup.",
-            Self::BadHostName(_) => "Correct [link] names in claviger.toml.",
+            Self::Damaged(_) | Self::Mismatch => "Run `claviger journal verify --offline`, then restore from a backup.",
+            Self::BadHostName(_) => "Correct link.names or link.advertise in claviger.toml and restart.",
             Self::Sign(_) => "Report this with the daemon's log.",
         }
     }

@@ -80,7 +80,7 @@ impl RecordError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Version(_) => "Start the signer version that wrote this data directory, or a newer one.",
-            Self::Damaged(_) => "Run `claviger journal verify`, then restore the data directory from a backup.",
+            Self::Damaged(_) => "Run `claviger journal verify --offline`, then restore from a backup.",
             Self::NoSuchCertificate { .. } => "List the node's certificates with `claviger node show`.",
         }
     }

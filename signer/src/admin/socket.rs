@@ -10,6 +10,7 @@ use claviger_proto::v1::admin_server::{Admin, AdminServer};
 use claviger_proto::v1::*;
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
@@ -179,18 +180,35 @@ impl Service {
     /// The same for a long answer.
     fn stream<T: Send + 'static>(
         &self,
-        call: impl FnOnce(&dyn AdminApi, Sink<T>) -> Result<(), AdminFailure> + Send + 'static,
+        call: impl FnOnce(&dyn AdminApi, &mut dyn Sink<T>) -> Result<(), AdminFailure> + Send + 'static,
     ) -> Reply<ReceiverStream<Result<T, Status>>> {
         let api = Arc::clone(&self.api);
         let (elements, answer) = mpsc::channel(READ_AHEAD);
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-            let mut sink = |element| elements.blocking_send(Ok(element)).is_ok();
-            if let Err(failure) = call(&*api, &mut sink) {
-                let _ = elements.blocking_send(Err(status(failure)));
+            let mut reader = Reader(elements);
+            if let Err(failure) = call(&*api, &mut reader) {
+                let _ = reader.0.blocking_send(Err(status(failure)));
             }
         });
         thread.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(ReceiverStream::new(answer)))
+    }
+}
+
+/// Who reads a long answer, some elements behind.
+struct Reader<T>(mpsc::Sender<Result<T, Status>>);
+
+impl<T> Sink<T> for Reader<T> {
+    fn put(&mut self, element: T) -> bool {
+        self.0.blocking_send(Ok(element)).is_ok()
+    }
+
+    fn offer(&mut self, element: T) -> bool {
+        !matches!(self.0.try_send(Ok(element)), Err(TrySendError::Closed(_)))
+    }
+
+    fn is_read(&self) -> bool {
+        !self.0.is_closed()
     }
 }
 

@@ -38,24 +38,34 @@ pub struct Growth {
 
 pub(super) fn measure(effort: Effort, progress: &dyn Fn(&str)) -> Result<Vec<Growth>, BenchError> {
     let mut rows = Vec::new();
+    by_invoices(effort.invoices, &mut rows, progress)?;
+    by_channels(effort.channels, &mut rows, progress)?;
+    Ok(rows)
+}
+
+fn by_invoices(numbers: &[usize], rows: &mut Vec<Growth>, progress: &dyn Fn(&str)) -> Result<(), BenchError> {
     let mut subject = Subject::new()?;
-    for n in effort.invoices {
+    for n in numbers {
         progress(&format!("{n} open invoices"));
         subject.grow_invoices(*n)?;
-        subject.operations("invoices", *n, &mut rows)?;
+        subject.operations("invoices", *n, rows)?;
     }
+    Ok(())
+}
+
+fn by_channels(numbers: &[usize], rows: &mut Vec<Growth>, progress: &dyn Fn(&str)) -> Result<(), BenchError> {
     let (mut subject, mut baseline) = (Subject::new()?, Baseline::new()?);
-    for n in effort.channels {
+    for n in numbers {
         progress(&format!("{n} channels"));
         subject.grow_channels(*n)?;
-        subject.operations("channels", *n, &mut rows)?;
+        subject.operations("channels", *n, rows)?;
         baseline.grow_channels(*n)?;
         let setup = subject.setup_channel()?;
         rows.push(row("channels", *n, "setup_channel", setup, Some(baseline.setup_channel()?)));
         let block = subject.add_block()?;
         rows.push(row("channels", *n, "add_block", block, Some(baseline.add_block()?)));
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn row(

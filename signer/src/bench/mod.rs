@@ -30,6 +30,8 @@ pub struct Report {
 pub struct Effort {
     /// State advances of each node in one measurement.
     pub advances: usize,
+    /// The same where every message has a slow flush of its own.
+    pub slow_advances: usize,
     /// The numbers of open invoices to grow to.
     pub invoices: &'static [usize],
     /// The numbers of channels to grow to.
@@ -38,9 +40,10 @@ pub struct Effort {
 
 impl Effort {
     /// The full measurement: minutes.
-    pub const FULL: Self = Self { advances: 16, invoices: &[10, 1_000, 100_000], channels: &[1, 200, 2_000] };
+    pub const FULL: Self =
+        Self { advances: 64, slow_advances: 8, invoices: &[10, 1_000, 100_000], channels: &[1, 200, 2_000] };
     /// A quick look: seconds.
-    pub const QUICK: Self = Self { advances: 4, invoices: &[10, 1_000], channels: &[1, 50] };
+    pub const QUICK: Self = Self { advances: 8, slow_advances: 4, invoices: &[10, 1_000], channels: &[1, 50] };
 }
 
 /// Measures; tells `progress` what comes next.

@@ -27,7 +27,7 @@ pub struct Effect {
     pub touched: Vec<OutPoint>,
 }
 
-/// Why a block could not be applied. The node needs its operator; except for `Persist`, its tracker is as it was.
+/// Why a block could not be applied. The node needs its operator; its tracker is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
     /// The block does not belong at the tracker's tip.
@@ -57,9 +57,6 @@ pub enum ApplyError {
     /// The tracker's rules do not cover this network.
     #[error("channels cannot be followed on network {0}")]
     Network(Network),
-    /// The new state could not be recorded: the node in memory is ahead of it and must be rebuilt.
-    #[error("the tracker cannot be recorded: {0}")]
-    Persist(String),
 }
 
 impl ApplyError {
@@ -72,12 +69,11 @@ impl ApplyError {
             }
             Self::Invalid { .. } => "Check that the chain backend is a fully validating node of the signer's network.",
             Self::Network(_) => "Use bitcoin, testnet, signet or regtest.",
-            Self::Persist(_) => "Free disk space or repair the disk; the node is rebuilt and the block applied again.",
         }
     }
 }
 
-/// Makes `block` the tip of `node`'s tracker, shows it to every channel it concerns, and hands the tracker to the persister.
+/// Makes `block` the tip of `node`'s tracker and shows it to every channel it concerns. To record it is the caller's part.
 ///
 /// Panics only where vls-core does (a poisoned lock): call it inside the actor's `catch_unwind`.
 pub fn apply_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Result<Effect, ApplyError> {
@@ -103,10 +99,10 @@ pub fn apply_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Resu
         slot.watches.retain(|outpoint| !removes.contains(outpoint));
         slot.seen.extend(removes);
     }
-    record(node, &tracker, touched)
+    Ok(Effect { height: tracker.height(), hash: tracker.tip().0.block_hash(), touched })
 }
 
-/// Removes `block`, the tip of `node`'s tracker, undoes what it did to the channels, and hands the tracker to the persister.
+/// Removes `block`, the tip of `node`'s tracker, and undoes what it did to the channels. To record it is the caller's part.
 ///
 /// Panics as [`apply_block`] does.
 pub fn revert_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Result<Effect, ApplyError> {
@@ -122,7 +118,9 @@ pub fn revert_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Res
     without_listeners(&mut tracker, block, |tracker| tracker.remove_block(proof, previous).map(drop))?;
     let mut touched = Vec::new();
     for (monitor, slot) in tracker.listeners.values_mut() {
-        let txs = block.matching(&slot.txid_watches, slot.watches.union(&slot.seen));
+        let mut txs = block.matching(&slot.txid_watches, slot.watches.union(&slot.seen));
+        // Undone backwards: what spends a close goes before the close.
+        txs.reverse();
         if txs.is_empty() {
             monitor.on_remove_block(&[], &block.hash());
         } else {
@@ -132,7 +130,7 @@ pub fn revert_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Res
         }
         watch_again(slot, &txs);
     }
-    record(node, &tracker, touched)
+    Ok(Effect { height: tracker.height(), hash: tracker.tip().0.block_hash(), touched })
 }
 
 /// What the removed transactions spent is unspent again, and what they created does not exist any more.
@@ -177,13 +175,6 @@ fn difficulty_rules(network: Network) -> Option<Network> {
         Network::Signet => Some(Network::Regtest),
         Network::Testnet4 => None,
     }
-}
-
-fn record(node: &Node, tracker: &ChainTracker<ChainMonitor>, touched: Vec<OutPoint>) -> Result<Effect, ApplyError> {
-    node.get_persister()
-        .update_tracker(&node.get_id(), tracker)
-        .map_err(|error| ApplyError::Persist(format!("{error:?}")))?;
-    Ok(Effect { height: tracker.height(), hash: tracker.tip().0.block_hash(), touched })
 }
 
 fn misplaced(block: &ChainBlock, tip: BlockHash) -> ApplyError {

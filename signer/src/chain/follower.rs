@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -14,6 +15,7 @@ use tracing::{error, info, warn};
 use super::block::ChainBlock;
 use super::sink::{ChainSink, SinkError, TrackerPosition};
 use super::source::{ChainSource, SourceError, Tip};
+use super::start::start_below;
 use super::view::ChainView;
 
 /// Blocks kept for nodes that stand at about the same height. A full block takes some 10 MB.
@@ -28,11 +30,13 @@ const MAX_BEHIND: u32 = 100;
 pub struct FollowerOptions {
     /// Time between two looks at the source.
     pub poll_interval: Duration,
+    /// Blocks below the tip at which a new node starts.
+    pub start_depth: u32,
 }
 
 impl Default for FollowerOptions {
     fn default() -> Self {
-        Self { poll_interval: Duration::from_secs(1) }
+        Self { poll_interval: Duration::from_secs(1), start_depth: 6 }
     }
 }
 
@@ -51,10 +55,11 @@ impl Follower {
         options: FollowerOptions,
     ) -> io::Result<Self> {
         let (wake, woken) = channel();
-        let mut pass = Pass { source, sink, view, blocks: VecDeque::new() };
+        let start_depth = options.start_depth;
+        let mut pass = Pass { source, sink, view, start_depth, blocks: VecDeque::new(), no_start: None };
         let thread = std::thread::Builder::new()
             .name("chain".to_owned())
-            .spawn(move || while pass.run(&woken) && sleep(&woken, options.poll_interval) {})?;
+            .spawn(move || while pass.run_caught(&woken) && sleep(&woken, options.poll_interval) {})?;
         Ok(Self { wake: Some(wake), thread: Some(thread) })
     }
 
@@ -95,11 +100,25 @@ struct Pass {
     source: Arc<dyn ChainSource>,
     sink: Arc<dyn ChainSink>,
     view: Arc<ChainView>,
+    start_depth: u32,
     /// The blocks used last, the newest in front.
     blocks: VecDeque<Arc<ChainBlock>>,
+    /// Why a new node has nowhere to start.
+    no_start: Option<SourceError>,
 }
 
 impl Pass {
+    /// One pass. A panic ends it, not the follower: nodes that do not follow the chain are of no use, and `status` must
+    /// say why.
+    fn run_caught(&mut self, woken: &Receiver<()>) -> bool {
+        catch_unwind(AssertUnwindSafe(|| self.run(woken))).unwrap_or_else(|_| {
+            if self.view.failed("the follower failed on what the chain backend sent; see the daemon's log".to_owned()) {
+                error!("the chain follower panicked");
+            }
+            true
+        })
+    }
+
     /// Asks for the tip and moves every node towards it. False when the follower was dropped.
     fn run(&mut self, woken: &Receiver<()>) -> bool {
         let result = self.poll().and_then(|tip| self.move_all(tip, woken));
@@ -112,14 +131,33 @@ impl Pass {
         })
     }
 
-    fn poll(&self) -> Result<Tip, SourceError> {
+    fn poll(&mut self) -> Result<Tip, SourceError> {
         let tip = self.source.tip()?;
         if tip.syncing {
             return Err(SourceError::Behind { height: tip.height });
         }
         let time = self.source.header(&tip.hash)?.time;
         self.view.succeeded(Instant::now(), tip, time);
+        if self.view.start_is_wanted() {
+            self.find_start(tip);
+        }
         Ok(tip)
+    }
+
+    /// For new nodes. If it fails, for example at a backend that does not keep the block, only they wait.
+    fn find_start(&mut self, tip: Tip) {
+        match start_below(&*self.source, tip, self.start_depth) {
+            Ok(start) => {
+                self.view.starts_at(tip.hash, start);
+                self.no_start = None;
+            }
+            // Said once, not at every poll.
+            Err(error) if self.no_start.as_ref() != Some(&error) => {
+                warn!(%error, hint = error.hint(), "a new node has no block to start from");
+                self.no_start = Some(error);
+            }
+            Err(_) => {}
+        }
     }
 
     /// Moves all nodes in turns, so that those at the same height share a block.
@@ -233,5 +271,78 @@ impl Pass {
         self.blocks.push_front(block.clone());
         self.blocks.truncate(CACHED_BLOCKS);
         Ok(block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use bitcoin::block::Header;
+    use bitcoin::blockdata::constants::genesis_block;
+    use bitcoin::{Block, Network};
+
+    use super::*;
+    use crate::names::NodeName;
+
+    /// A chain of one block, from a source with a defect.
+    struct Defective(Arc<AtomicBool>);
+
+    impl ChainSource for Defective {
+        fn tip(&self) -> Result<Tip, SourceError> {
+            assert!(!self.0.load(Ordering::SeqCst), "a defect of the source");
+            Ok(Tip { height: 0, hash: genesis_block(Network::Regtest).block_hash(), syncing: false })
+        }
+
+        fn hash_at(&self, _height: u32) -> Result<Option<BlockHash>, SourceError> {
+            Ok(None)
+        }
+
+        fn header(&self, _hash: &BlockHash) -> Result<Header, SourceError> {
+            Ok(genesis_block(Network::Regtest).header)
+        }
+
+        fn block(&self, _hash: &BlockHash) -> Result<Block, SourceError> {
+            Ok(genesis_block(Network::Regtest))
+        }
+
+        fn describe(&self) -> String {
+            "defective".to_owned()
+        }
+    }
+
+    struct Nobody;
+
+    impl ChainSink for Nobody {
+        fn trackers(&self) -> Vec<TrackerPosition> {
+            Vec::new()
+        }
+
+        fn connect(&self, _node: &NodeName, _block: Arc<ChainBlock>) -> Result<TrackerPosition, SinkError> {
+            Err(SinkError::Gone)
+        }
+
+        fn disconnect(&self, _node: &NodeName, _block: Arc<ChainBlock>) -> Result<TrackerPosition, SinkError> {
+            Err(SinkError::Gone)
+        }
+    }
+
+    #[test]
+    fn a_panic_is_shown_and_outlived() {
+        let defect = Arc::new(AtomicBool::new(true));
+        let view = Arc::new(ChainView::new("test".to_owned(), Duration::from_secs(60)));
+        let options = FollowerOptions { poll_interval: Duration::from_millis(1), start_depth: 0 };
+        let source = Arc::new(Defective(defect.clone()));
+        let _follower = Follower::start(source, Arc::new(Nobody), view.clone(), options).expect("a thread");
+        let wait_until = |done: fn(&ChainView) -> bool| {
+            while !done(&view) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        wait_until(|view| view.status(Instant::now()).last_error.is_some_and(|error| error.contains("failed on what")));
+        assert!(view.is_stale(Instant::now()));
+        defect.store(false, Ordering::SeqCst);
+        wait_until(|view| !view.is_stale(Instant::now()));
+        assert_eq!(view.status(Instant::now()).last_error, None);
     }
 }

@@ -5,7 +5,7 @@ use bitcoin::hashes::Hash;
 use lightning_signer::chain::tracker::Headers;
 
 use super::block::ChainBlock;
-use super::source::{ChainSource, SourceError};
+use super::source::{ChainSource, SourceError, Tip};
 
 /// The block on which a new tracker stands. Its tip must be `headers`, its height `height`, its header memory empty.
 #[derive(Clone)]
@@ -22,6 +22,11 @@ pub fn starting_point(source: &dyn ChainSource, depth: u32) -> Result<StartingPo
     if tip.syncing {
         return Err(SourceError::Behind { height: tip.height });
     }
+    start_below(source, tip, depth)
+}
+
+/// The same for a tip that is known.
+pub(super) fn start_below(source: &dyn ChainSource, tip: Tip, depth: u32) -> Result<StartingPoint, SourceError> {
     let height = tip.height.saturating_sub(depth);
     let hash = source.hash_at(height)?.ok_or(SourceError::Behind { height })?;
     let block = ChainBlock::new(height, source.block(&hash)?);

@@ -8,6 +8,7 @@ use bitcoin::BlockHash;
 
 use super::sink::TrackerPosition;
 use super::source::Tip;
+use super::start::StartingPoint;
 use crate::names::NodeName;
 use crate::reasons::{Reason, Refusal};
 
@@ -24,6 +25,10 @@ struct State {
     last_success: Option<Instant>,
     last_error: Option<String>,
     nodes: BTreeMap<NodeName, Tracked>,
+    /// Where a new node starts, and the tip at which that was found out.
+    start: Option<(BlockHash, StartingPoint)>,
+    /// Somebody asked for it and it was not known.
+    start_wanted: bool,
 }
 
 struct Tracked {
@@ -118,6 +123,26 @@ impl ChainView {
     /// How many blocks `node`'s tracker has yet to see; `None` if it is not followed.
     pub fn lag(&self, node: &NodeName) -> Option<u32> {
         self.lock().nodes.get(node).map(|tracked| tracked.status.lag)
+    }
+
+    /// Where a new node starts to follow the chain. `None` while that is not known; the follower finds out at its next
+    /// look.
+    pub fn start(&self) -> Option<StartingPoint> {
+        let mut state = self.lock();
+        let tip = state.tip.map(|(tip, _)| tip.hash);
+        let start = state.start.as_ref().filter(|(at, _)| Some(*at) == tip).map(|(_, start)| start.clone());
+        state.start_wanted = start.is_none();
+        start
+    }
+
+    /// Whether somebody waits for [`start`](Self::start).
+    pub(super) fn start_is_wanted(&self) -> bool {
+        self.lock().start_wanted
+    }
+
+    /// Now that the tip is `tip`, new nodes start at `start`.
+    pub(super) fn starts_at(&self, tip: BlockHash, start: StartingPoint) {
+        self.lock().start = Some((tip, start));
     }
 
     /// The backend answered at `now`: `tip`, whose block has this `time`.

@@ -23,7 +23,7 @@ pub(super) struct Daemon {
 
 /// Connects to the daemon that runs on `data_dir`.
 pub(super) fn connect(data_dir: &Path) -> Result<Daemon, CliError> {
-    let dir = DataDir::open(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
+    let dir = DataDir::open_to_connect(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
     let socket = dir.admin_socket();
     // Tried first by itself, for its exact error.
     std::os::unix::net::UnixStream::connect(&socket).map_err(|error| unreachable(data_dir, &error))?;

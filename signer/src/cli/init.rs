@@ -1,18 +1,16 @@
 //! `claviger init`.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use bitcoin::Network;
-use clap::{Args, ValueEnum};
-use claviger_hsm::Argon2id;
+use clap::{Args, ValueEnum, value_parser};
+use claviger_hsm::file::write_atomically;
+use claviger_hsm::{Argon2id, EnvelopeError};
 use serde_json::json;
 
-use super::{CliError, Output, PassphraseArgs};
+use super::{CliError, Output, PassphraseArgs, harden};
 use crate::config::Config;
 use crate::datadir::DataDir;
-use crate::harden::Hardening;
 use crate::keys::data_key;
 use crate::keys::memory::scrub_stack;
 
@@ -25,10 +23,10 @@ pub(super) struct InitArgs {
     #[command(flatten)]
     passphrase: PassphraseArgs,
     /// Memory that one guess of the passphrase costs, in KiB.
-    #[arg(long, value_name = "KIB", default_value_t = Argon2id::default().memory_kib)]
+    #[arg(long, value_name = "KIB", default_value_t = Argon2id::default().memory_kib, value_parser = value_parser!(u32).range(8..=1 << 20))]
     kdf_memory_kib: u32,
     /// Passes over that memory.
-    #[arg(long, value_name = "N", default_value_t = Argon2id::default().passes)]
+    #[arg(long, value_name = "N", default_value_t = Argon2id::default().passes, value_parser = value_parser!(u32).range(1..=16))]
     kdf_passes: u32,
 }
 
@@ -44,15 +42,17 @@ enum NetworkName {
 
 /// Makes the data directory.
 pub(super) fn init(data_dir: &Path, args: InitArgs, output: &Output) -> Result<(), CliError> {
-    Hardening::apply(&args.passphrase.descriptors()).map_err(|error| CliError::new(&error, error.hint()))?;
+    harden(&args.passphrase.descriptors())?;
     let passphrase = args.passphrase.source().read_new().map_err(|error| CliError::new(&error, error.hint()))?;
-    let dir = DataDir::create(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
     let cost = Argon2id { memory_kib: args.kdf_memory_kib, passes: args.kdf_passes, ..Argon2id::default() };
-    let created = data_key::create(&passphrase, cost).and_then(|(envelope, _)| envelope.write(&dir.keyslots()));
+    let created = data_key::create(&passphrase, cost).map(|(envelope, _)| envelope);
     scrub_stack();
-    created.map_err(|error| CliError::new(&error, error.hint()))?;
+    let failed = |error: EnvelopeError| CliError::new(&error, error.hint());
+    let envelope = created.map_err(failed)?;
+    let dir = DataDir::create(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
+    envelope.write(&dir.keyslots()).map_err(failed)?;
     let config = Config::new(args.network.into());
-    write_config(&dir, &config).map_err(|error| {
+    write_atomically(&dir.config(), config.to_commented_toml().as_bytes()).map_err(|error| {
         CliError::new(
             format!("cannot write {}: {error}", dir.config().display()),
             "Check the disk, remove the directory and try again.",
@@ -61,7 +61,7 @@ pub(super) fn init(data_dir: &Path, args: InitArgs, output: &Output) -> Result<(
     let value = json!({ "data_dir": dir.path(), "network": config.network.to_string(), "slots": 1 });
     output.result(&value, || {
         format!(
-            "{} is ready for {}.\nEdit [chain] in {}, then: claviger run\n\
+            "{} is ready for {}.\nEdit [chain] in {}, then: claviger --data-dir {0} run\n\
              There is one key slot: if its passphrase is lost, all keys are. Keep a copy of it apart.",
             dir.path().display(),
             config.network,
@@ -69,12 +69,6 @@ pub(super) fn init(data_dir: &Path, args: InitArgs, output: &Output) -> Result<(
         )
     });
     Ok(())
-}
-
-fn write_config(dir: &DataDir, config: &Config) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.config())?;
-    file.write_all(config.to_commented_toml().as_bytes())?;
-    file.sync_all()
 }
 
 impl From<NetworkName> for Network {

@@ -3,27 +3,51 @@
 use std::path::Path;
 
 use clap::Subcommand;
+use claviger_hsm::Envelope;
 use claviger_proto::v1::{DecisionRecord, JournalExportRequest, JournalTailRequest, JournalVerifyRequest};
 use serde_json::json;
 
-use super::{CliError, Output, admin, time};
+use super::{CliError, Output, PassphraseArgs, admin, harden, time};
+use crate::datadir::DataDir;
+use crate::journal::store::RedbStore;
+use crate::journal::{self, JournalError, Progress};
+use crate::keys::cipher::RecordCipher;
+use crate::keys::data_key;
+use crate::keys::memory::scrub_stack;
+use crate::keys::purpose::{Purpose, subkey};
+
+const VERIFY_EXAMPLES: &str = "Examples:
+  claviger journal verify              through the daemon, which goes on signing
+  claviger journal verify --offline    when `unseal` says that the journal is damaged: stop the daemon first";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JournalCommand {
     /// The latest decisions, and with --follow the ones to come.
     Tail {
-        /// How many to begin with.
+        /// How many to begin with, at most 10,000.
         #[arg(short = 'n', long, default_value_t = 20)]
         lines: u32,
         /// Keep printing.
         #[arg(short, long)]
         follow: bool,
-        /// Only this node's.
+        /// Only this node's decisions.
         #[arg(long)]
         node: Option<String>,
     },
     /// Check every record and the hash chain; names the first bad record.
-    Verify,
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify {
+        /// Check the file itself, where no daemon runs on it: also one that is too damaged for `unseal`. Takes the
+        /// passphrase.
+        #[arg(long)]
+        offline: bool,
+        /// Read the passphrase from this open file descriptor.
+        #[arg(long, value_name = "N", requires = "offline", conflicts_with = "passphrase_credential")]
+        passphrase_fd: Option<i32>,
+        /// Read the passphrase from this systemd credential.
+        #[arg(long, value_name = "NAME", requires = "offline")]
+        passphrase_credential: Option<String>,
+    },
     /// All decisions as JSON lines.
     Export {
         /// The first decision to export.
@@ -34,6 +58,9 @@ pub(super) enum JournalCommand {
 
 /// Runs one `claviger journal` command.
 pub(super) fn journal(data_dir: &Path, command: JournalCommand, output: &Output) -> Result<(), CliError> {
+    if let JournalCommand::Verify { offline: true, passphrase_fd, passphrase_credential } = command {
+        return verify_offline(data_dir, &PassphraseArgs { passphrase_fd, passphrase_credential }, output);
+    }
     let daemon = admin::connect(data_dir)?;
     match command {
         JournalCommand::Tail { lines, follow, node } => {
@@ -45,7 +72,7 @@ pub(super) fn journal(data_dir: &Path, command: JournalCommand, output: &Output)
                 },
             )
         }
-        JournalCommand::Verify => verify(&daemon, output),
+        JournalCommand::Verify { .. } => verify(&daemon, output),
         JournalCommand::Export { from } => {
             let always_json = Output::new(false);
             daemon.stream(
@@ -72,12 +99,47 @@ fn verify(daemon: &admin::Daemon, output: &Output) -> Result<(), CliError> {
     let result = last.filter(|progress| progress.done);
     let result = result.ok_or_else(|| CliError::new("the check was interrupted", "Run it again."))?;
     if let Some(bad) = result.bad {
-        let hint = "Keep the file as it is for analysis, and restore the data directory from a backup.";
-        return Err(CliError::new(format!("the journal is damaged at {}: {}", bad.record, bad.detail), hint));
+        return Err(damaged(&bad.record, &bad.detail));
     }
-    let value = json!({ "records": result.checked, "verified": true, "head": result.head_hash });
-    output.result(&value, || format!("{} records verified, head {}", result.checked, result.head_hash));
+    verified(result.checked, &result.head_hash, output);
     Ok(())
+}
+
+/// Opens the journal as `unseal` would, without the rest of the signer.
+fn verify_offline(data_dir: &Path, passphrase: &PassphraseArgs, output: &Output) -> Result<(), CliError> {
+    harden(&passphrase.descriptors())?;
+    let dir = DataDir::open(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
+    let _lock = dir.lock().map_err(|error| CliError::new(&error, error.hint()))?;
+    if !dir.journal().exists() {
+        return Err(CliError::new("there is no journal yet", "It is made by the first `claviger unseal`."));
+    }
+    let envelope = Envelope::read(&dir.keyslots()).map_err(|error| CliError::new(&error, error.hint()))?;
+    let unlocked = data_key::unlock(&envelope, &passphrase.read()?);
+    scrub_stack();
+    let (data_key, _) = unlocked.map_err(|error| CliError::new(&error, error.hint()))?;
+    let cipher = RecordCipher::new(subkey(&data_key, Purpose::Records));
+    let mut progress = |progress: Progress| {
+        output.progress(&format!("{} of {} records", progress.done, progress.total));
+        true
+    };
+    let store = RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(JournalError::from);
+    let result =
+        store.and_then(|store| journal::verify(&store, &cipher, &mut progress)).map_err(|error| match error {
+            JournalError::Damaged(damage) => damaged(&damage.key, &damage.what.to_string()),
+            error => CliError::new(&error, error.hint()),
+        })?;
+    verified(result.records, &result.head, output);
+    Ok(())
+}
+
+fn verified(records: u64, head: &str, output: &Output) {
+    let value = json!({ "records": records, "verified": true, "head": head });
+    output.result(&value, || format!("{records} records verified, head {head}"));
+}
+
+fn damaged(record: &str, detail: &str) -> CliError {
+    let hint = "Keep the file as it is for analysis, and restore the data directory from a backup.";
+    CliError::new(format!("the journal is damaged at {record}: {detail}"), hint)
 }
 
 fn line(decision: &DecisionRecord) -> String {

@@ -21,6 +21,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use output::{CliError, Output};
 
+use crate::harden::Hardening;
 use crate::keys::passphrase::{Passphrase, Source};
 
 /// A signing appliance for the Lightning Network: it holds the keys of your nodes, checks every request, and signs or
@@ -45,13 +46,24 @@ const FIRST_STEPS: &str = "First steps:
   claviger node add alice --kind ldk   write the bundle that node `alice` connects with
   claviger status                      see what holds and what is missing";
 
+const RUN_EXAMPLES: &str = "Examples:
+  claviger run                                 sealed; then: claviger unseal
+  claviger run --passphrase-fd 3 3< FILE       unsealed, from a file or a pipe
+  claviger run --passphrase-credential NAME    unsealed, under systemd with LoadCredentialEncrypted=NAME:FILE";
+
+const UNSEAL_EXAMPLES: &str = "Examples:
+  claviger unseal                              asks on the terminal
+  claviger unseal --passphrase-fd 0 < FILE     takes what the file holds, without the line's end";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make a data directory: a random data key, wrapped by a passphrase, and a commented claviger.toml.
     Init(init::InitArgs),
     /// Run the daemon. It starts sealed unless a passphrase source is given.
+    #[command(after_help = RUN_EXAMPLES)]
     Run(run::RunArgs),
     /// Open the running daemon with the passphrase.
+    #[command(after_help = UNSEAL_EXAMPLES)]
     Unseal(PassphraseArgs),
     /// Close the running daemon: nodes stop, keys are wiped from memory.
     Seal,
@@ -138,6 +150,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What a command that reads a secret does first (P8), before it opens anything: descriptors are closed whoever uses them,
+/// except those of `keep`, which it reads from.
+fn harden(keep: &[i32]) -> Result<Hardening, CliError> {
+    Hardening::apply(keep).map_err(|error| CliError::new(&error, error.hint()))
 }
 
 fn default_data_dir() -> PathBuf {

@@ -1,6 +1,7 @@
 //! `claviger node`.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
@@ -11,14 +12,24 @@ use claviger_proto::v1::{
 use serde_json::json;
 
 use super::status::node_line;
-use super::{CliError, Output, admin, time};
+use super::{CliError, Output, admin, harden, time};
+use crate::keys::memory::duplicate;
+use crate::keys::passphrase::Source;
 
 /// No seed file is larger.
 const MAX_SEED_FILE_BYTES: u64 = 4_096;
 
+const ADD_EXAMPLES: &str = "Examples:
+  claviger node add alice --kind ldk                                       new keys
+  claviger node add bob --kind cln --import hsm_secret --format cln-hsm-secret
+  claviger node add carol --kind ldk --import - --format bip39 < words
+
+Keys of a node that has channels are not enough: the signer does not know their state. Close them first.";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum NodeCommand {
     /// Make keys for a node, or take over its own, and write the bundle it connects with.
+    #[command(after_help = ADD_EXAMPLES)]
     Add {
         /// 1–32 of a-z, 0-9 and '-'.
         name: String,
@@ -31,6 +42,9 @@ pub(super) enum NodeCommand {
         /// What the file holds.
         #[arg(long, value_enum, requires = "import")]
         format: Option<SeedFormat>,
+        /// Read the passphrase of a BIP39 mnemonic, if it has one, from this open file descriptor.
+        #[arg(long, value_name = "N", requires = "import")]
+        mnemonic_passphrase_fd: Option<i32>,
         /// Where to write the bundle; NAME.claviger if absent. It holds the node's private key.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
@@ -90,10 +104,16 @@ pub(super) enum SeedFormat {
 
 /// Runs one `claviger node` command.
 pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Result<(), CliError> {
+    let passphrase_fd = match &command {
+        NodeCommand::Add { mnemonic_passphrase_fd, .. } => *mnemonic_passphrase_fd,
+        _ => None,
+    };
+    harden(passphrase_fd.as_slice())?;
     let daemon = admin::connect(data_dir)?;
     match command {
-        NodeCommand::Add { name, kind, import, format, out } => {
-            let import = format.zip(import).map(|(format, file)| read_seed(format, &file)).transpose()?;
+        NodeCommand::Add { name, kind, import, format, out, .. } => {
+            let import = format.zip(import).map(|(format, file)| read_seed(format, &file, passphrase_fd));
+            let import = import.transpose()?;
             let bundle = out.unwrap_or_else(|| format!("{name}.claviger").into());
             refuse_overwrite(&bundle)?;
             let request = NodeAddRequest { name, kind: value_name(kind), import };
@@ -157,15 +177,19 @@ fn refuse_overwrite(path: &Path) -> Result<(), CliError> {
     Err(CliError::new(format!("{} exists", path.display()), "Move it away, or choose another path with --out."))
 }
 
-fn read_seed(format: SeedFormat, path: &Path) -> Result<SeedImport, CliError> {
-    let mut secret = Vec::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(MAX_SEED_FILE_BYTES).read_to_end(&mut secret)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(MAX_SEED_FILE_BYTES).read_to_end(&mut secret))
+fn read_seed(format: SeedFormat, path: &Path, passphrase_fd: Option<i32>) -> Result<SeedImport, CliError> {
+    let unreadable = |error: std::io::Error| CliError::new(format!("cannot read the seed: {error}"), "Check --import.");
+    let file = match path.to_str() {
+        // Not `std::io::stdin`, whose buffer would keep a copy.
+        Some("-") => duplicate(0).map(File::from).ok_or_else(|| ErrorKind::NotFound.into()),
+        _ => File::open(path),
     };
-    read.map_err(|error| CliError::new(format!("cannot read the seed: {error}"), "Check --import."))?;
-    Ok(SeedImport { format: value_name(format), secret, passphrase: Vec::new() })
+    let mut secret = Vec::new();
+    file.and_then(|file| file.take(MAX_SEED_FILE_BYTES).read_to_end(&mut secret)).map_err(unreadable)?;
+    let passphrase = passphrase_fd.map(|fd| Source::Descriptor(fd).read()).transpose();
+    let passphrase = passphrase.map_err(|error| CliError::new(&error, error.hint()))?;
+    let passphrase = passphrase.map_or_else(Vec::new, |passphrase| passphrase.expose(<[u8]>::to_vec));
+    Ok(SeedImport { format: value_name(format), secret, passphrase })
 }
 
 /// The name clap shows is the name the protocol uses.

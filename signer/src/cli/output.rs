@@ -1,5 +1,7 @@
 //! How commands speak: text or one JSON value on stdout, errors with their next step on stderr.
 
+use std::io::{ErrorKind, Write};
+
 use serde::Serialize;
 
 /// Where results go.
@@ -24,7 +26,6 @@ impl CliError {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "this is where the command line prints")]
 impl Output {
     /// Text, or JSON if `json`.
     pub fn new(json: bool) -> Self {
@@ -38,7 +39,7 @@ impl Output {
         } else {
             let text = text();
             if !text.is_empty() {
-                println!("{}", text.trim_end());
+                print(text.trim_end());
             }
         }
     }
@@ -48,7 +49,7 @@ impl Output {
         if self.json {
             self.json_line(value);
         } else {
-            println!("{}", text());
+            print(&text());
         }
     }
 
@@ -73,8 +74,20 @@ impl Output {
 
     fn json_line(&self, value: &impl Serialize) {
         match serde_json::to_string(value) {
-            Ok(text) => println!("{text}"),
+            Ok(text) => print(&text),
             Err(error) => eprintln!("error: {error}"),
+        }
+    }
+}
+
+/// One line on stdout. A reader that has seen enough (`| head`) ends the command, without a word.
+fn print(line: &str) {
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("error: cannot print: {error}");
+            std::process::exit(1);
         }
     }
 }

@@ -7,12 +7,12 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{CliError, PassphraseArgs};
+use super::{CliError, PassphraseArgs, harden};
 use crate::admin::socket::AdminSocket;
 use crate::config::{Config, LogConfig, LogFormat};
 use crate::daemon::Daemon;
 use crate::datadir::DataDir;
-use crate::harden::{Hardening, listening_descriptors, refuse_environment};
+use crate::harden::refuse_environment;
 use crate::reasons::Reason;
 
 /// What `run` is told.
@@ -30,10 +30,7 @@ const IO_THREADS: usize = 2;
 pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let names = std::env::vars_os().map(|(name, _)| name);
     refuse_environment(names).map_err(|error| CliError::new(&error, error.hint()))?;
-    let mut keep = args.passphrase.descriptors();
-    let variable = |name| std::env::var(name).ok();
-    keep.extend(listening_descriptors(variable("LISTEN_PID").as_deref(), variable("LISTEN_FDS").as_deref()));
-    let hardening = Hardening::apply(&keep).map_err(|error| CliError::new(&error, error.hint()))?;
+    let hardening = harden(&args.passphrase.descriptors())?;
     let dir = DataDir::open(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
     let lock = dir.lock().map_err(|error| CliError::new(&error, error.hint()))?;
     let config = Config::load(&dir.config()).map_err(|error| CliError::new(&error, error.hint()))?;

@@ -5,10 +5,11 @@ use std::path::Path;
 use claviger_proto::v1::{SealRequest, UnsealRequest};
 use serde_json::json;
 
-use super::{CliError, Output, PassphraseArgs, admin};
+use super::{CliError, Output, PassphraseArgs, admin, harden};
 
 /// Hands the passphrase to the running daemon.
 pub(super) fn unseal(data_dir: &Path, args: &PassphraseArgs, output: &Output) -> Result<(), CliError> {
+    harden(&args.descriptors())?;
     let daemon = admin::connect(data_dir)?;
     let passphrase = args.read()?;
     let request = UnsealRequest { passphrase: passphrase.expose(<[u8]>::to_vec) };

@@ -6,9 +6,8 @@ use clap::Subcommand;
 use claviger_hsm::{Argon2id, Envelope};
 use serde_json::json;
 
-use super::{CliError, Output, PassphraseArgs};
+use super::{CliError, Output, PassphraseArgs, harden};
 use crate::datadir::DataDir;
-use crate::harden::Hardening;
 use crate::keys::data_key;
 use crate::keys::memory::scrub_stack;
 
@@ -33,9 +32,30 @@ pub(super) enum SlotsCommand {
     },
 }
 
+impl SlotsCommand {
+    /// The descriptors to leave open.
+    fn descriptors(&self) -> Vec<i32> {
+        match self {
+            Self::Test(passphrase) => passphrase.descriptors(),
+            Self::Add { passphrase, new_passphrase_fd } => {
+                passphrase.descriptors().into_iter().chain(*new_passphrase_fd).collect()
+            }
+            Self::List | Self::Remove { .. } => Vec::new(),
+        }
+    }
+}
+
 /// Runs one `claviger slots` command. The daemon need not run: slots are a file of their own.
 pub(super) fn slots(data_dir: &Path, command: SlotsCommand, output: &Output) -> Result<(), CliError> {
+    harden(&command.descriptors())?;
     let dir = DataDir::open(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
+    // Read, changed and written back by one command at a time.
+    let _lock = match &command {
+        SlotsCommand::Add { .. } | SlotsCommand::Remove { .. } => {
+            Some(dir.lock_keyslots().map_err(|error| CliError::new(&error, error.hint()))?)
+        }
+        SlotsCommand::List | SlotsCommand::Test(_) => None,
+    };
     let mut envelope = Envelope::read(&dir.keyslots()).map_err(|error| CliError::new(&error, error.hint()))?;
     let failed = |error: claviger_hsm::EnvelopeError| CliError::new(&error, error.hint());
     match command {
@@ -47,7 +67,6 @@ pub(super) fn slots(data_dir: &Path, command: SlotsCommand, output: &Output) -> 
             });
         }
         SlotsCommand::Test(passphrase) => {
-            harden(&passphrase.descriptors())?;
             let opened = data_key::unlock(&envelope, &passphrase.read()?).map(|(_, slot)| slot);
             scrub_stack();
             let slot = opened.map_err(failed)?;
@@ -55,7 +74,6 @@ pub(super) fn slots(data_dir: &Path, command: SlotsCommand, output: &Output) -> 
         }
         SlotsCommand::Add { passphrase, new_passphrase_fd } => {
             let new = PassphraseArgs { passphrase_fd: new_passphrase_fd, passphrase_credential: None };
-            harden(&[passphrase.descriptors(), new.descriptors()].concat())?;
             let (data_key, _) = data_key::unlock(&envelope, &passphrase.read()?).map_err(failed)?;
             let new = new.source().read_new().map_err(|error| CliError::new(&error, error.hint()))?;
             let slot = data_key::add_passphrase(&mut envelope, &data_key, &new, Argon2id::default()).map_err(failed)?;
@@ -70,8 +88,4 @@ pub(super) fn slots(data_dir: &Path, command: SlotsCommand, output: &Output) -> 
         }
     }
     Ok(())
-}
-
-fn harden(keep: &[i32]) -> Result<(), CliError> {
-    Hardening::apply(keep).map(drop).map_err(|error| CliError::new(&error, error.hint()))
 }

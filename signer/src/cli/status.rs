@@ -25,10 +25,10 @@ fn text(status: &StatusReply) -> String {
     row("network", status.network.clone());
     row("data", status.data_dir.clone());
     if let Some(memory) = &status.memory {
-        let yes = |on| if on { "on" } else { "OFF" };
+        let off = |off| if off { "off" } else { "ON" };
         row(
             "secrets",
-            format!("in {}; no core files {}", memory.secrets, yes(memory.core_dumps_off && memory.not_dumpable)),
+            format!("in {}; core files {}", memory.secrets, off(memory.core_dumps_off && memory.not_dumpable)),
         );
     }
     if !status.sealed {
@@ -42,6 +42,9 @@ fn text(status: &StatusReply) -> String {
     }
     if let Some(journal) = &status.journal {
         row("journal", format!("{}, {} decisions {}", journal.state, journal.decisions, journal.detail));
+        if !journal.head_hash.is_empty() {
+            row("head", journal.head_hash.clone());
+        }
     }
     for node in &status.nodes {
         row("node", node_line(node));
@@ -58,5 +61,6 @@ pub(super) fn node_line(node: &NodeInfo) -> String {
     let expiry = node.certificates.iter().filter(|certificate| !certificate.revoked).map(|c| c.not_after).max();
     let expiry =
         expiry.map_or_else(|| "no valid certificate".to_owned(), |at| format!("certificate until {}", time::date(at)));
-    format!("{} ({}) {}, {} channels, {link}, {expiry}", node.name, node.kind, node.state, node.channels)
+    let channels = if node.channels == 1 { "1 channel".to_owned() } else { format!("{} channels", node.channels) };
+    format!("{} ({}) {}, {channels}, {link}, {expiry}", node.name, node.kind, node.state)
 }

@@ -1,5 +1,6 @@
 //! The administrator's calls, answered.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use claviger_proto::v1::{
@@ -10,7 +11,7 @@ use claviger_proto::v1::{
 use super::unsealed::journal_failure;
 use super::{Daemon, Unsealed, lock};
 use crate::admin::api::{AdminApi, AdminFailure, FailureKind, Sink};
-use crate::journal::{Health, JournalError, LogLine, Verdict};
+use crate::journal::{EXPLAIN_REACH, Health, JournalError, LogLine, Progress, Verdict};
 use crate::keys::memory::protection;
 use crate::keys::passphrase::Passphrase;
 use crate::reasons::Reason;
@@ -19,6 +20,8 @@ use crate::reasons::Reason;
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 /// Decisions read at a time.
 const PAGE: usize = 512;
+/// `journal tail` begins with no more; all there are is what `journal export` gives.
+const MAX_TAIL: usize = 10_000;
 /// From how far ahead `status` warns that a certificate ends.
 const EXPIRY_WARNING_S: u64 = 30 * 24 * 3_600;
 
@@ -86,36 +89,42 @@ impl AdminApi for Daemon {
         lines: u32,
         follow: bool,
         node: &str,
-        sink: Sink<DecisionRecord>,
+        sink: &mut dyn Sink<DecisionRecord>,
     ) -> Result<(), AdminFailure> {
-        let first = self.unsealed()?.journal.tail(lines as usize).map_err(journal_failure)?;
-        let mut next = first.last().map_or(1, |line| line.seq + 1);
-        let mut show = |line: &LogLine| (!node.is_empty() && line.tenant != node) || sink(record(line));
-        if !first.iter().all(&mut show) {
-            return Ok(());
-        }
-        if !follow {
-            return Ok(());
-        }
-        loop {
-            // Not held while waiting, so that `seal` does not wait for a reader.
-            let page = self.unsealed()?.journal.decisions(next, PAGE).map_err(journal_failure)?;
-            next = page.last().map_or(next, |line| line.seq + 1);
-            if !page.iter().all(&mut show) {
-                return Ok(());
+        let lines = MAX_TAIL.min(lines as usize);
+        let last = self.unsealed()?.journal.stats().last_seq;
+        let reach = if node.is_empty() { lines as u64 } else { EXPLAIN_REACH };
+        let mut next = last.saturating_sub(reach) + 1;
+        let mut latest = VecDeque::new();
+        while next <= last {
+            let page = self.page(&mut next)?;
+            if page.is_empty() {
+                break; // rows are missing: `journal verify` says which
             }
+            latest.extend(page.into_iter().filter(|line| concerns(line, node)));
+            latest.drain(..latest.len().saturating_sub(lines));
+        }
+        let mut read = latest.iter().all(|line| sink.put(record(line)));
+        while follow && read && sink.is_read() {
+            let page = self.page(&mut next)?;
             if page.is_empty() {
                 std::thread::sleep(FOLLOW_EVERY);
             }
+            read = page.iter().filter(|line| concerns(line, node)).all(|line| sink.put(record(line)));
         }
+        Ok(())
     }
 
-    fn journal_verify(&self, sink: Sink<VerifyProgress>) -> Result<(), AdminFailure> {
+    fn journal_verify(&self, sink: &mut dyn Sink<VerifyProgress>) -> Result<(), AdminFailure> {
         let unsealed = self.unsealed()?;
-        let mut progress = |progress: crate::journal::Progress| {
-            sink(VerifyProgress { checked: progress.done, total: progress.total, ..VerifyProgress::default() });
+        // The check holds on to the signer: it ends when the signer closes, and waits for no reader.
+        let mut progress = |progress: Progress| {
+            sink.offer(VerifyProgress { checked: progress.done, total: progress.total, ..VerifyProgress::default() })
+                && lock(&self.state).is_some()
         };
-        let result = match unsealed.journal.verify(&mut progress) {
+        let result = unsealed.journal.verify(&mut progress);
+        drop(unsealed);
+        sink.put(match result {
             Ok(verified) => VerifyProgress {
                 checked: verified.records,
                 total: verified.records,
@@ -129,18 +138,24 @@ impl AdminApi for Daemon {
                 ..VerifyProgress::default()
             },
             Err(error) => return Err(journal_failure(error)),
-        };
-        sink(result);
+        });
         Ok(())
     }
 
-    fn journal_export(&self, from: u64, sink: Sink<ExportLine>) -> Result<(), AdminFailure> {
-        for line in self.unsealed()?.journal.export(from).map_err(journal_failure)? {
-            let line = line.map_err(journal_failure)?;
-            let json = serde_json::to_string(&line);
-            let json = json.map_err(|error| AdminFailure::new(FailureKind::Fault, &error, "Report this."))?;
-            if !sink(ExportLine { json }) {
-                break;
+    fn journal_export(&self, from: u64, sink: &mut dyn Sink<ExportLine>) -> Result<(), AdminFailure> {
+        let last = self.unsealed()?.journal.stats().last_seq;
+        let mut next = from;
+        while next <= last {
+            let page = self.page(&mut next)?;
+            if page.is_empty() {
+                break; // rows are missing: `journal verify` says which
+            }
+            for line in page.iter().filter(|line| line.seq <= last) {
+                let json = serde_json::to_string(line);
+                let json = json.map_err(|error| AdminFailure::new(FailureKind::Fault, &error, "Report this."))?;
+                if !sink.put(ExportLine { json }) {
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -156,6 +171,14 @@ impl AdminApi for Daemon {
 }
 
 impl Daemon {
+    /// Decisions from number `next` on, which moves behind them. Nothing is held between two pages, so that `seal` does
+    /// not wait for a reader.
+    fn page(&self, next: &mut u64) -> Result<Vec<LogLine>, AdminFailure> {
+        let page = self.unsealed()?.journal.decisions(*next, PAGE).map_err(journal_failure)?;
+        *next = page.last().map_or(*next, |line| line.seq + 1);
+        Ok(page)
+    }
+
     fn memory(&self) -> MemoryStatus {
         let mut notes = Vec::new();
         if let Some(bytes) = self.hardening.lockable_bytes {
@@ -187,6 +210,7 @@ impl Unsealed {
             detail: chain.last_error.clone().unwrap_or_default(),
         });
         let stats = self.journal.stats();
+        let head = self.journal.tail(1).ok().and_then(|lines| Some(lines.first()?.hash.clone()));
         let detail = match &stats.health {
             Health::Good => String::new(),
             Health::Faulted(error) => format!("{error}. {}", error.hint()),
@@ -195,7 +219,7 @@ impl Unsealed {
             state: if detail.is_empty() { "ok" } else { "failing" }.to_owned(),
             store: "redb".to_owned(),
             decisions: stats.last_seq,
-            head_hash: String::new(),
+            head_hash: head.unwrap_or_default(),
             detail: detail.clone(),
         });
         if chain.stale {
@@ -213,6 +237,11 @@ impl Unsealed {
             }
         }
     }
+}
+
+/// Whether a decision is about `node`, or no node is named.
+fn concerns(line: &LogLine, node: &str) -> bool {
+    node.is_empty() || line.tenant == node
 }
 
 fn record(line: &LogLine) -> DecisionRecord {

@@ -127,3 +127,6 @@ fn envelope_failure(error: EnvelopeError) -> AdminFailure {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,16 +3,17 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use claviger_proto::v1::{
-    CertificateInfo, EnrolmentReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest,
+    CertificateInfo, EnrolmentReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, SeedImport,
 };
+use subtle::ConstantTimeEq;
 
-use super::unsealed::{Unsealed, node_spec, put, record_key, seed_key};
+use super::unsealed::{Unsealed, gone, journal_failure, load_seed, node_spec, put, record_key, seed_key};
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{CLIENT_VALIDITY, CaError};
 use crate::admin::enrol::enrol;
 use crate::admin::record::{NodeRecord, Which};
-use crate::journal::Put;
-use crate::keys::import::{Derivation, ImportedSeed, import};
+use crate::journal::Commit;
+use crate::keys::import::{Derivation, ImportError, ImportedSeed, import};
 use crate::keys::memory::{Secret, scrubbed};
 use crate::lightning::status::NodeStatus;
 use crate::names::{BadKind, NodeKind, NodeName};
@@ -20,6 +21,7 @@ use crate::names::{BadKind, NodeKind, NodeName};
 impl Unsealed {
     /// Makes or takes over the keys of a node, records them, starts the node, and enrols it.
     pub(super) fn add_node(&self, request: NodeAddRequest) -> Result<EnrolmentReply, AdminFailure> {
+        let _change = self.change()?;
         let name = parse_name(&request.name)?;
         let kind: NodeKind = request
             .kind
@@ -30,11 +32,7 @@ impl Unsealed {
             return Err(AdminFailure::new(FailureKind::Exists, format!("node '{name}' exists"), hint));
         }
         let ImportedSeed { seed, style } = match request.import {
-            Some(source) => scrubbed(|| {
-                let passphrase = std::str::from_utf8(&source.passphrase).unwrap_or_default();
-                import(kind, &source.secret, passphrase)
-            })
-            .map_err(|error| AdminFailure::new(FailureKind::Invalid, error, error.hint()))?,
+            Some(source) => self.imported(kind, &source)?,
             None => ImportedSeed { seed: Secret::random(), style: Derivation::Native },
         };
         let derivation = if style == Derivation::Ldk { "ldk" } else { "native" };
@@ -43,16 +41,15 @@ impl Unsealed {
             enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CLIENT_VALIDITY).map_err(ca_failure)?;
         let key = seed_key(&name);
         let sealed = seed.expose(|seed| self.vault.seal(key.as_bytes(), seed));
+        self.erase_state(&name)?; // of a node of this name, if its removal was cut short
         self.record(vec![put(record_key(&name), record.to_bytes()), put(key, sealed)])?;
-        let added = self.nodes.add(node_spec(&record, seed));
-        added.map_err(|error| AdminFailure::new(FailureKind::Exists, &error, "Remove the node first."))?;
-        self.registry.put(record.clone());
-        self.wake_follower();
+        self.begin(&record, seed)?;
         Ok(EnrolmentReply { node: Some(self.node_info(&record)), bundle: bundle.to_text().to_string() })
     }
 
     /// Issues another certificate.
     pub(super) fn renew_node(&self, name: &str) -> Result<EnrolmentReply, AdminFailure> {
+        let _change = self.change()?;
         let mut record = self.find(name)?;
         let bundle =
             enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CLIENT_VALIDITY).map_err(ca_failure)?;
@@ -62,6 +59,7 @@ impl Unsealed {
 
     /// Revokes certificates; the link closes what uses them.
     pub(super) fn revoke_node(&self, request: &NodeRevokeRequest) -> Result<NodeInfo, AdminFailure> {
+        let _change = self.change()?;
         let mut record = self.find(&request.name)?;
         let which = if request.serial.is_empty() { Which::All } else { Which::Serial(request.serial.clone()) };
         record
@@ -73,22 +71,22 @@ impl Unsealed {
 
     /// Forgets a node and its keys. Its decisions stay in the log.
     pub(super) fn remove_node(&self, request: &NodeRemoveRequest) -> Result<(), AdminFailure> {
+        let _change = self.change()?;
         let record = self.find(&request.name)?;
         if request.confirm != request.name {
             let hint = "Give the node's name again with --confirm: its keys cannot be brought back.";
             return Err(AdminFailure::new(FailureKind::Invalid, "the confirmation does not match the name", hint));
         }
-        let entries = self.journal.load(record.name.as_str()).map_err(super::unsealed::journal_failure)?;
+        // Nobody asks it any more, and what it was recording has landed.
         self.registry.remove(&record.name);
         self.nodes.remove(&record.name);
-        let gone = |key| Put { key, value: None };
-        let commit = crate::journal::Commit {
-            tenant: record.name.to_string(),
-            puts: entries.into_keys().map(gone).collect(),
-            decision: None,
-        };
-        self.journal.commit(commit).map_err(|error| AdminFailure::new(FailureKind::Fault, &error, error.hint()))?;
-        self.record(vec![gone(record_key(&record.name)), gone(seed_key(&record.name))])
+        // The keys go first: a crash in between must not leave keys without the state that says what they signed (P7).
+        if let Err(failure) = self.record(vec![gone(record_key(&record.name)), gone(seed_key(&record.name))]) {
+            // It is still recorded and goes on, now or, if its seed cannot be read either, from the next unseal.
+            let _ = load_seed(&self.journal, &self.vault, &record.name).and_then(|seed| self.begin(&record, seed));
+            return Err(failure);
+        }
+        self.erase_state(&record.name)
     }
 
     /// All nodes as an administrator sees them.
@@ -136,6 +134,42 @@ impl Unsealed {
                 "`claviger node list` shows all nodes.",
             )
         })
+    }
+
+    /// The seed in `source`, if no node has it: two state machines on one set of keys would each sign what the other
+    /// revoked (P7).
+    fn imported(&self, kind: NodeKind, source: &SeedImport) -> Result<ImportedSeed, AdminFailure> {
+        let invalid = |error: ImportError| AdminFailure::new(FailureKind::Invalid, error, error.hint());
+        let passphrase =
+            std::str::from_utf8(&source.passphrase).map_err(|_| invalid(ImportError::PassphraseNotText))?;
+        let format = source.format.parse().map_err(invalid)?;
+        let imported = scrubbed(|| import(kind, format, &source.secret, passphrase)).map_err(invalid)?;
+        for record in self.registry.list() {
+            let other = load_seed(&self.journal, &self.vault, &record.name)?;
+            if imported.seed.expose(|a| other.expose(|b| bool::from(a.ct_eq(b)))) {
+                let what = format!("node '{}' has these keys", record.name);
+                let hint = "Use that node: `claviger node renew` writes another bundle for it.";
+                return Err(AdminFailure::new(FailureKind::Exists, what, hint));
+            }
+        }
+        Ok(imported)
+    }
+
+    /// Starts a node that is recorded and lets it connect.
+    fn begin(&self, record: &NodeRecord, seed: Secret<32>) -> Result<(), AdminFailure> {
+        let hint = "Seal and unseal the signer.";
+        self.nodes.add(node_spec(record, seed)).map_err(|error| AdminFailure::new(FailureKind::Fault, &error, hint))?;
+        self.registry.put(record.clone());
+        self.wake_follower();
+        Ok(())
+    }
+
+    /// Erases what the journal holds of a node's state, apart from its decisions. The node must not run.
+    fn erase_state(&self, name: &NodeName) -> Result<(), AdminFailure> {
+        let entries = self.journal.load(name.as_str()).map_err(journal_failure)?;
+        let puts = entries.into_keys().map(gone).collect();
+        let commit = Commit { tenant: name.to_string(), puts, decision: None };
+        self.journal.commit(commit).map_err(|error| AdminFailure::new(FailureKind::Fault, &error, error.hint()))
     }
 
     fn keep(&self, record: &NodeRecord) -> Result<(), AdminFailure> {

@@ -1,7 +1,7 @@
 //! What exists only while the signer is unsealed.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
 
 use bitcoin::secp256k1::SecretKey;
 use tokio::net::TcpListener;
@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::lock;
 use crate::admin::api::{AdminFailure, FailureKind};
-use crate::admin::ca::Ca;
+use crate::admin::ca::{Ca, CaError};
 use crate::admin::record::NodeRecord;
 use crate::admin::registry::Registry;
 use crate::chain::{Attestor, Auth, BitcoindSource, ChainSource, ChainView, Follower, FollowerOptions};
@@ -24,7 +24,6 @@ use crate::keys::memory::Secret;
 use crate::keys::purpose::{Purpose, subkey};
 use crate::lightning::actor::House;
 use crate::lightning::engine::{NodeSpec, Settings};
-use crate::lightning::live::LiveChain;
 use crate::lightning::nodes::Nodes;
 use crate::names::NodeName;
 use crate::reasons::{Reason, Refusal};
@@ -41,6 +40,8 @@ pub struct Unsealed {
     pub(super) view: Arc<ChainView>,
     pub(super) network: bitcoin::Network,
     pub(super) advertised: String,
+    /// Held while a node is added, changed or removed; true once the signer closes.
+    closing: Mutex<bool>,
     follower: Mutex<Option<Follower>>,
     link: Mutex<Option<LinkServer>>,
 }
@@ -62,8 +63,8 @@ impl Unsealed {
         let cipher = RecordCipher::new(subkey(data_key, Purpose::Records));
         let journal = Arc::new(Journal::open(store, cipher, Options::default()).map_err(journal_failure)?);
         let vault = RecordCipher::new(subkey(data_key, Purpose::Seeds));
-        let ca = Arc::new(load_ca(&journal, &vault)?);
         let records = load_records(&journal)?;
+        let ca = Arc::new(load_ca(&journal, &vault, records.is_empty())?);
 
         let source: Arc<dyn ChainSource> = Arc::new(chain_source(&config.chain, config.network)?);
         let stale_after = Duration::from_secs(config.chain.stale_after_s);
@@ -78,15 +79,14 @@ impl Unsealed {
             })?;
         let attestor = Arc::new(Attestor::new(&attestor));
         let settings = Settings { limits: config.limits.clone(), oracle: attestor.public_key() };
-        let chain = LiveChain { view: view.clone(), source: source.clone(), start_depth: config.chain.start_depth };
-        let house = House { journal: journal.clone(), chain: Arc::new(chain), attestor, settings };
+        let house = House { journal: journal.clone(), chain: view.clone(), attestor, settings };
         let nodes = Nodes::start(house, &config.signer).map_err(|error| fault("start the signing threads", &error))?;
         let nodes = Arc::new(nodes);
         for record in &records {
             let spec = node_spec(record, load_seed(&journal, &vault, &record.name)?);
             nodes.add(spec).map_err(|error| fault("start a node", &error))?;
         }
-        let options = FollowerOptions { poll_interval: config.poll_interval() };
+        let options = FollowerOptions { poll_interval: config.poll_interval(), start_depth: config.chain.start_depth };
         let follower = Follower::start(source, nodes.clone(), view.clone(), options);
         let follower = follower.map_err(|error| fault("start to follow the chain", &error))?;
 
@@ -107,18 +107,28 @@ impl Unsealed {
             view,
             network: config.network,
             advertised: config.advertised(),
+            closing: Mutex::new(false),
             follower: Mutex::new(Some(follower)),
             link: Mutex::new(Some(link)),
         })
     }
 
-    /// Ends links, telling nodes why, the chain follower and all nodes, in this order, so that nothing is asked of what is gone.
+    /// Ends links, telling nodes why, then all nodes and their keys, then the chain follower, which may be waiting for a
+    /// backend that does not answer.
     pub(super) fn stop(&self, why: Reason, runtime: &Handle) {
+        *lock(&self.closing) = true;
         if let Some(link) = lock(&self.link).take() {
             runtime.block_on(link.shutdown(Refusal::new(why, "")));
         }
-        drop(lock(&self.follower).take());
         self.nodes.shutdown();
+        drop(lock(&self.follower).take());
+    }
+
+    /// Leave to change the set of nodes or a node's record, for as long as the guard lives: one call at a time reads,
+    /// changes and writes back, and none begins once the signer closes.
+    pub(super) fn change(&self) -> Result<MutexGuard<'_, bool>, AdminFailure> {
+        let closing = lock(&self.closing);
+        if *closing { Err(AdminFailure::sealed()) } else { Ok(closing) }
     }
 
     /// Where nodes connect and who is connected.
@@ -170,7 +180,7 @@ fn start_link(
         LinkServer::start(listener, identity, registry, nodes, options).map_err(|error| error.to_string())
     });
     started.map_err(|error| {
-        let hint = "Free the address or change link.listen in claviger.toml, then unseal again.";
+        let hint = "Free the address and unseal again, or change link.listen in claviger.toml and restart.";
         AdminFailure::new(FailureKind::Fault, format!("cannot listen on {address}: {error}"), hint)
     })
 }
@@ -187,15 +197,20 @@ fn chain_source(config: &ChainConfig, network: bitcoin::Network) -> Result<Bitco
     BitcoindSource::new(&config.url, auth, network).map_err(|e| AdminFailure::new(FailureKind::Invalid, &e, e.hint()))
 }
 
-/// The CA, made at the first unseal.
-fn load_ca(journal: &Journal, vault: &RecordCipher) -> Result<Ca, AdminFailure> {
-    let failure = |error: crate::admin::ca::CaError| AdminFailure::new(FailureKind::Damaged, &error, error.hint());
+/// The CA, made at the first unseal, when there is no node yet.
+fn load_ca(journal: &Journal, vault: &RecordCipher, is_new: bool) -> Result<Ca, AdminFailure> {
+    let failure = |error: CaError| AdminFailure::new(FailureKind::Damaged, &error, error.hint());
     let get = |key| journal.get(HOUSE, key).map_err(journal_failure);
-    let (Some(sealed), Some(certificate)) = (get(CA_KEY)?, get(CA_CERTIFICATE)?) else {
-        let ca = Ca::create(std::time::SystemTime::now()).map_err(failure)?;
-        let sealed = vault.seal(CA_KEY.as_bytes(), &ca.key_der());
-        record(journal, vec![put(CA_KEY, sealed), put(CA_CERTIFICATE, ca.certificate_pem().as_bytes().to_vec())])?;
-        return Ok(ca);
+    let (sealed, certificate) = match (get(CA_KEY)?, get(CA_CERTIFICATE)?) {
+        (Some(sealed), Some(certificate)) => (sealed, certificate),
+        (None, None) if is_new => {
+            let ca = Ca::create(SystemTime::now()).map_err(failure)?;
+            let sealed = vault.seal(CA_KEY.as_bytes(), &ca.key_der());
+            record(journal, vec![put(CA_KEY, sealed), put(CA_CERTIFICATE, ca.certificate_pem().as_bytes().to_vec())])?;
+            return Ok(ca);
+        }
+        // Another one would shut out every node without a word.
+        _ => return Err(damaged("the CA", &"its key or its certificate is missing")),
     };
     let key = vault.open(CA_KEY.as_bytes(), &sealed).map_err(|error| damaged("the CA's key", &error))?;
     let key = zeroize::Zeroizing::new(key);
@@ -212,7 +227,7 @@ fn load_records(journal: &Journal) -> Result<Vec<NodeRecord>, AdminFailure> {
     records.map(parse).collect()
 }
 
-fn load_seed(journal: &Journal, vault: &RecordCipher, name: &NodeName) -> Result<Secret<32>, AdminFailure> {
+pub(super) fn load_seed(journal: &Journal, vault: &RecordCipher, name: &NodeName) -> Result<Secret<32>, AdminFailure> {
     let key = seed_key(name);
     let sealed = journal.get(HOUSE, &key).map_err(journal_failure)?;
     let sealed = sealed.ok_or_else(|| damaged(&format!("node {name}"), &"its seed is missing"))?;
@@ -234,6 +249,10 @@ fn record(journal: &Journal, puts: Vec<Put>) -> Result<(), AdminFailure> {
 
 pub(super) fn put(key: impl Into<String>, value: Vec<u8>) -> Put {
     Put { key: key.into(), value: Some(value) }
+}
+
+pub(super) fn gone(key: String) -> Put {
+    Put { key, value: None }
 }
 
 pub(super) fn journal_failure(error: JournalError) -> AdminFailure {

@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::commit::{Commit, CommitError, Tenant};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Loading};
 use super::{FlushMode, Health, Options, Stats};
 
 /// Told once what became of a commit. Runs on the committer's thread, or within `submit`: it must not block and must
@@ -61,13 +61,16 @@ struct State {
 
 enum Item {
     Commit(Commit, Completion),
-    Reload(Tenant, SyncSender<Result<(), CommitError>>),
+    Reload(Tenant, Reply),
 }
+
+/// Takes the recorded state to whoever asked for it.
+pub(super) type Reply = SyncSender<Result<Loading, CommitError>>;
 
 /// What the committer takes at once.
 enum Work {
     Group(Vec<(Commit, Completion)>),
-    Reload(Tenant, SyncSender<Result<(), CommitError>>),
+    Reload(Tenant, Reply),
     /// Nothing is waiting, but the disk may be back.
     Probe,
 }
@@ -106,8 +109,8 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Asks for `tenant`'s poison to be cleared, after all that was submitted before.
-    pub(super) fn reload(&self, tenant: &str, reply: SyncSender<Result<(), CommitError>>) {
+    /// Asks for `tenant`'s entries, and for its poison to be cleared, after all that was submitted before.
+    pub(super) fn reload(&self, tenant: &str, reply: Reply) {
         let mut state = self.lock();
         if state.closing {
             let _ = reply.try_send(Err(CommitError::Closed)); // the receiver waits for it
@@ -295,13 +298,12 @@ impl<'q> Committer<'q> {
         }
     }
 
-    fn reload(&self, tenant: &str, reply: &SyncSender<Result<(), CommitError>>) {
+    fn reload(&self, tenant: &str, reply: &Reply) {
         let result = match &self.fault {
             Some((cause, _)) => Err(cause.clone()),
-            None => {
+            None => self.ledger.load(tenant).inspect(|_| {
                 self.queue.lock().poisoned.remove(tenant);
-                Ok(())
-            }
+            }),
         };
         let _ = reply.try_send(result); // if nobody waits any more, the tenant is loaded again later
     }

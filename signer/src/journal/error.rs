@@ -26,6 +26,9 @@ pub enum JournalError {
     /// Commits fail, so no state is handed out that may not be what the disk holds.
     #[error("the journal is not available: {0}")]
     Unavailable(CommitError),
+    /// A check was ended by who asked for it.
+    #[error("the check was interrupted")]
+    Interrupted,
     /// Not a tenant's name.
     #[error(transparent)]
     Name(#[from] InvalidCommit),
@@ -41,9 +44,10 @@ impl JournalError {
                 "Check that key slots and journal belong to the same data directory; else restore both from one backup."
             }
             Self::Damaged(_) => {
-                "Keep a copy of the file, stop signing with it, and restore from a backup; see docs/journal.md."
+                "Keep a copy of the file, stop signing with it, and restore from a backup. `claviger journal verify --offline` names the first bad record."
             }
             Self::Unavailable(error) => error.hint(),
+            Self::Interrupted => "Run it again.",
             Self::Name(_) => "Use 1–64 of a-z, 0-9 and '-'.",
         }
     }

@@ -1,12 +1,11 @@
 //! The head of the journal: where the chain ends and a digest of the entries, rewritten by every batch.
 
-use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::keys::memory::Secret;
 
-use super::error::{Damage, DamageKind};
-use super::record::{BadRecord, HEAD};
+use super::record::BadRecord;
+use super::tally::Tally;
 
 /// The format this version writes and the newest it reads.
 pub const FORMAT: u16 = 1;
@@ -57,10 +56,8 @@ pub(super) struct Head {
     pub(super) seq: u64,
     /// Chain hash of the last decision.
     pub(super) hash: Hash,
-    /// XOR of [`term`] over all live entries: shows an entry that was removed, added or rolled back.
-    pub(super) state: Hash,
-    /// Number of live entries.
-    pub(super) entries: u64,
+    /// All live entries.
+    pub(super) state: Tally,
     /// Decision after which the last checkpoint was written; in a checkpoint, the one before it.
     pub(super) checkpoint: u64,
 }
@@ -70,15 +67,15 @@ impl Head {
 
     /// Before the first batch.
     pub(super) fn new(genesis: Hash) -> Self {
-        Self { seq: 0, hash: genesis, state: [0; 32], entries: 0, checkpoint: 0 }
+        Self { seq: 0, hash: genesis, state: Tally::default(), checkpoint: 0 }
     }
 
     pub(super) fn encode(&self) -> [u8; Self::LEN] {
         let mut out = [0; Self::LEN];
         out[..8].copy_from_slice(&self.seq.to_be_bytes());
         out[8..40].copy_from_slice(&self.hash);
-        out[40..72].copy_from_slice(&self.state);
-        out[72..80].copy_from_slice(&self.entries.to_be_bytes());
+        out[40..72].copy_from_slice(&self.state.terms);
+        out[72..80].copy_from_slice(&self.state.count.to_be_bytes());
         out[80..].copy_from_slice(&self.checkpoint.to_be_bytes());
         out
     }
@@ -86,45 +83,14 @@ impl Head {
     pub(super) fn decode(plain: &[u8]) -> Result<Self, BadRecord> {
         let (seq, rest) = plain.split_first_chunk().ok_or(BadRecord::Contents)?;
         let (hash, rest) = rest.split_first_chunk().ok_or(BadRecord::Contents)?;
-        let (state, rest) = rest.split_first_chunk().ok_or(BadRecord::Contents)?;
+        let (terms, rest) = rest.split_first_chunk().ok_or(BadRecord::Contents)?;
         let (entries, rest) = rest.split_first_chunk().ok_or(BadRecord::Contents)?;
         let checkpoint = rest.try_into().map_err(|_| BadRecord::Contents)?;
         Ok(Self {
             seq: u64::from_be_bytes(*seq),
             hash: *hash,
-            state: *state,
-            entries: u64::from_be_bytes(*entries),
+            state: Tally { terms: *terms, count: u64::from_be_bytes(*entries) },
             checkpoint: u64::from_be_bytes(checkpoint),
         })
     }
-
-    /// Accounts for an entry written with `version` in place of `old`; `None` stands for no entry.
-    pub(super) fn replace(&mut self, key: &Secret<32>, row: &str, old: Option<u64>, version: Option<u64>) {
-        if let Some(old) = old {
-            xor(&mut self.state, &term(key, row, old));
-            self.entries = self.entries.wrapping_sub(1);
-        }
-        if let Some(version) = version {
-            xor(&mut self.state, &term(key, row, version));
-            self.entries = self.entries.wrapping_add(1);
-        }
-    }
-
-    /// Whether the entries counted in `self` are those of `head`.
-    pub(super) fn compare_state(&self, head: &Head) -> Result<(), Damage> {
-        if (self.entries, self.state) == (head.entries, head.state) {
-            return Ok(());
-        }
-        Err(Damage::new(HEAD, DamageKind::State { found: self.entries, expected: head.entries }))
-    }
-}
-
-/// What one entry adds to the digest. The sum is only ever stored sealed, so a keyed prefix hash is enough.
-fn term(key: &Secret<32>, row: &str, version: u64) -> Hash {
-    let hash = Sha256::new_with_prefix(b"claviger entry\0");
-    key.expose(|key| hash.chain_update(key)).chain_update(version.to_be_bytes()).chain_update(row).finalize().into()
-}
-
-fn xor(sum: &mut Hash, term: &Hash) {
-    sum.iter_mut().zip(term).for_each(|(sum, term)| *sum ^= term);
 }

@@ -1,28 +1,47 @@
-//! The writing half without threads: turns commits into one batch, and knows what the store holds.
+//! The writing half without threads: turns commits into one batch, and knows what the store must hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::keys::cipher::RecordCipher;
 
-use super::commit::{Commit, CommitError, InvalidCommit, MAX_DECISION};
+use super::commit::{Commit, CommitError, InvalidCommit, MAX_DECISION, Tenant};
 use super::error::{Damage, DamageKind, JournalError};
 use super::head::{FORMAT, Head, Meta};
 use super::log::LogRecord;
 use super::record::{self, BadRecord, HEAD, META};
-use super::store::{Order, Row, Store, StoreError, StoredPut, View};
+use super::store::{LAST_KEY, Order, Row, Store, StoreError, StoredPut, View};
+use super::tally::Tally;
 
-/// Versions, chain and digest of one journal. A row's version is the number of the batch that wrote it.
+/// Versions, chain and tallies of one journal. A row's version is the number of the batch that wrote it.
 pub(super) struct Ledger {
     store: Arc<dyn Store>,
     cipher: Arc<RecordCipher>,
-    meta: Meta,
+    meta: Arc<Meta>,
     /// What the store holds.
     head: Head,
     head_row: Row,
+    tenants: Tenants,
     /// What the store may hold instead: a batch whose outcome is unknown.
-    unsettled: Option<(Head, Row)>,
+    unsettled: Option<Written>,
     checkpoint_every: u64,
+}
+
+/// The entries of each tenant that has or had some.
+type Tenants = HashMap<Tenant, Tally>;
+
+/// What a batch makes of the journal.
+struct Written {
+    head: Head,
+    head_row: Row,
+    /// Those it changes.
+    tenants: Tenants,
+}
+
+/// A tenant's entries, to be read from a view at leisure, and what they must be.
+pub(super) struct Loading {
+    pub(super) view: Box<dyn View>,
+    pub(super) expected: Tally,
 }
 
 /// Commits on their way into the store.
@@ -41,12 +60,12 @@ impl Ledger {
         checkpoint_every: u64,
     ) -> Result<Self, JournalError> {
         let view = store.view()?;
-        if view.page("", "~", Order::Ascending, 1)?.is_empty() {
+        if view.page("", LAST_KEY, Order::Ascending, 1)?.is_empty() {
             return Ok(Self::create(store, cipher, checkpoint_every)?);
         }
         let (meta, head, head_row) = read_head(&*view, &cipher)?;
-        check_state(&*view, &meta, &head)?;
-        Ok(Self { store, cipher, meta, head, head_row, unsettled: None, checkpoint_every })
+        let tenants = check_state(&*view, &meta, &head)?;
+        Ok(Self { store, cipher, meta: Arc::new(meta), head, head_row, tenants, unsettled: None, checkpoint_every })
     }
 
     fn create(store: Arc<dyn Store>, cipher: Arc<RecordCipher>, checkpoint_every: u64) -> Result<Self, StoreError> {
@@ -58,7 +77,8 @@ impl Ledger {
         let head = Head::new(meta.genesis);
         let head_put = record::seal(&cipher, HEAD.to_owned(), 1, &head.encode());
         store.apply(&[meta_row, head_put.clone()])?;
-        Ok(Self { store, cipher, meta, head, head_row: row(head_put), unsettled: None, checkpoint_every })
+        let (meta, head_row, tenants) = (Arc::new(meta), row(head_put), HashMap::new());
+        Ok(Self { store, cipher, meta, head, head_row, tenants, unsettled: None, checkpoint_every })
     }
 
     /// An empty batch. Written without commits, it proves that the store can be written.
@@ -90,9 +110,16 @@ impl Ledger {
     pub(super) fn write(&mut self, batch: Batch) -> Result<(), CommitError> {
         let Batch { version, mut head, entries, log: mut puts } = batch;
         let view = self.store.view().map_err(CommitError::Store)?;
+        let mut tenants = Tenants::new();
         for (key, value) in entries {
             let old = view.version(&key).map_err(CommitError::Store)?;
-            head.replace(&self.meta.digest_key, &key, old, value.is_some().then_some(version));
+            let change = Tally::change(&self.meta.digest_key, &key, old, value.is_some().then_some(version));
+            head.state.add(&change);
+            let tenant = record::tenant_of(&key).unwrap_or_default();
+            match tenants.get_mut(tenant) {
+                Some(tally) => tally.add(&change),
+                None => drop(tenants.insert(tenant.to_owned(), self.tenant(tenant).and(&change))),
+            }
             match value {
                 Some(plain) => puts.push(record::seal(&self.cipher, key, version, &plain)),
                 None => puts.push(StoredPut { key, version, value: None }),
@@ -105,9 +132,10 @@ impl Ledger {
         }
         let head_put = record::seal(&self.cipher, HEAD.to_owned(), version, &head.encode());
         puts.insert(0, head_put.clone()); // judged first: its version alone decides whether this writer is outdated
+        let written = Written { head, head_row: row(head_put), tenants };
         match self.store.apply(&puts) {
             Ok(()) => {
-                (self.head, self.head_row) = (head, row(head_put));
+                self.adopt(written);
                 Ok(())
             }
             Err(StoreError::Stale { key, .. } | StoreError::Conflict { key, .. }) if key == HEAD => {
@@ -115,7 +143,7 @@ impl Ledger {
             }
             Err(error) => {
                 if !error.refuses_batch() {
-                    self.unsettled = Some((head, row(head_put)));
+                    self.unsettled = Some(written);
                 }
                 Err(CommitError::Store(error))
             }
@@ -127,7 +155,7 @@ impl Ledger {
         self.store.recover().map_err(CommitError::Store)?;
         let stored = self.store.view().and_then(|view| view.get(HEAD)).map_err(CommitError::Store)?;
         match self.unsettled.take() {
-            Some((head, row)) if stored.as_ref() == Some(&row) => (self.head, self.head_row) = (head, row),
+            Some(written) if stored.as_ref() == Some(&written.head_row) => self.adopt(written),
             _ if stored.as_ref() == Some(&self.head_row) => {}
             _ => return Err(CommitError::Fenced),
         }
@@ -141,6 +169,26 @@ impl Ledger {
         }
         self.checkpoint_every = 1;
         self.write(self.begin())
+    }
+
+    fn adopt(&mut self, written: Written) {
+        (self.head, self.head_row) = (written.head, written.head_row);
+        self.tenants.extend(written.tenants);
+    }
+
+    fn tenant(&self, tenant: &str) -> Tally {
+        self.tenants.get(tenant).copied().unwrap_or_default()
+    }
+
+    /// The entries of `tenant` as they are now.
+    pub(super) fn load(&self, tenant: &str) -> Result<Loading, CommitError> {
+        let view = self.store.view().map_err(CommitError::Store)?;
+        Ok(Loading { view, expected: self.tenant(tenant) })
+    }
+
+    /// What was drawn when the journal was made.
+    pub(super) fn meta(&self) -> Arc<Meta> {
+        self.meta.clone()
     }
 
     /// Number of the last decision.
@@ -168,14 +216,17 @@ pub(super) fn read_head(view: &dyn View, cipher: &RecordCipher) -> Result<(Meta,
     Ok((meta, head, head_row))
 }
 
-/// Compares the versions of all entries with the head's digest: an entry that was removed, added or rolled back shows.
-fn check_state(view: &dyn View, meta: &Meta, head: &Head) -> Result<(), JournalError> {
-    let mut found = Head::new(meta.genesis);
+/// Compares the versions of all entries with the head's tally: an entry that was removed, added or rolled back shows.
+fn check_state(view: &dyn View, meta: &Meta, head: &Head) -> Result<Tenants, JournalError> {
+    let (mut found, mut tenants) = (Tally::default(), Tenants::new());
     for entry in super::store::scan(view, record::ENTRIES, &super::store::prefix_end(record::ENTRIES)) {
         let entry = entry?;
-        found.replace(&meta.digest_key, &entry.key, None, Some(entry.version));
+        let change = Tally::change(&meta.digest_key, &entry.key, None, Some(entry.version));
+        found.add(&change);
+        tenants.entry(record::tenant_of(&entry.key).unwrap_or_default().to_owned()).or_default().add(&change);
     }
-    Ok(found.compare_state(head)?)
+    found.compare(&head.state, HEAD)?;
+    Ok(tenants)
 }
 
 /// The row that `put`, which is no deletion, leaves in the store.

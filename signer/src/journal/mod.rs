@@ -14,6 +14,7 @@ mod log;
 mod read;
 mod record;
 pub mod store;
+mod tally;
 mod verify;
 
 #[cfg(test)]
@@ -34,7 +35,7 @@ pub use committer::Done;
 pub use error::{Damage, DamageKind, JournalError};
 pub use head::FORMAT;
 pub use log::LogLine;
-pub use read::{EXPLAIN_REACH, Export};
+pub use read::EXPLAIN_REACH;
 pub use record::BadRecord;
 pub use verify::{Progress, Verified, verify};
 
@@ -109,6 +110,7 @@ impl Journal {
         let cipher = Arc::new(cipher);
         let ledger = Ledger::open(Arc::clone(&store), Arc::clone(&cipher), options.checkpoint_every)?;
         let queue = Arc::new(Queue::new(ledger.seq()));
+        let reader = Reader::new(store, cipher, ledger.meta());
         let shared = Arc::clone(&queue);
         let committer = std::thread::Builder::new()
             .name("journal".to_owned())
@@ -117,7 +119,7 @@ impl Journal {
                 shared.abandon();
             })
             .map_err(|error| JournalError::Store(error.into()))?;
-        Ok(Self { queue, reader: Reader::new(store, cipher), committer: Some(committer) })
+        Ok(Self { queue, reader, committer: Some(committer) })
     }
 
     /// Hands in `commit`; `done` is told once, after the record is on stable storage or has failed. Callbacks of one
@@ -135,13 +137,14 @@ impl Journal {
     }
 
     /// All live entries of `tenant`, after everything submitted before. Whoever asks starts from the recorded state, so
-    /// a tenant whose commit failed may commit again. Fails while the store cannot be written.
+    /// a tenant whose commit failed may commit again. Fails while the store cannot be written, and if the entries are not
+    /// together those that were recorded last.
     pub fn load(&self, tenant: &str) -> Result<BTreeMap<String, Vec<u8>>, JournalError> {
         commit::check_tenant(tenant)?;
         let (reply, outcome) = mpsc::sync_channel(1);
         self.queue.reload(tenant, reply);
-        outcome.recv().unwrap_or(Err(CommitError::Closed)).map_err(JournalError::Unavailable)?;
-        self.reader.entries(tenant)
+        let loading = outcome.recv().unwrap_or(Err(CommitError::Closed)).map_err(JournalError::Unavailable)?;
+        self.reader.entries(tenant, &loading)
     }
 
     /// One recorded entry, as of the last batch.
@@ -159,18 +162,14 @@ impl Journal {
         self.reader.tail(count)
     }
 
-    /// All decisions from number `from` on, as they are now, one at a time.
-    pub fn export(&self, from: u64) -> Result<Export, JournalError> {
-        self.reader.export(from)
-    }
-
     /// The decision on `request`, looked for from the newest back to [`EXPLAIN_REACH`] decisions.
     pub fn explain(&self, request: &str) -> Result<Option<LogLine>, JournalError> {
         self.reader.explain(request)
     }
 
-    /// Checks every record as of now and names the first bad one. Commits go on meanwhile.
-    pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<Verified, JournalError> {
+    /// Checks every record as of now and names the first bad one, unless `progress` returns false and ends it. Commits go
+    /// on meanwhile.
+    pub fn verify(&self, progress: &mut dyn FnMut(Progress) -> bool) -> Result<Verified, JournalError> {
         self.reader.verify(progress)
     }
 

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use crate::keys::cipher::RecordCipher;
 
 use super::error::{Damage, JournalError};
+use super::head::Meta;
+use super::ledger::Loading;
 use super::log::{LogLine, LogRecord};
 use super::record::{self, LOG};
-use super::store::{self, Order, Row, Store, View};
+use super::store::{self, Order, Row, Store};
+use super::tally::Tally;
 use super::verify::{Progress, Verified, verify};
 
 /// How many decisions `explain` looks back.
@@ -21,22 +24,27 @@ const PAGE: usize = 128;
 pub(super) struct Reader {
     store: Arc<dyn Store>,
     cipher: Arc<RecordCipher>,
+    meta: Arc<Meta>,
 }
 
 impl Reader {
-    pub(super) fn new(store: Arc<dyn Store>, cipher: Arc<RecordCipher>) -> Self {
-        Self { store, cipher }
+    pub(super) fn new(store: Arc<dyn Store>, cipher: Arc<RecordCipher>, meta: Arc<Meta>) -> Self {
+        Self { store, cipher, meta }
     }
 
-    pub(super) fn entries(&self, tenant: &str) -> Result<BTreeMap<String, Vec<u8>>, JournalError> {
+    /// The entries of `tenant`: each as it was sealed, and all together those that were recorded last (P7).
+    pub(super) fn entries(&self, tenant: &str, loading: &Loading) -> Result<BTreeMap<String, Vec<u8>>, JournalError> {
         let prefix = record::entry_key(tenant, "");
-        let view = self.store.view()?;
-        store::scan(&*view, &prefix, &store::prefix_end(&prefix))
+        let mut found = Tally::default();
+        let entries = store::scan(&*loading.view, &prefix, &store::prefix_end(&prefix))
             .map(|row| {
                 let row = row?;
+                found.add(&Tally::change(&self.meta.digest_key, &row.key, None, Some(row.version)));
                 Ok((row.key[prefix.len()..].to_owned(), open(&self.cipher, &row)?))
             })
-            .collect()
+            .collect::<Result<_, JournalError>>()?;
+        found.compare(&loading.expected, &prefix)?;
+        Ok(entries)
     }
 
     pub(super) fn entry(&self, tenant: &str, key: &str) -> Result<Option<Vec<u8>>, JournalError> {
@@ -55,11 +63,6 @@ impl Reader {
     pub(super) fn tail(&self, count: usize) -> Result<Vec<LogLine>, JournalError> {
         let rows = self.store.view()?.page(LOG, &store::prefix_end(LOG), Order::Descending, count)?;
         rows.iter().rev().map(|row| line(&self.cipher, row)).collect()
-    }
-
-    pub(super) fn export(&self, from: u64) -> Result<Export, JournalError> {
-        let view = self.store.view()?;
-        Ok(Export { view, cipher: Arc::clone(&self.cipher), next: from, page: Vec::new().into_iter(), finished: false })
     }
 
     pub(super) fn explain(&self, request: &str) -> Result<Option<LogLine>, JournalError> {
@@ -81,43 +84,8 @@ impl Reader {
         Ok(None)
     }
 
-    pub(super) fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<Verified, JournalError> {
+    pub(super) fn verify(&self, progress: &mut dyn FnMut(Progress) -> bool) -> Result<Verified, JournalError> {
         verify(&*self.store, &self.cipher, progress)
-    }
-}
-
-/// The decisions of a journal as they were when the export began. Ends after the first error.
-pub struct Export {
-    view: Box<dyn View>,
-    cipher: Arc<RecordCipher>,
-    next: u64,
-    page: std::vec::IntoIter<Row>,
-    finished: bool,
-}
-
-impl Iterator for Export {
-    type Item = Result<LogLine, JournalError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.finished {
-            return None;
-        }
-        let found = self.advance();
-        self.finished = !matches!(found, Ok(Some(_)));
-        found.transpose()
-    }
-}
-
-impl Export {
-    fn advance(&mut self) -> Result<Option<LogLine>, JournalError> {
-        if self.page.len() == 0 {
-            let from = record::log_key(self.next);
-            self.page = self.view.page(&from, &store::prefix_end(LOG), Order::Ascending, PAGE)?.into_iter();
-        }
-        let Some(row) = self.page.next() else { return Ok(None) };
-        let line = line(&self.cipher, &row)?;
-        self.next = line.seq + 1;
-        Ok(Some(line))
     }
 }
 

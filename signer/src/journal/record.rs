@@ -34,6 +34,11 @@ pub(super) fn entry_key(tenant: &str, key: &str) -> String {
     format!("{ENTRIES}{tenant}/{key}")
 }
 
+/// The tenant in a key made by [`entry_key`].
+pub(super) fn tenant_of(key: &str) -> Option<&str> {
+    key.strip_prefix(ENTRIES)?.split_once('/').map(|(tenant, _)| tenant)
+}
+
 /// The row of decision number `seq`; sorts by number.
 pub(super) fn log_key(seq: u64) -> String {
     format!("{LOG}{seq:020}")

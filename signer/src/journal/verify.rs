@@ -12,14 +12,15 @@ use super::head::{Head, Meta};
 use super::ledger::read_head;
 use super::log::LogRecord;
 use super::record::{self, BadRecord, CHECKPOINTS, ENTRIES, HEAD, LOG, META};
-use super::store::{Row, Store, StoreError, scan};
+use super::store::{LAST_KEY, Row, Store, StoreError, scan};
+use super::tally::Tally;
 
 /// How far a verification is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Records checked.
+    /// Entries and decisions checked.
     pub done: u64,
-    /// Entries and decisions to check in total.
+    /// Entries and decisions to check.
     pub total: u64,
 }
 
@@ -39,20 +40,21 @@ pub struct Verified {
 }
 
 /// Checks every record in `store`: each authenticates in its place, decisions form one chain without gaps that ends
-/// where the head says, checkpoints match it, and the entries are the last state. `progress` is told now and then.
+/// where the head says, checkpoints match it, and the entries are the last state. `progress` is told now and then; the
+/// check ends as `Interrupted` when it returns false.
 pub fn verify(
     store: &dyn Store,
     cipher: &RecordCipher,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Verified, JournalError> {
     const TELL_EVERY: u64 = 1024;
     let view = store.view()?;
     let (meta, head, _) = read_head(&*view, cipher)?;
-    let total = head.seq.saturating_add(head.entries);
+    let total = head.seq.saturating_add(head.state.count);
     let mut walk = Walk::new(meta, head, cipher);
     let mut last_key = String::new();
     let mut records = 0;
-    for row in scan(&*view, "", "~") {
+    for row in scan(&*view, "", LAST_KEY) {
         let row = match row {
             Ok(row) => row,
             Err(error @ StoreError::Damaged(_)) => {
@@ -63,13 +65,13 @@ pub fn verify(
         walk.row(&row)?;
         last_key = row.key;
         records += 1;
-        if records % TELL_EVERY == 0 {
-            progress(Progress { done: records, total });
+        if records % TELL_EVERY == 0 && !progress(Progress { done: walk.done(), total }) {
+            return Err(JournalError::Interrupted);
         }
     }
     let checkpoints = walk.finish()?;
-    progress(Progress { done: records, total });
-    Ok(Verified { records, decisions: head.seq, entries: head.entries, checkpoints, head: hex::encode(head.hash) })
+    progress(Progress { done: total, total });
+    Ok(Verified { records, decisions: head.seq, entries: head.state.count, checkpoints, head: hex::encode(head.hash) })
 }
 
 struct Walk<'c> {
@@ -90,6 +92,11 @@ impl<'c> Walk<'c> {
         Self { cipher, meta, head, at, ahead: VecDeque::new(), checkpoints: 0 }
     }
 
+    /// Entries and decisions so far.
+    fn done(&self) -> u64 {
+        self.at.seq.saturating_add(self.at.state.count)
+    }
+
     /// Checks one row; rows come in the order of their keys.
     fn row(&mut self, row: &Row) -> Result<(), Damage> {
         let damage = |what: DamageKind| Damage::new(&*row.key, what);
@@ -106,7 +113,9 @@ impl<'c> Walk<'c> {
         }
         let plain = record::open(self.cipher, row).map_err(|bad| damage(bad.into()))?;
         match number {
-            _ if is_entry => self.at.replace(&self.meta.digest_key, &row.key, None, Some(row.version)),
+            _ if is_entry => {
+                self.at.state.add(&Tally::change(&self.meta.digest_key, &row.key, None, Some(row.version)))
+            }
             Some(seq) if row.key.starts_with(CHECKPOINTS) => self.checkpoint(seq, &plain).map_err(damage)?,
             Some(seq) if row.key.starts_with(LOG) => {
                 // A gap: name the record that is gone, not the one after it.
@@ -161,7 +170,7 @@ impl<'c> Walk<'c> {
         if self.at.checkpoint != self.head.checkpoint {
             return Err(Damage::new(record::checkpoint_key(self.head.checkpoint), DamageKind::Missing));
         }
-        self.at.compare_state(&self.head)?;
+        self.at.state.compare(&self.head.state, HEAD)?;
         if self.at.seq != self.head.seq {
             return Err(Damage::new(record::log_key(self.at.seq + 1), DamageKind::Missing));
         }

@@ -1,4 +1,7 @@
 //! How fast passphrases may be guessed through a running daemon: after a few tries, exponentially slower.
+//!
+//! Not kept over restarts: whoever may restart the daemon may read the key slots and guess without it. What slows them
+//! down is Argon2id.
 
 use std::time::Duration;
 

@@ -1,7 +1,10 @@
 //! Seeds of nodes that exist already: what `claviger node add --import` understands.
 //!
-//! The content tells the format: 32 bytes or 64 hex digits are the seed itself, words are a BIP39 mnemonic, and what
-//! looks like a format that cannot be taken over is named, with the next step.
+//! The operator says what it is; content that is something else, and formats that cannot be taken over, are named with the
+//! next step.
+
+use std::fmt;
+use std::str::FromStr;
 
 use bip39::{Language, Mnemonic};
 use bitcoin::Network;
@@ -14,6 +17,40 @@ use crate::names::NodeKind;
 
 /// The longest input: 24 words with room to spare, in bytes.
 pub const MAX_INPUT: usize = 1024;
+
+/// What an input is said to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// 32 bytes or 64 hex digits, as LDK's `KeysManager` takes them; also the 64 bytes of ldk-node's `keys_seed`.
+    LdkSeed,
+    /// Core Lightning's `hsm_secret` of 32 bytes.
+    ClnHsmSecret,
+    /// A BIP39 mnemonic, for nodes of both kinds.
+    Bip39,
+}
+
+impl FromStr for Format {
+    type Err = ImportError;
+
+    fn from_str(text: &str) -> Result<Self, ImportError> {
+        match text {
+            "ldk-seed" => Ok(Self::LdkSeed),
+            "cln-hsm-secret" => Ok(Self::ClnHsmSecret),
+            "bip39" => Ok(Self::Bip39),
+            _ => Err(ImportError::NoSuchFormat),
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LdkSeed => "an LDK seed",
+            Self::ClnHsmSecret => "an hsm_secret",
+            Self::Bip39 => "a mnemonic",
+        })
+    }
+}
 
 /// The seed of a node and how its keys follow from it.
 #[derive(Debug)]
@@ -46,6 +83,15 @@ impl From<Derivation> for KeyDerivationStyle {
 /// Why an input gives no seed. Names positions and lengths, never content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
+    /// Not the name of a format.
+    #[error("the format is not ldk-seed, cln-hsm-secret or bip39")]
+    NoSuchFormat,
+    /// The format belongs to nodes of another kind, which derive other keys from the same bytes.
+    #[error("{0} does not make a node of kind {1}")]
+    OtherKind(Format, NodeKind),
+    /// Words that are not said to be, or no words where a mnemonic is expected.
+    #[error("the input is not {0}")]
+    OtherFormat(Format),
     /// More than `MAX_INPUT` bytes.
     #[error("the input is longer than {MAX_INPUT} bytes")]
     TooLong,
@@ -55,6 +101,9 @@ pub enum ImportError {
     /// A passphrase was given, and the input is not a mnemonic.
     #[error("a mnemonic passphrase was given, but the input is not a mnemonic")]
     PassphraseUnused,
+    /// BIP39 passphrases are text.
+    #[error("the mnemonic passphrase is not UTF-8 text")]
+    PassphraseNotText,
     /// Core Lightning's 73-byte encrypted `hsm_secret`.
     #[error("this hsm_secret is encrypted")]
     EncryptedHsmSecret,
@@ -79,7 +128,10 @@ impl ImportError {
             Self::TooLong | Self::UnknownFormat(_) => {
                 "Check that the right file was given; for LDK the seed that KeysManager is made from."
             }
+            Self::NoSuchFormat | Self::OtherFormat(_) => "Say with --format what the file holds.",
+            Self::OtherKind(..) => "Give the --kind of the node that the seed comes from.",
             Self::PassphraseUnused => "Leave the mnemonic passphrase out.",
+            Self::PassphraseNotText => "Check that the right file was given.",
             Self::EncryptedHsmSecret => {
                 "Decrypt a copy with `lightning-hsmtool decrypt` and import that, then destroy it."
             }
@@ -93,22 +145,25 @@ impl ImportError {
     }
 }
 
-/// The seed in `input` for a node of `kind`. `passphrase` belongs to a mnemonic, and is empty if there is none.
+/// The seed in `input`, which is said to be of `format`, for a node of `kind`. `passphrase` belongs to a mnemonic, and is
+/// empty if there is none.
 ///
 /// A mnemonic becomes a seed as the node's own software does it: for LDK as ldk-node (the private key of the BIP32
 /// master key), for Core Lightning as `hsmtool generatehsm` (the first 32 bytes of the BIP39 seed).
-pub fn import(kind: NodeKind, input: &[u8], passphrase: &str) -> Result<ImportedSeed, ImportError> {
+pub fn import(kind: NodeKind, format: Format, input: &[u8], passphrase: &str) -> Result<ImportedSeed, ImportError> {
     if input.len() > MAX_INPUT {
         return Err(ImportError::TooLong);
     }
-    let seed = match words(input) {
-        Some(words) => scrubbed(|| from_mnemonic(kind, &words, passphrase))?,
-        None if !passphrase.is_empty() => return Err(ImportError::PassphraseUnused),
-        None => from_bytes(kind, input)?,
+    let style = match (kind, format) {
+        (NodeKind::Ldk, Format::LdkSeed | Format::Bip39) => Derivation::Ldk,
+        (NodeKind::Cln, Format::ClnHsmSecret | Format::Bip39) => Derivation::Native,
+        _ => return Err(ImportError::OtherKind(format, kind)),
     };
-    let style = match kind {
-        NodeKind::Ldk => Derivation::Ldk,
-        NodeKind::Cln => Derivation::Native,
+    let seed = match (format, words(input)) {
+        (Format::Bip39, Some(words)) => scrubbed(|| from_mnemonic(kind, &words, passphrase))?,
+        (Format::Bip39, None) | (_, Some(_)) => return Err(ImportError::OtherFormat(format)),
+        _ if !passphrase.is_empty() => return Err(ImportError::PassphraseUnused),
+        _ => from_bytes(kind, input)?,
     };
     Ok(ImportedSeed { seed, style })
 }
@@ -116,7 +171,8 @@ pub fn import(kind: NodeKind, input: &[u8], passphrase: &str) -> Result<Imported
 /// The input as words in lower case with single spaces, if it is text of several words.
 fn words(input: &[u8]) -> Option<Zeroizing<String>> {
     let text = std::str::from_utf8(input).ok()?.trim_ascii();
-    let is_words = text.contains(' ') && text.bytes().all(|b| b.is_ascii_alphabetic() || b.is_ascii_whitespace());
+    let is_words =
+        text.contains([' ', '\n']) && text.bytes().all(|b| b.is_ascii_alphabetic() || b.is_ascii_whitespace());
     is_words.then(|| {
         let mut words = Zeroizing::new(String::with_capacity(text.len() + 1));
         for word in text.split_ascii_whitespace() {
@@ -179,8 +235,18 @@ mod tests {
     const SEED: &str = "c55257c360c07c72029aebc1b53c05ed0362ada38ead3e3e9efa3708e53495531f09a6987599d18264c1e1c92f2cf141630c7a3c4ab7c81b2f001698e7463b04";
     const MASTER: &str = "xprv9s21ZrQH143K3h3fDYiay8mocZ3afhfULfb5GX8kCBdno77K4HiA15Tg23wpbeF1pLfs1c5SPmYHrEpTuuRhxMwvKDwqdKiGJS9XFKzUsAF";
 
+    /// What the input looks like.
+    fn format(kind: NodeKind, input: &[u8]) -> Format {
+        match kind {
+            _ if words(input).is_some() => Format::Bip39,
+            NodeKind::Ldk => Format::LdkSeed,
+            NodeKind::Cln => Format::ClnHsmSecret,
+        }
+    }
+
     fn seed(kind: NodeKind, input: &[u8], passphrase: &str) -> Result<String, ImportError> {
-        import(kind, input, passphrase).map(|imported| imported.seed.expose(|seed| hex::encode(seed)))
+        import(kind, format(kind, input), input, passphrase)
+            .map(|imported| imported.seed.expose(|seed| hex::encode(seed)))
     }
 
     fn master_key() -> String {
@@ -195,16 +261,29 @@ mod tests {
             assert_eq!(seed(kind, &bytes, ""), Ok(hex.clone()));
             assert_eq!(seed(kind, format!(" {}\n", hex.to_uppercase()).as_bytes(), ""), Ok(hex.clone()));
         }
-        let styles = [NodeKind::Ldk, NodeKind::Cln].map(|kind| import(kind, &bytes, "").map(|imported| imported.style));
-        assert_eq!(styles, [Ok(Derivation::Ldk), Ok(Derivation::Native)]);
+        let style = |kind| import(kind, format(kind, &bytes), &bytes, "").map(|imported| imported.style);
+        assert_eq!([NodeKind::Ldk, NodeKind::Cln].map(style), [Ok(Derivation::Ldk), Ok(Derivation::Native)]);
+    }
+
+    #[test]
+    fn an_input_is_what_it_is_said_to_be_or_refused() {
+        use Format::{Bip39, ClnHsmSecret, LdkSeed};
+        let refused = |kind, format, input: &[u8]| import(kind, format, input, "").map(|_| ()).expect_err("refused");
+        // The same bytes make other keys in a node of another kind.
+        assert_eq!(refused(NodeKind::Ldk, ClnHsmSecret, &[7; 32]), ImportError::OtherKind(ClnHsmSecret, NodeKind::Ldk));
+        assert_eq!(refused(NodeKind::Cln, LdkSeed, &[7; 32]), ImportError::OtherKind(LdkSeed, NodeKind::Cln));
+        assert_eq!(refused(NodeKind::Ldk, Bip39, &[7; 32]), ImportError::OtherFormat(Bip39));
+        assert_eq!(refused(NodeKind::Ldk, LdkSeed, WORDS.as_bytes()), ImportError::OtherFormat(LdkSeed));
+        assert_eq!("seed".parse::<Format>(), Err(ImportError::NoSuchFormat));
     }
 
     #[test]
     fn a_mnemonic_becomes_the_seed_its_own_software_makes_of_it() {
         assert_eq!(seed(NodeKind::Cln, WORDS.as_bytes(), "TREZOR"), Ok(SEED[..64].to_owned()));
         assert_eq!(seed(NodeKind::Ldk, WORDS.as_bytes(), "TREZOR"), Ok(master_key()));
-        let typed = format!("  {}\r\n", WORDS.to_uppercase().replace(' ', "  "));
-        assert_eq!(seed(NodeKind::Ldk, typed.as_bytes(), "TREZOR"), Ok(master_key()));
+        for typed in [format!("  {}\r\n", WORDS.to_uppercase().replace(' ', "  ")), WORDS.replace(' ', "\n")] {
+            assert_eq!(seed(NodeKind::Ldk, typed.as_bytes(), "TREZOR"), Ok(master_key()));
+        }
         assert_ne!(seed(NodeKind::Ldk, WORDS.as_bytes(), ""), Ok(master_key()));
     }
 
@@ -218,7 +297,7 @@ mod tests {
     #[test]
     fn an_imported_ldk_seed_keeps_its_node_id() {
         use lightning_signer::signer::derive::key_derive;
-        let imported = import(NodeKind::Ldk, &[42; 32], "").expect("a seed");
+        let imported = import(NodeKind::Ldk, Format::LdkSeed, &[42; 32], "").expect("a seed");
         let (node_id, _) = imported.seed.expose(|seed| {
             key_derive(imported.style.into(), Network::Regtest).node_keys(seed, &secp256k1::Secp256k1::new())
         });

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::memory::Secret;
+use super::memory::{Secret, duplicate};
 
 /// The longest passphrase, in bytes.
 pub const MAX_LEN: usize = 1024;
@@ -30,7 +30,7 @@ pub struct Passphrase {
 pub enum Source {
     /// The controlling terminal, without echo.
     Prompt,
-    /// An inherited file descriptor that is a file or a pipe (`--passphrase-fd`), read to its end.
+    /// An inherited file descriptor (`--passphrase-fd`), read to its end.
     Descriptor(RawFd),
     /// A file of this name in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`).
     Credential(String),
@@ -118,9 +118,9 @@ impl Source {
         match self {
             Self::Prompt => ask(prompt),
             Self::Descriptor(fd) => {
-                // Opened anew by name: taking over a descriptor by its number cannot be expressed safely.
                 let fail = |error: io::Error| PassphraseError::Descriptor { fd: *fd, kind: error.kind() };
-                Passphrase::read_from(File::open(format!("/proc/self/fd/{fd}")).map_err(fail)?, fail)
+                let copy = duplicate(*fd).ok_or_else(|| fail(io::ErrorKind::NotFound.into()))?;
+                Passphrase::read_from(File::from(copy), fail)
             }
             Self::Credential(name) => {
                 let plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
@@ -247,7 +247,9 @@ impl Drop for Quiet<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Seek;
     use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
@@ -289,15 +291,22 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_may_be_a_pipe_or_a_file() {
+    fn a_descriptor_may_be_a_pipe_a_file_or_a_socket() {
         let (reader, mut writer) = io::pipe().expect("pipe");
         writer.write_all(b"from a pipe\n").expect("write");
         drop(writer);
         assert_eq!(text(Source::Descriptor(reader.as_raw_fd()).read()).as_deref(), Ok("from a pipe"));
 
         let mut file = tempfile::tempfile().expect("tempfile");
-        file.write_all(b"from a file").expect("write");
+        file.write_all(b"not this; from a file").expect("write");
+        file.seek(io::SeekFrom::Start(10)).expect("seek");
         assert_eq!(text(Source::Descriptor(file.as_raw_fd()).read_new()).as_deref(), Ok("from a file"));
+
+        // Cannot be opened by name, as a pipe of another user cannot (sudo).
+        let (ours, mut theirs) = UnixStream::pair().expect("socket pair");
+        theirs.write_all(b"from a socket").expect("write");
+        drop(theirs);
+        assert_eq!(text(Source::Descriptor(ours.as_raw_fd()).read()).as_deref(), Ok("from a socket"));
 
         let fd = 987_654;
         let missing = PassphraseError::Descriptor { fd, kind: io::ErrorKind::NotFound };

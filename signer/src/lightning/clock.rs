@@ -43,13 +43,11 @@ impl SendSync for RandomStart {}
 
 impl StartingTimeFactory for RandomStart {
     fn starting_time(&self) -> (u64, u32) {
-        let mut bytes = [0u8; 12];
-        getrandom::fill(&mut bytes).expect("the operating system provides randomness");
-        let (secs, nanos) = bytes.split_at(8);
-        (
-            u64::from_be_bytes(secs.try_into().expect("eight bytes")),
-            u32::from_be_bytes(nanos.try_into().expect("four bytes")),
-        )
+        let (mut secs, mut nanos) = ([0; 8], [0; 4]);
+        for part in [&mut secs[..], &mut nanos[..]] {
+            getrandom::fill(part).expect("the operating system provides randomness");
+        }
+        (u64::from_be_bytes(secs), u32::from_be_bytes(nanos))
     }
 }
 

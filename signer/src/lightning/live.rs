@@ -1,42 +1,20 @@
-//! The chain as actors see it in the running signer: the follower's view, and the backend for where new nodes start.
+//! The chain as actors see it in the running signer: what the follower found out. Nothing here waits for the backend.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::actor::ChainFacts;
 use super::persist::ChainStart;
-use crate::chain::{ChainSource, ChainView, starting_point};
+use crate::chain::ChainView;
 use crate::names::NodeName;
 use crate::reasons::Refusal;
 
-/// The running signer's chain.
-pub struct LiveChain {
-    /// What the follower found out.
-    pub view: Arc<ChainView>,
-    /// The backend. Asked only for where a new node starts.
-    pub source: Arc<dyn ChainSource>,
-    /// Blocks below the tip at which a new node starts.
-    pub start_depth: u32,
-}
-
-impl ChainFacts for LiveChain {
+impl ChainFacts for ChainView {
     fn require_fresh(&self, node: &NodeName) -> Result<(), Refusal> {
-        self.view.require_fresh(node, Instant::now())
+        Self::require_fresh(self, node, Instant::now())
     }
 
     fn start(&self) -> Option<ChainStart> {
-        // A backend that was just found silent would only keep a signing thread waiting.
-        if self.view.is_stale(Instant::now()) {
-            return None;
-        }
-        match starting_point(&*self.source, self.start_depth) {
-            Ok(start) => {
-                Some(ChainStart { height: start.height, header: start.headers.0, filter_header: start.headers.1 })
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a new node waits for the chain backend");
-                None
-            }
-        }
+        let start = Self::start(self)?;
+        Some(ChainStart { height: start.height, header: start.headers.0, filter_header: start.headers.1 })
     }
 }

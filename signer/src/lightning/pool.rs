@@ -1,21 +1,27 @@
 //! A fixed pool of signing threads that gives every node its turn.
 //!
 //! A node is an actor: its requests wait in a [`Mailbox`] and are handled by one thread at a time, so a node is serial
-//! inside and nodes are parallel. A turn handles a bounded number of requests and then goes to the end of the line, so
-//! that no node starves the others (P6).
+//! inside and nodes are parallel. A turn is bounded, in requests and in time, and then goes to the end of the line, so that
+//! no node starves the others (P6).
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::keys::memory::scrub_stack;
 
 /// How many items an actor handles in one turn.
 pub const ITEMS_PER_TURN: usize = 8;
 
+/// An actor begins no further item when its turn has lasted this long: the largest commitments take a hundred times as
+/// long as the smallest.
+pub const TIME_PER_TURN: Duration = Duration::from_millis(20);
+
 /// Something that takes turns on the pool.
 pub trait Turn: Send + Sync {
-    /// Handles up to [`ITEMS_PER_TURN`] items. Returns whether more wait. Must not panic.
+    /// Handles up to [`ITEMS_PER_TURN`] items, for about [`TIME_PER_TURN`]. Returns whether more wait.
     fn turn(&self) -> bool;
 }
 
@@ -54,13 +60,20 @@ impl Pool {
         Ok(Self { line, workers: Mutex::new(workers) })
     }
 
-    /// Puts `actor` at the end of the line. The caller's mailbox sees to it that an actor stands there once.
+    /// Puts `actor` at the end of the line. The caller's mailbox sees to it that an actor stands there once. When the pool
+    /// is closed, the caller's thread takes the actor's turns: whoever waits for what it handles must not wait for ever.
     pub fn schedule(&self, actor: Arc<dyn Turn>) {
-        self.line.lock().waiting.push_back(actor);
+        let mut line = self.line.lock();
+        if line.closed {
+            drop(line);
+            return while turn(&*actor) {};
+        }
+        line.waiting.push_back(actor);
+        drop(line);
         self.line.changed.notify_one();
     }
 
-    /// Lets the workers finish the line and joins them. What is scheduled afterwards is not run.
+    /// Lets the workers finish the line and joins them.
     pub fn close(&self) {
         self.line.lock().closed = true;
         self.line.changed.notify_all();
@@ -86,7 +99,7 @@ impl Line {
 
     fn work(&self) {
         while let Some(actor) = self.next() {
-            if actor.turn() {
+            if turn(&*actor) {
                 self.lock().waiting.push_back(actor);
                 self.changed.notify_one();
             }
@@ -107,6 +120,14 @@ impl Line {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// One turn. A panic ends the turn, not the thread, which other nodes need too (P6); what the actor has left comes next.
+fn turn(actor: &dyn Turn) -> bool {
+    catch_unwind(AssertUnwindSafe(|| actor.turn())).unwrap_or_else(|_| {
+        tracing::error!("a node's turn ended with a panic");
+        true
+    })
 }
 
 /// What one node may have unanswered at a time.
@@ -290,5 +311,40 @@ mod tests {
         let order: Vec<char> = reported.try_iter().collect();
         assert_eq!(order.len(), 1_001, "closing finishes the line");
         assert_eq!(order.iter().position(|name| *name == 'b'), Some(ITEMS_PER_TURN), "after one turn of the other");
+    }
+
+    /// Panics as often as told, then is done.
+    struct Panicking(Mutex<usize>, Mutex<Sender<()>>);
+
+    impl Turn for Panicking {
+        fn turn(&self) -> bool {
+            {
+                let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(less) = left.checked_sub(1) {
+                    *left = less;
+                    panic!("a defect of the actor");
+                }
+            }
+            self.1.lock().expect("not poisoned").send(()).expect("listening");
+            false
+        }
+    }
+
+    #[test]
+    fn a_panic_ends_a_turn_but_neither_the_thread_nor_the_actor() {
+        let (done, outcome) = channel();
+        let pool = Pool::start(1).expect("threads");
+        pool.schedule(Arc::new(Panicking(Mutex::new(3), Mutex::new(done))));
+        outcome.recv().expect("the actor had its turn after its panics");
+        pool.close();
+    }
+
+    #[test]
+    fn a_closed_pool_leaves_nobody_waiting() {
+        let (report, reported) = channel();
+        let pool = Pool::start(1).expect("threads");
+        pool.close();
+        pool.schedule(Arc::new(Countdown { name: 'a', left: Mutex::new(20), report: Mutex::new(report) }));
+        assert_eq!(reported.try_iter().count(), 20);
     }
 }

@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use bitcoin::{Amount, ScriptBuf};
+use bitcoin::{Amount, OutPoint};
 use claviger::reasons::Reason;
 use claviger_demo::books::Books;
 use claviger_demo::node::{Keys, LdkNode, Payment, payment_hash};
 use claviger_demo::signer::Program;
-use claviger_demo::world::{DEPOSIT, World, connect as connect_keys, wait as patient};
+use claviger_demo::world::{World, connect as connect_keys, wait as patient};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::types::payment::PaymentHash;
 
@@ -21,8 +21,8 @@ const SIGNED: &str = "alice";
 
 pub(crate) struct Stage {
     pub(crate) world: World,
-    /// Every wallet on this stage.
-    scripts: RefCell<Vec<ScriptBuf>>,
+    /// The funding outputs of the channels made by [`channel`](Self::channel).
+    channels: RefCell<Vec<OutPoint>>,
 }
 
 impl Stage {
@@ -33,21 +33,17 @@ impl Stage {
         let limit = |config: &mut toml::Table| config["limits"]["max_payment_msat"] = LARGEST_PAYMENT_MSAT.into();
         world.signer.configure(limit).unwrap();
         world.signer.start().unwrap();
-        Self { world, scripts: RefCell::default() }
+        Self { world, channels: RefCell::default() }
     }
 
     /// The node whose keys the daemon holds, with coins.
     pub(crate) fn signed(&self) -> LdkNode {
-        let node = self.world.remote_node(SIGNED).unwrap();
-        self.wallet_of(&node);
-        node
+        self.world.remote_node(SIGNED).unwrap()
     }
 
     /// A node with its own keys and coins.
     pub(crate) fn plain(&self, name: &str) -> LdkNode {
-        let node = self.world.local_node(name, name.len() as u8).unwrap();
-        self.wallet_of(&node);
-        node
+        self.world.local_node(name, name.len() as u8).unwrap()
     }
 
     /// Stops the signed node, lets `meanwhile` happen, and starts it again from what it had kept.
@@ -104,7 +100,9 @@ impl Stage {
         self.broadcast("the funding transaction", &nodes);
         self.mine(6, &nodes);
         wait("a usable channel", &nodes, || usable(opener, other) && usable(other, opener));
-        opener.channel_with(&other.id()).unwrap()
+        let channel = opener.channel_with(&other.id()).unwrap();
+        self.channels.borrow_mut().push(channel.funding_txo.unwrap().into_bitcoin_outpoint());
+        channel
     }
 
     /// Waits until something waits for a block.
@@ -112,10 +110,10 @@ impl Stage {
         wait(what, nodes, || !self.world.chain.mempool().is_empty());
     }
 
-    /// The signer refused nothing for good, its journal verifies, and no satoshi is missing. Takes no ownership: the nodes, which
-    /// wait for a signer that is away, must go before the stage does.
+    /// The signer refused nothing for good, its journal verifies, and no satoshi is missing. Takes no ownership: the nodes,
+    /// which wait for a signer that is away, must go before the stage does.
     pub(crate) fn end(&self) {
-        self.books();
+        self.books().check(self.world.deposited()).unwrap();
         let refused = self.refused();
         assert!(refused.is_empty(), "{refused:#?}");
         let verified = self.world.signer.cli(&["journal", "verify"]).unwrap();
@@ -124,23 +122,14 @@ impl Stage {
 
     /// The same after every channel was closed: what is not in a wallet was paid to miners.
     pub(crate) fn end_settled(&self, nodes: &[&LdkNode]) {
-        self.mine_until("every coin to be in a wallet", nodes, || self.books().abandoned <= ANCHORS);
-        assert_eq!(self.books().deposited, DEPOSIT * nodes.len() as u64);
+        self.mine_until("every coin to be in a wallet", nodes, || self.books().astray.is_empty());
+        let books = self.books();
+        assert!(books.in_channels == Amount::ZERO && books.anchors <= ANCHORS, "{books:?}");
         self.end();
     }
 
     fn books(&self) -> Books {
-        let books = Books::of(&self.world.chain, &self.scripts.borrow());
-        assert!(books.reconcile(), "{books:?}");
-        books
-    }
-
-    /// A wallet hands its scripts out in a circle.
-    fn wallet_of(&self, node: &LdkNode) {
-        let first = node.script();
-        let others = std::iter::repeat_with(|| node.script()).take_while(|script| *script != first);
-        self.scripts.borrow_mut().extend(others);
-        self.scripts.borrow_mut().push(first);
+        self.world.books(&self.channels.borrow())
     }
 
     fn refused(&self) -> Vec<String> {

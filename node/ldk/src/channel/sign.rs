@@ -17,7 +17,7 @@ use vls_protocol::model::{PubKey, Sha256};
 use vls_protocol::msgs::{
     SignAnchorspend, SignAnchorspendReply, SignChannelAnnouncement, SignChannelAnnouncementReply,
     SignCommitmentTxReply, SignCommitmentTxWithHtlcsReply, SignLocalCommitmentTx2, SignLocalHtlcTx2,
-    SignMutualCloseTx2, SignTxReply,
+    SignMutualCloseTx2,
 };
 use vls_protocol::psbt::StreamedPSBT;
 use vls_protocol::serde_bolt::WithSize;
@@ -122,8 +122,7 @@ impl EcdsaChannelSigner for ClavigerSigner {
             htlc_amount_msat: htlc.amount_msat,
             payment_hash: Sha256(htlc.payment_hash.0),
         };
-        let reply: SignTxReply = self.caller.call(Some(self.channel), &request).map_err(|_| ())?;
-        wire::signature(&reply.signature.signature)
+        self.sign(Some(self.channel), &request)
     }
 
     fn sign_counterparty_htlc_transaction(
@@ -155,8 +154,7 @@ impl EcdsaChannelSigner for ClavigerSigner {
             remote_script: closing_tx.to_counterparty_script().to_bytes().into(),
             local_wallet_path_hint: self.wallet.index_of(&local_script).into_iter().collect::<Vec<_>>().into(),
         };
-        let reply: SignTxReply = self.caller.call(Some(self.channel), &request).map_err(|_| ())?;
-        wire::signature(&reply.signature.signature)
+        self.sign(Some(self.channel), &request)
     }
 
     /// The signer wants to see what it pays for: the other inputs must be coins of [`Wallet`](crate::Wallet).

@@ -9,12 +9,12 @@ use lightning::ln::chan_utils::{
     get_revokeable_redeemscript,
 };
 use vls_protocol::model::{DisclosedSecret, PubKey};
-use vls_protocol::msgs::{SignAnyPenaltyToUs, SignAnyRemoteHtlcToUs, SignTxReply};
+use vls_protocol::msgs::{SignAnyPenaltyToUs, SignAnyRemoteHtlcToUs};
 use vls_protocol::psbt::PsbtWrapper;
 use vls_protocol::serde_bolt::WithSize;
 
+use super::ClavigerSigner;
 use super::sign::unsigned;
-use super::{ClavigerSigner, wire};
 
 impl ClavigerSigner {
     /// A revoked output or HTLC: `SignAnyPenaltyToUs`.
@@ -35,8 +35,7 @@ impl ClavigerSigner {
             peer_id: PubKey(self.channel.peer_id),
             dbid: self.channel.dbid,
         };
-        let reply: SignTxReply = self.caller.call(None, &request).map_err(|_| ())?;
-        wire::signature(&reply.signature.signature)
+        self.sign(None, &request)
     }
 
     /// An HTLC on the peer's current commitment, by preimage or by timeout: `SignAnyRemoteHtlcToUs`.
@@ -58,8 +57,7 @@ impl ClavigerSigner {
             peer_id: PubKey(self.channel.peer_id),
             dbid: self.channel.dbid,
         };
-        let reply: SignTxReply = self.caller.call(None, &request).map_err(|_| ())?;
-        wire::signature(&reply.signature.signature)
+        self.sign(None, &request)
     }
 
     /// The `to_local` script of a commitment the peer revoked (BOLT 3).

@@ -34,7 +34,8 @@ pub struct Options {
     /// Must be the signer's network.
     pub network: Network,
     /// How long a method that must not fail waits for a signer that is away. Meanwhile LDK holds its locks and the node
-    /// stands still; afterwards LDK closes the channel or panics. Ten minutes outlast the restart of an appliance.
+    /// stands still; afterwards LDK closes the channel or panics. Ten minutes outlast the restart of an appliance;
+    /// `Duration::MAX` is for ever.
     pub patience: Duration,
 }
 
@@ -59,7 +60,7 @@ pub struct ClavigerKeys {
 
 impl fmt::Debug for ClavigerKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClavigerKeys").field("node_id", &self.node_id).finish_non_exhaustive()
+        f.debug_struct("ClavigerKeys").field("node_id", &format_args!("{}", self.node_id)).finish_non_exhaustive()
     }
 }
 

@@ -16,10 +16,11 @@ use crate::transport::LinkError;
 
 impl ClavigerKeys {
     /// Whether the signer will sign the payment of a BOLT 11 invoice. To be asked before `pay_for_bolt11_invoice`, and
-    /// worth asking again before a later retry. `false` is the operator's limits saying no.
+    /// worth asking again before a later retry.
     ///
     /// # Errors
-    /// [`LinkError`]: the signer cannot be reached or refuses to decide.
+    /// [`LinkError::Refused`] with reason `limit`: the operator's limits say no, and which. Any other [`LinkError`]: the
+    /// signer cannot be reached or does not decide.
     pub fn preapprove_invoice(&self, invoice: &Bolt11Invoice) -> Result<bool, LinkError> {
         self.preapprove(invoice.to_string())
     }
@@ -28,7 +29,7 @@ impl ClavigerKeys {
     /// `Event::InvoiceReceived` before `send_payment_for_bolt12_invoice`.
     ///
     /// # Errors
-    /// [`LinkError`]: the signer cannot be reached or refuses to decide.
+    /// As [`preapprove_invoice`](Self::preapprove_invoice).
     pub fn preapprove_bolt12_invoice(&self, invoice: &Bolt12Invoice) -> Result<bool, LinkError> {
         let text = encode_lower::<NoChecksum>(Hrp::parse_unchecked("lni"), &invoice.encode())
             .map_err(|e| LinkError::Protocol(format!("the invoice is too long to write: {e}")))?;
@@ -38,7 +39,7 @@ impl ClavigerKeys {
     /// Whether the signer will sign a spontaneous payment of `amount_msat` with `payment_hash` to `payee`.
     ///
     /// # Errors
-    /// [`LinkError`]: the signer cannot be reached or refuses to decide.
+    /// As [`preapprove_invoice`](Self::preapprove_invoice).
     pub fn preapprove_keysend(
         &self,
         payee: &PublicKey,

@@ -106,7 +106,8 @@ impl LinkOptions {
             handshake_timeout: Duration::from_secs(10),
             hello_timeout: Duration::from_secs(10),
             max_handshakes: 64,
-            max_connections: 1_024,
+            // Half of the open files that a process usually may have: the rest is for journal, chain and administrator.
+            max_connections: 512,
             max_connections_per_certificate: 16,
             max_in_flight: 256,
             keepalive: Duration::from_secs(10),

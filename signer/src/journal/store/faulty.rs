@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use super::{Store, StoreError, StoredPut, View};
+use super::{Order, Row, Store, StoreError, StoredPut, View};
 
 /// How a batch fails.
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ pub(crate) enum Failure {
 pub(crate) struct FaultyStore {
     inner: Arc<dyn Store>,
     failure: Mutex<Option<Failure>>,
+    unreadable: Mutex<Option<StoreError>>,
     held: Mutex<bool>,
     released: Condvar,
     applied: AtomicU64,
@@ -30,6 +31,7 @@ impl FaultyStore {
         Self {
             inner,
             failure: Mutex::default(),
+            unreadable: Mutex::default(),
             held: Mutex::default(),
             released: Condvar::new(),
             applied: AtomicU64::new(0),
@@ -39,6 +41,11 @@ impl FaultyStore {
     /// From now on, batches fail so; `None` repairs the disk.
     pub(crate) fn fail(&self, failure: Option<Failure>) {
         *self.failure.lock().unwrap() = failure;
+    }
+
+    /// Reading from the next view fails so.
+    pub(crate) fn fail_next_view(&self, error: StoreError) {
+        *self.unreadable.lock().unwrap() = Some(error);
     }
 
     /// Keeps batches waiting in `apply`, or lets them go.
@@ -72,10 +79,30 @@ impl Store for FaultyStore {
     }
 
     fn view(&self) -> Result<Box<dyn View>, StoreError> {
-        self.inner.view()
+        match self.unreadable.lock().unwrap().take() {
+            Some(error) => Ok(Box::new(Unreadable(error))),
+            None => self.inner.view(),
+        }
     }
 
     fn recover(&self) -> Result<(), StoreError> {
         self.inner.recover()
+    }
+}
+
+/// A view from which nothing can be read.
+struct Unreadable(StoreError);
+
+impl View for Unreadable {
+    fn get(&self, _key: &str) -> Result<Option<Row>, StoreError> {
+        Err(self.0.clone())
+    }
+
+    fn version(&self, _key: &str) -> Result<Option<u64>, StoreError> {
+        Err(self.0.clone())
+    }
+
+    fn page(&self, _from: &str, _to: &str, _order: Order, _limit: usize) -> Result<Vec<Row>, StoreError> {
+        Err(self.0.clone())
     }
 }

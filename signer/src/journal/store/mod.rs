@@ -76,7 +76,7 @@ pub trait Store: Send + Sync {
 }
 
 /// Rows as they were when the view was taken.
-pub trait View {
+pub trait View: Send {
     /// The row under `key`.
     fn get(&self, key: &str) -> Result<Option<Row>, StoreError>;
 
@@ -201,6 +201,9 @@ fn check_sizes(batch: &[StoredPut]) -> Result<(), StoreError> {
         None => Ok(()),
     }
 }
+
+/// Greater than every key: no text comes after it.
+pub const LAST_KEY: &str = "\u{10ffff}";
 
 /// The rows of `view` with `from <= key < to` in ascending order, read page by page.
 pub fn scan<'v>(view: &'v dyn View, from: &str, to: &str) -> Scan<'v> {

@@ -213,11 +213,12 @@ fn opening_a_file_that_is_not_ours_is_a_named_error() {
     RedbStore::open(&path, 1 << 20).unwrap();
 }
 
-/// Fills a real file system: `mount -t tmpfs -o size=8M tmpfs DIR`, then run with `CLAVIGER_TEST_SMALL_DISK=DIR`.
+/// Fills a real file system: `./test` mounts one of 8 MB, at `CLAVIGER_TEST_SMALL_DISK`.
 #[test]
-#[ignore = "needs a small file system of its own"]
+#[ignore = "run by ./test, which gives it a small file system of its own"]
 fn a_real_disk_runs_full_and_is_freed() {
-    let Some(directory) = std::env::var_os("CLAVIGER_TEST_SMALL_DISK").map(std::path::PathBuf::from) else { return };
+    let directory = std::env::var_os("CLAVIGER_TEST_SMALL_DISK").expect("a small file system, as ./test mounts one");
+    let directory = std::path::PathBuf::from(directory);
     let ballast = directory.join("ballast");
     std::fs::write(&ballast, vec![1; 2 << 20]).unwrap();
     let path = directory.join("journal.redb");

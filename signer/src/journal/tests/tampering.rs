@@ -24,7 +24,7 @@ fn fill(journal: Journal) {
 }
 
 fn check(store: &MemoryStore) -> Result<Verified, JournalError> {
-    verify(store, &cipher(), &mut |_| {})
+    verify(store, &cipher(), &mut |_| true)
 }
 
 fn damage(key: &str, what: DamageKind) -> Result<Verified, JournalError> {
@@ -164,7 +164,7 @@ fn a_decision_from_another_history_breaks_the_chain() {
 
 #[test]
 fn records_of_unknown_kinds_are_named() {
-    for key in ["entry", "log/7", "log/00000000000000000099", "other", "check/00000000000000000000"] {
+    for key in ["entry", "log/7", "log/00000000000000000099", "other", "check/00000000000000000000", "~", "Ω"] {
         let store = filled();
         store.tamper(|rows| drop(rows.insert(key.to_owned(), (1, vec![1; 60]))));
         assert_eq!(check(&store), damage(key, DamageKind::Unexpected));
@@ -200,7 +200,7 @@ fn a_changed_byte_in_the_file_is_named() {
             bytes[at + 5] ^= 1;
         }
         std::fs::write(&path, bytes).unwrap();
-        match verify(&RedbStore::open(&path, 1 << 20).unwrap(), &cipher(), &mut |_| {}) {
+        match verify(&RedbStore::open(&path, 1 << 20).unwrap(), &cipher(), &mut |_| true) {
             Err(JournalError::Damaged(damage)) => assert_eq!(damage.key, row.key),
             Err(JournalError::WrongKey) if row.key == record::META => {}
             other => panic!("{}: {other:?}", row.key),
@@ -235,11 +235,11 @@ fn a_file_damaged_anywhere_never_panics() {
 
 fn try_everything(path: &Path) -> Result<(), JournalError> {
     let store = Arc::new(RedbStore::open(path, 1 << 20)?);
-    let _ = verify(&*store, &cipher(), &mut |_| {});
+    let _ = verify(&*store, &cipher(), &mut |_| true);
     let journal = Journal::open(store, cipher(), Options::default())?;
     let _ = journal.load("alice");
     let _ = journal.commit(commit("bob", 1, "a", b"1"));
-    let _ = journal.verify(&mut |_| {});
+    let _ = journal.verify(&mut |_| true);
     drop(journal);
     Ok(())
 }
@@ -251,5 +251,29 @@ fn errors_name_the_record_and_the_next_step() {
     assert_eq!(damage.to_string(), "record 'log/00000000000000000007': it does not continue the chain of decisions");
     for error in [JournalError::WrongKey, StoreError::Full.into(), damage.into()] {
         assert!(error.hint().ends_with('.'));
+    }
+}
+
+/// An entry that is rolled back or removed while the signer runs, and its neighbours, who go on (P7).
+#[test]
+fn entries_changed_under_a_running_journal_are_not_loaded() {
+    let store = MemoryStore::new();
+    let journal = open(store.clone());
+    let key = record::entry_key("alice", "a");
+    journal.commit(commit("alice", 1, "a", b"revoked")).unwrap();
+    journal.commit(commit("bob", 2, "b", b"bob's")).unwrap();
+    let mut old = None;
+    store.tamper(|rows| old = rows.get(&key).cloned());
+    journal.commit(commit("alice", 3, "a", b"in force")).unwrap();
+    assert_eq!(journal.load("alice").unwrap()["a"], b"in force");
+
+    let state = |found| Damage::new("entry/alice/", DamageKind::State { found, expected: 1 });
+    for (tampered, found) in [(old, 1), (None, 0)] {
+        store.tamper(|rows| match tampered {
+            Some(row) => drop(rows.insert(key.clone(), row)),
+            None => drop(rows.remove(&key)),
+        });
+        assert_eq!(journal.load("alice"), Err(JournalError::Damaged(state(found))));
+        assert_eq!(journal.load("bob").unwrap()["b"], b"bob's");
     }
 }

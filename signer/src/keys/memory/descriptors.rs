@@ -1,4 +1,5 @@
-//! Closing descriptors that were inherited. Here, because it takes unsafe code and all unsafe code is in this room.
+//! Descriptors that are known by their number only: closing what was inherited, reading what was passed. Here, because it
+//! takes unsafe code and all unsafe code is in this room.
 #![allow(unsafe_code)] // a descriptor known only by its number has no owner to drop; see `memory`
 
 use std::io;
@@ -20,4 +21,13 @@ pub(crate) fn close_inherited(keep: &[RawFd]) -> io::Result<Vec<RawFd>> {
             drop(unsafe { OwnedFd::from_raw_fd(*fd) });
         })
         .collect())
+}
+
+/// A descriptor of its own for what number `fd` stands for, if that is open: the same pipe or socket, the same place in the
+/// same file, without a further look at permissions.
+pub(crate) fn duplicate(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: takes integers and returns a new descriptor or -1, whatever the number.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    // SAFETY: the kernel just made this descriptor for us alone.
+    (copy >= 0).then(|| unsafe { OwnedFd::from_raw_fd(copy) })
 }

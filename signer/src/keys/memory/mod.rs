@@ -10,7 +10,7 @@ mod stack;
 
 pub use allocator::Wiping;
 pub use arena::{Protection, protection};
-pub(crate) use descriptors::close_inherited;
+pub(crate) use descriptors::{close_inherited, duplicate};
 pub use secret::Secret;
 pub use stack::{scrub_stack, scrubbed};
 

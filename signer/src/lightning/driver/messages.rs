@@ -19,21 +19,32 @@ pub fn keysend(n: u64, amount_msat: u64) -> Vec<u8> {
 
 /// PreapproveInvoice for an invoice of another node, valid for a day.
 pub fn invoice_to_pay(n: u64, amount_msat: u64) -> Vec<u8> {
-    let secp = Secp256k1::new();
-    let signed =
-        raw_invoice(n, amount_msat).sign::<_, Infallible>(|digest| Ok(secp.sign_ecdsa_recoverable(digest, &payee().0)));
+    invoice_to_pay_within(n, amount_msat, DAY)
+}
+
+/// The same for an invoice that is valid for `expiry`.
+pub fn invoice_to_pay_within(n: u64, amount_msat: u64, expiry: Duration) -> Vec<u8> {
+    let (secp, invoice) = (Secp256k1::new(), raw_invoice(n, amount_msat, expiry));
+    let signed = invoice.sign::<_, Infallible>(|digest| Ok(secp.sign_ecdsa_recoverable(digest, &payee().0)));
     let Ok(signed) = signed;
     PreapproveInvoice { invstring: WireString(signed.to_string().into_bytes()) }.as_vec()
 }
 
 /// SignInvoice for an invoice of the node, valid for a day.
 pub fn invoice_to_sign(n: u64, amount_msat: u64) -> Vec<u8> {
-    let (hrp, data) = raw_invoice(n, amount_msat).to_raw();
+    invoice_to_sign_within(n, amount_msat, DAY)
+}
+
+/// The same for an invoice that is valid for `expiry`.
+pub fn invoice_to_sign_within(n: u64, amount_msat: u64, expiry: Duration) -> Vec<u8> {
+    let (hrp, data) = raw_invoice(n, amount_msat, expiry).to_raw();
     let u5bytes: Vec<u8> = data.iter().map(|fe| fe.to_u8()).collect();
     SignInvoice { u5bytes: u5bytes.into(), hrp: hrp.into_bytes().into() }.as_vec()
 }
 
-fn raw_invoice(n: u64, amount_msat: u64) -> RawBolt11Invoice {
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn raw_invoice(n: u64, amount_msat: u64, expiry: Duration) -> RawBolt11Invoice {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     InvoiceBuilder::new(Currency::Regtest)
         .description(String::new())
@@ -42,7 +53,7 @@ fn raw_invoice(n: u64, amount_msat: u64) -> RawBolt11Invoice {
         .duration_since_epoch(now)
         .min_final_cltv_expiry_delta(144)
         .amount_milli_satoshis(amount_msat)
-        .expiry_time(Duration::from_secs(86_400))
+        .expiry_time(expiry)
         .build_raw()
         .expect("the fields are complete")
 }

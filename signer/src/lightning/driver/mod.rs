@@ -30,7 +30,7 @@ use crate::pipeline::{ChannelRef, Outcome};
 use crate::reasons::Refusal;
 
 pub use self::chain::MiniChain;
-pub use self::messages::{invoice_to_pay, invoice_to_sign, keysend};
+pub use self::messages::{invoice_to_pay, invoice_to_pay_within, invoice_to_sign, invoice_to_sign_within, keysend};
 pub use self::script::{Asked, Script};
 
 /// Asks the signer one message and waits for what it comes to.

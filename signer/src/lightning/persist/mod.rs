@@ -88,12 +88,17 @@ impl NodePersister {
         Ok(Self { inner: Mutex::new(inner) })
     }
 
+    /// The latest time that the loaded entries know of, in seconds since 1970. vls's clock must not be behind it: vls
+    /// subtracts without a check (P7).
+    pub fn latest_time_s(&self) -> u64 {
+        let inner = self.lock();
+        let velocity = inner.restoring.as_ref().and_then(|restoring| restoring.velocity.as_ref());
+        velocity.map_or(0, Velocities::latest_time_s)
+    }
+
     /// Call once, right after vls restored `node` and before its first message: gives back what vls's restore drops,
     /// which is the payments' preimages and amounts, and the velocity already used (kept only while the policy's
     /// interval and limit are still the same).
-    ///
-    /// vls's clock must not be behind `velocity_control.start_sec`, which is the latest time it used: vls subtracts
-    /// without a check (P7).
     pub fn after_restore(&self, node: &Node) {
         let Some(restoring) = self.lock().restoring.take() else { return };
         {

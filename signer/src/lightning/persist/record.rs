@@ -67,6 +67,13 @@ pub(super) struct Velocities {
     pub(super) fees: VelocityRecord,
 }
 
+impl Velocities {
+    /// When the newest slice of either begins.
+    pub(super) fn latest_time_s(&self) -> u64 {
+        self.payments.start_sec.max(self.fees.start_sec)
+    }
+}
+
 /// A `VelocityControl`; amounts in millisatoshi.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct VelocityRecord {

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use vls_protocol::model::{BitcoinSignature, Htlc, PubKey, Sha256, Signature};
-use vls_protocol::msgs::{self, SerBolt};
+use vls_protocol::msgs::{self, DeBolt, SerBolt};
 
 use super::*;
 use crate::chain::SinkError;
 use crate::journal::Verdict;
 use crate::journal::store::StoreError;
 use crate::journal::store::faulty::{Failure, FaultyStore};
-use crate::lightning::driver::keysend;
+use crate::lightning::driver::{invoice_to_pay_within, invoice_to_sign_within, keysend};
 use crate::reasons::Reason;
 
 /// A message that vls panics on with its locks held: a commitment with an HTLC, but without the HTLC's signature.
@@ -25,7 +25,7 @@ fn poison(driver: &Driver, signer: &Signer, node: &NodeName) -> Vec<u8> {
     };
     let mut driver = driver.clone();
     driver.advance(&mut capture, 1).expect_err("captured");
-    let mut message: msgs::ValidateCommitmentTx2 = msgs::DeBolt::from_vec(captured).expect("whole");
+    let mut message: msgs::ValidateCommitmentTx2 = DeBolt::from_vec(captured).expect("whole");
     message.htlc_signatures = Vec::new().into();
     message.as_vec()
 }
@@ -140,16 +140,38 @@ fn a_full_disk_refuses_and_signing_resumes_with_what_was_acknowledged() {
 
     store.fail(None);
     driver = acknowledged;
-    let mut patient = |channel, message: Vec<u8>| loop {
-        match signer.ask(&alice, channel, message.clone()) {
-            Outcome::Refused { refusal, .. } if refusal.reason.retry() => std::thread::yield_now(),
-            outcome => return outcome,
-        }
-    };
     for _ in 0..3 {
-        driver.advance(&mut patient, 1).expect("resumes by itself");
+        driver.advance(&mut signer.asking_patiently(&alice), 1).expect("resumes by itself");
     }
-    signer.journal().verify(&mut |_| {}).expect("the journal is whole");
+    signer.journal().verify(&mut |_| true).expect("the journal is whole");
+}
+
+/// A node that is told `fault` gives up; this disk is back in a moment.
+#[test]
+fn a_disk_that_cannot_be_read_for_a_moment_delays_a_rebuild() {
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    let mut signer = Signer::start_over(store.clone(), LimitsConfig::default());
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let mut driver = signer.channel(&alice, 1);
+    let poison = poison(&driver, &signer, &alice);
+    let answers = [
+        (StoreError::Io("the file is closed after an error".to_owned()), Reason::JournalUnavailable),
+        (StoreError::Damaged("its pages are not consistent".to_owned()), Reason::Fault),
+    ];
+    for (error, reason) in answers {
+        assert_eq!(refused(signer.ask(&alice, Some(driver.channel()), poison.clone())).1.reason, Reason::Fault);
+        store.fail_next_view(error);
+        let (request, refusal) = loop {
+            match refused(signer.ask(&alice, None, msgs::NodeInfo {}.as_vec())) {
+                (_, refusal) if refusal.reason == Reason::NodeRestarting => std::thread::yield_now(),
+                outcome => break outcome,
+            }
+        };
+        assert_eq!(refusal.reason, reason, "{}", refusal.detail);
+        let line = signer.journal().explain(&request).expect("readable");
+        assert_eq!(line.is_some(), reason == Reason::Fault, "what is final is recorded");
+        driver.advance(&mut signer.asking_patiently(&alice), 1).expect("readable again");
+    }
 }
 
 #[test]
@@ -208,4 +230,59 @@ fn switches_of_the_library_in_the_environment_do_nothing() {
         .expect("runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// SetupChannel as the driver sends it for channel `dbid`, whose earlier messages are answered.
+fn setup_of(signer: &Signer, node: &NodeName, dbid: u64) -> (ChannelRef, msgs::SetupChannel) {
+    let mut setup = None;
+    let mut ask = |channel: Option<ChannelRef>, message: Vec<u8>| match msgs::SetupChannel::from_vec(message.clone()) {
+        Ok(message) => {
+            setup = channel.zip(Some(message));
+            Outcome::Refused { request: String::new(), refusal: Refusal::new(Reason::NodeBusy, "captured") }
+        }
+        Err(_) => signer.ask(node, channel, message),
+    };
+    Driver::open(&mut ask, dbid).err().expect("captured");
+    setup.expect("captured")
+}
+
+#[test]
+fn a_funding_output_belongs_to_one_channel() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let mut first = signer.channel(&alice, 1);
+    let (second, setup) = setup_of(&signer, &alice, 2);
+    let funding = first.funding().compute_txid();
+    let stolen = msgs::SetupChannel { funding_txid: funding, ..setup_of(&signer, &alice, 2).1 };
+    let (_, refusal) = refused(signer.ask(&alice, Some(second), stolen.as_vec()));
+    assert_eq!(refusal.reason, Reason::Validation);
+    assert!(refusal.detail.contains(&format!("another channel is funded by {funding}:0")), "{}", refusal.detail);
+
+    for _ in 0..2 {
+        replied(signer.ask(&alice, Some(second), setup.as_vec())); // its own, also when it is asked again
+    }
+    let (channel, again) = setup_of(&signer, &alice, 1);
+    replied(signer.ask(&alice, Some(channel), again.as_vec()));
+    signer.restart();
+    signer.add("alice", NodeKind::Ldk);
+    first.advance(&mut signer.asking(&alice), 0).expect("the node was restored");
+}
+
+#[test]
+fn an_invoice_without_an_end_is_refused_and_the_chain_goes_on() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let years = |years: u64| Duration::from_secs(years * 365 * 86_400);
+    for endless in [Duration::from_secs(u64::MAX), years(101)] {
+        for message in [invoice_to_sign_within(1, 1_000, endless), invoice_to_pay_within(1, 1_000, endless)] {
+            let (_, refusal) = refused(signer.ask(&alice, None, message));
+            assert_eq!(refusal.reason, Reason::Malformed, "{}", refusal.detail);
+        }
+    }
+    replied(signer.ask(&alice, None, invoice_to_sign_within(1, 1_000, years(100))));
+    replied(signer.ask(&alice, None, invoice_to_pay_within(1, 1_000, years(100))));
+    for _ in 0..13 {
+        signer.confirm(&[&alice], vec![]); // prunes twice
+    }
+    assert_eq!(signer.nodes().status()[0].faults, 0);
 }

@@ -5,7 +5,6 @@ mod ldk;
 mod limits;
 mod onchain;
 mod sessions;
-mod speed;
 mod sweeps;
 
 use std::sync::mpsc::channel;
@@ -37,7 +36,6 @@ struct Signer {
     store: Arc<dyn Store>,
     limits: LimitsConfig,
     facts: Arc<dyn ChainFacts>,
-    options: Options,
     running: Option<(Nodes, Arc<Journal>)>,
     blocks: Vec<Arc<ChainBlock>>,
     chain: MiniChain,
@@ -53,7 +51,6 @@ impl Signer {
             store,
             limits,
             facts: Arc::new(MiniChain::default()),
-            options: quick(),
             running: None,
             blocks: Vec::new(),
             chain: MiniChain::default(),
@@ -66,8 +63,7 @@ impl Signer {
     fn restart(&mut self) {
         self.running = None;
         let key = Secret::new(Zeroizing::new([7; 32]));
-        let journal =
-            Journal::open(self.store.clone(), RecordCipher::new(key), self.options).expect("the journal opens");
+        let journal = Journal::open(self.store.clone(), RecordCipher::new(key), quick()).expect("the journal opens");
         let journal = Arc::new(journal);
         let attestor = Arc::new(Attestor::new(&SecretKey::from_slice(&[9; 32]).expect("a key")));
         let settings = Settings { limits: self.limits.clone(), oracle: attestor.public_key() };
@@ -108,6 +104,16 @@ impl Signer {
     /// A way to ask as `node`, for drivers.
     fn asking<'a>(&'a self, node: &'a NodeName) -> impl FnMut(Option<ChannelRef>, Vec<u8>) -> Outcome + 'a {
         move |channel, message| self.ask(node, channel, message)
+    }
+
+    /// The same for a node that asks again while the reason says that it may help.
+    fn asking_patiently<'a>(&'a self, node: &'a NodeName) -> impl FnMut(Option<ChannelRef>, Vec<u8>) -> Outcome + 'a {
+        move |channel, message| loop {
+            match self.ask(node, channel, message.clone()) {
+                Outcome::Refused { refusal, .. } if refusal.reason.retry() => std::thread::yield_now(),
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Mines a block with `txs` and shows it to `nodes`.

@@ -202,4 +202,25 @@ fn keys_are_gone_after_shutdown() {
     replied(signer.ask(&alice, None, msgs::NodeInfo {}.as_vec()));
     signer.nodes().shutdown();
     assert!(signer.nodes().status().is_empty());
+    signer.add("alice", NodeKind::Ldk);
+    assert!(signer.nodes().remove(&alice), "too late, and yet nobody waits for ever");
+}
+
+/// LDK asks for the signature of a force close again with every block until it is confirmed.
+#[test]
+fn a_force_close_is_signed_with_the_same_bytes_whenever_it_is_asked() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let mut driver = signer.channel(&alice, 1);
+    driver.advance(&mut signer.asking(&alice), 1).expect("advances");
+    let close = msgs::SignLocalCommitmentTx2 { commitment_number: 1 }.as_vec();
+    let first = replied(signer.ask(&alice, Some(driver.channel()), close.clone()));
+    for _ in 0..2 {
+        assert_eq!(replied(signer.ask(&alice, Some(driver.channel()), close.clone())), first);
+        signer.restart();
+        signer.add("alice", NodeKind::Ldk);
+    }
+    assert_eq!(replied(signer.ask(&alice, Some(driver.channel()), close)), first);
+    let revoked = msgs::SignLocalCommitmentTx2 { commitment_number: 0 };
+    refused(signer.ask(&alice, Some(driver.channel()), revoked.as_vec()));
 }

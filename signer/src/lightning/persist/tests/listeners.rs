@@ -1,4 +1,4 @@
-//! Blocks and new channels cost what they change, not what the node has.
+//! Blocks and new channels cost what they change, not what the node has; a block that is taken away leaves nothing.
 
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::PublicKey;
@@ -11,7 +11,7 @@ use lightning_signer::util::status::Status;
 use lightning_signer::{CommitmentPointProvider, SendSync};
 
 use super::kinds;
-use super::world::{Side, open, spend};
+use super::world::{Side, open, pay, spend};
 
 const LISTENERS: u32 = 2_000;
 
@@ -103,4 +103,36 @@ fn a_hint_for_a_block_that_does_not_come_loses_nothing() {
     a.node.unchecked_sign_onchain_tx(&link.funding, &[], &[], vec![]).unwrap();
     a.flush();
     a.mine_streamed(vec![link.funding.clone()]);
+}
+
+/// The outputs of `tx`, each spent by a transaction of its own.
+fn sweeps(tx: &Transaction) -> Vec<Transaction> {
+    let txid = tx.compute_txid();
+    (0..tx.output.len() as u32).map(|vout| spend(OutPoint { txid, vout }, u64::from(vout))).collect()
+}
+
+#[test]
+fn a_block_with_a_close_and_what_spends_it_can_be_taken_away() {
+    let (mut a, mut b) = (Side::new(1), Side::new(2));
+    (a.checked, b.checked) = (true, true);
+    let mut link = open(&mut a, &mut b, 1);
+    a.mine(vec![link.funding.clone()]);
+    pay(&mut a, &mut b, &mut link, 1);
+    pay(&mut a, &mut b, &mut link, 2);
+    let before = a.state();
+    let close = a.unilateral_close(&link);
+    let first = sweeps(&close);
+    let second = first.iter().flat_map(sweeps).collect();
+    let blocks = [
+        vec![vec![close.clone()], first.clone(), second],
+        vec![[vec![close.clone()], first.clone()].concat()],
+        vec![[vec![close], first.clone(), first.iter().flat_map(sweeps).collect()].concat()],
+    ];
+    for blocks in blocks {
+        let blocks: Vec<Vec<Transaction>> = blocks;
+        let depth = blocks.len();
+        blocks.into_iter().for_each(|txs| a.mine(txs));
+        (0..depth).for_each(|_| a.unmine());
+        assert_eq!(a.state(), before, "{depth} blocks came and went");
+    }
 }

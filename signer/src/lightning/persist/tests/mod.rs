@@ -1,6 +1,5 @@
 //! Nodes survive restarts unchanged, and what is written is exactly what changed.
 
-mod growth;
 mod listeners;
 mod load;
 mod random;

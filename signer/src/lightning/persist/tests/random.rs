@@ -75,6 +75,11 @@ fn next_transaction(side: &Side, link: &Link, dice: &mut Dice) -> Vec<Transactio
         (None, _) => vec![link.funding.clone()],
         (Some(spender), _) if spender != link.funding => vec![],
         (Some(_), None) if dice.roll(3) == 0 => vec![spend(funding, 2)],
+        (Some(_), None) if dice.roll(2) == 0 => {
+            let close = side.unilateral_close(link);
+            let sweep = spend(OutPoint { txid: close.compute_txid(), vout: 0 }, 4);
+            vec![close, sweep]
+        }
         (Some(_), None) => vec![side.unilateral_close(link)],
         (Some(_), Some(close)) => (0..close.output.len() as u32)
             .map(|vout| OutPoint { txid: close.compute_txid(), vout })

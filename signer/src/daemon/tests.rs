@@ -1,0 +1,332 @@
+//! The daemon against its administrators: several at once, half-way, and in the wrong order.
+
+#![allow(clippy::unwrap_used)] // what fails may panic
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use claviger_hsm::Argon2id;
+use claviger_proto::v1::{NodeAddRequest, NodeRemoveRequest, NodeRevokeRequest, SeedImport};
+use tokio::runtime::Runtime;
+
+use super::unsealed::{gone, put};
+use super::*;
+use crate::admin::api::{AdminApi, Sink};
+use crate::journal::{Commit, Decision, HOUSE, Verdict};
+
+/// An unsealed daemon that never hears of a chain.
+struct World {
+    _temporary: tempfile::TempDir,
+    daemon: Arc<Daemon>,
+    _runtime: Runtime,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::create(&temporary.path().join("data")).unwrap();
+        let cost = Argon2id { memory_kib: 8, passes: 1, lanes: 1 };
+        let (envelope, _) = data_key::create(&passphrase(), cost).unwrap();
+        envelope.write(&dir.keyslots()).unwrap();
+        let mut config = Config::new(bitcoin::Network::Regtest);
+        config.link.listen = ([127, 0, 0, 1], 0).into();
+        config.chain.cookie_file = Some(temporary.path().join("cookie"));
+        change(&mut config);
+        let hardening =
+            Hardening { dumpable: true, no_new_privileges: false, closed_descriptors: vec![], lockable_bytes: None };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let lock = dir.lock().unwrap();
+        let daemon = Arc::new(Daemon::new(dir, lock, config, hardening, runtime.handle().clone()));
+        let world = Self { _temporary: temporary, daemon, _runtime: runtime };
+        let _ = world.daemon.open(&passphrase());
+        world
+    }
+
+    fn reopen(&self) -> Result<usize, AdminFailure> {
+        self.daemon.close(Reason::Sealed);
+        self.daemon.open(&passphrase())
+    }
+
+    fn unsealed(&self) -> Arc<Unsealed> {
+        self.daemon.unsealed().unwrap()
+    }
+
+    fn add(&self, name: &str, seed: Option<[u8; 32]>) -> Result<(), AdminFailure> {
+        self.daemon.node_add(request(name, seed)).map(drop)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), AdminFailure> {
+        self.daemon.node_remove(&NodeRemoveRequest { name: name.to_owned(), confirm: name.to_owned() })
+    }
+
+    /// Names and node ids.
+    fn nodes(&self) -> Vec<(String, String)> {
+        self.daemon.node_list().unwrap().into_iter().map(|node| (node.name, node.node_id)).collect()
+    }
+
+    /// Everything recorded for `tenant`.
+    fn recorded(&self, tenant: &str) -> Vec<String> {
+        self.unsealed().journal.load(tenant).unwrap().into_keys().collect()
+    }
+
+    /// Records `count` decisions on `tenant`.
+    fn decide(&self, tenant: &str, count: u64) {
+        let journal = self.unsealed().journal.clone();
+        for n in 1..=count {
+            let decision = Decision {
+                request: format!("{tenant}-{n}"),
+                at_ms: n,
+                action: "test".to_owned(),
+                channel: None,
+                verdict: Verdict::Permit,
+                request_sha256: String::new(),
+                reply_sha256: None,
+            };
+            let commit = Commit { tenant: tenant.to_owned(), puts: vec![], decision: Some(decision) };
+            journal.submit(commit, Box::new(|result| result.unwrap()));
+        }
+        journal.load(tenant).unwrap();
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.daemon.close(Reason::ShuttingDown);
+    }
+}
+
+fn passphrase() -> Passphrase {
+    Passphrase::copy_from(b"correct horse").unwrap()
+}
+
+fn request(name: &str, seed: Option<[u8; 32]>) -> NodeAddRequest {
+    let import =
+        seed.map(|seed| SeedImport { format: "ldk-seed".to_owned(), secret: seed.to_vec(), passphrase: vec![] });
+    NodeAddRequest { name: name.to_owned(), kind: "ldk".to_owned(), import }
+}
+
+#[test]
+fn a_node_added_by_several_at_once_is_added_once_and_keeps_its_keys() {
+    let world = World::new();
+    for name in ["a", "b", "c", "d"] {
+        let added = thread::scope(|scope| {
+            let adding = [(); 4].map(|()| scope.spawn(|| world.add(name, None).is_ok()));
+            adding.map(|thread| thread.join().unwrap())
+        });
+        assert_eq!(added.iter().filter(|added| **added).count(), 1);
+    }
+    let before = world.nodes();
+    world.reopen().unwrap();
+    assert_eq!(world.nodes(), before, "what runs is what is recorded");
+}
+
+#[test]
+fn a_revocation_is_not_undone_by_a_renewal_at_the_same_time() {
+    let world = World::new();
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        world.add(name, None).unwrap();
+        let serial = world.daemon.node_show(name).unwrap().certificates.remove(0).serial;
+        let revoke = NodeRevokeRequest { name: name.to_owned(), serial };
+        thread::scope(|scope| {
+            scope.spawn(|| world.daemon.node_renew(name).unwrap());
+            scope.spawn(|| world.daemon.node_revoke(&revoke).unwrap());
+        });
+        let certificates = world.daemon.node_show(name).unwrap().certificates;
+        assert_eq!(certificates.iter().map(|known| known.revoked).collect::<Vec<_>>(), [true, false]);
+    }
+}
+
+#[test]
+fn a_removed_node_leaves_nothing_and_its_name_begins_afresh() {
+    let world = World::new();
+    world.add("alice", None).unwrap();
+    let before = world.nodes();
+    world.remove("alice").unwrap();
+    assert_eq!(world.recorded("alice"), [""; 0]);
+    assert_eq!(world.recorded(HOUSE), ["ca/certificate", "ca/key"]);
+
+    // A crash between forgetting the keys and erasing the state leaves the state.
+    let state = Commit { tenant: "alice".to_owned(), puts: vec![put("state", vec![1])], decision: None };
+    world.unsealed().journal.commit(state).unwrap();
+    world.add("alice", None).unwrap();
+    assert_eq!(world.recorded("alice"), [""; 0]);
+    assert_ne!(world.nodes(), before);
+}
+
+#[test]
+fn the_signers_own_records_are_no_nodes() {
+    let world = World::new();
+    world.add("alice", None).unwrap();
+    let recorded = world.recorded(HOUSE);
+    assert_eq!(world.add(HOUSE, None).unwrap_err().kind, FailureKind::Invalid);
+    assert_eq!(world.remove(HOUSE).unwrap_err().kind, FailureKind::Invalid);
+    assert_eq!(world.recorded(HOUSE), recorded);
+}
+
+#[test]
+fn one_seed_belongs_to_one_node() {
+    let world = World::new();
+    world.add("alice", Some([7; 32])).unwrap();
+    let failure = world.add("bob", Some([7; 32])).unwrap_err();
+    assert_eq!((failure.kind, failure.what.as_str()), (FailureKind::Exists, "node 'alice' has these keys"));
+    world.add("bob", Some([8; 32])).unwrap();
+    world.remove("alice").unwrap();
+    world.add("carol", Some([7; 32])).unwrap();
+}
+
+#[test]
+fn a_mnemonic_passphrase_that_is_not_text_is_not_taken_for_none() {
+    let world = World::new();
+    let words = "abandon ".repeat(11) + "about";
+    let import = |passphrase: &[u8]| {
+        let source = SeedImport { format: "bip39".into(), secret: words.clone().into(), passphrase: passphrase.into() };
+        world.daemon.node_add(NodeAddRequest { import: Some(source), ..request("alice", None) }).map(drop)
+    };
+    assert_eq!(import(b"\xff").unwrap_err().kind, FailureKind::Invalid);
+    assert_eq!(world.nodes(), []);
+    import(b"TREZOR").unwrap();
+}
+
+#[test]
+fn a_ca_that_is_gone_is_not_replaced_in_silence() {
+    for lost in [&["ca/key"][..], &["ca/certificate"], &["ca/key", "ca/certificate"]] {
+        let world = World::new();
+        world.add("alice", None).unwrap();
+        world.unsealed().record(lost.iter().map(|key| gone((*key).to_owned())).collect()).unwrap();
+        assert_eq!(world.reopen().unwrap_err().kind, FailureKind::Damaged, "{lost:?}");
+    }
+}
+
+#[test]
+fn a_signer_that_could_not_open_its_link_opens_once_it_can() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let world = World::with(|config| config.link.listen = taken.local_addr().unwrap());
+    let failure = world.daemon.open(&passphrase()).unwrap_err();
+    assert!(failure.kind == FailureKind::Fault && failure.what.starts_with("cannot listen on 127.0.0.1:"), "{failure}");
+    assert!(world.daemon.status().sealed);
+    drop(taken);
+    world.daemon.open(&passphrase()).unwrap();
+}
+
+#[test]
+fn no_node_is_added_to_a_signer_that_closes() {
+    let world = World::new();
+    let held = world.unsealed();
+    let closing = thread::spawn({
+        let daemon = world.daemon.clone();
+        move || daemon.close(Reason::Sealed)
+    });
+    while held.change().is_ok() {
+        thread::yield_now();
+    }
+    assert_eq!(held.add_node(request("alice", None)).map(drop), Err(AdminFailure::sealed()));
+    drop(held);
+    closing.join().unwrap();
+    world.daemon.open(&passphrase()).unwrap();
+    assert_eq!(world.nodes(), []);
+}
+
+/// Tells of each element and takes it when told to; stays until `left`.
+struct Reader {
+    at: Sender<()>,
+    go_on: Receiver<()>,
+}
+
+/// The reader, what it tells of, and what lets it go on when dropped.
+fn reader() -> (Reader, Receiver<()>, Sender<()>) {
+    let ((at, told), (go_on, waits)) = (channel(), channel());
+    (Reader { at, go_on: waits }, told, go_on)
+}
+
+impl<T> Sink<T> for Reader {
+    fn put(&mut self, _: T) -> bool {
+        let _ = self.at.send(());
+        let _ = self.go_on.recv();
+        true
+    }
+    fn offer(&mut self, element: T) -> bool {
+        self.put(element)
+    }
+    fn is_read(&self) -> bool {
+        self.at.send(()).is_ok()
+    }
+}
+
+#[test]
+fn sealing_waits_for_no_reader() {
+    let world = World::new();
+    world.decide("alice", 1_200);
+    let (mut reader, told, go_on) = reader();
+    let daemon = world.daemon.clone();
+    let export = thread::spawn(move || daemon.journal_export(1, &mut reader));
+    told.recv().unwrap(); // it stands at the first line
+    world.daemon.seal().unwrap();
+    drop(go_on);
+    assert_eq!(export.join().unwrap(), Err(AdminFailure::sealed()));
+}
+
+#[test]
+fn a_check_of_the_journal_ends_when_the_signer_is_sealed() {
+    let world = World::new();
+    world.decide("alice", 1_200);
+    let (mut reader, told, go_on) = reader();
+    let daemon = world.daemon.clone();
+    let check = thread::spawn(move || daemon.journal_verify(&mut reader));
+    told.recv().unwrap();
+    let sealing = thread::spawn({
+        let daemon = world.daemon.clone();
+        move || daemon.seal()
+    });
+    while !world.daemon.status().sealed {
+        thread::yield_now();
+    }
+    drop(go_on);
+    assert_eq!(check.join().unwrap().unwrap_err().what, "the check was interrupted");
+    sealing.join().unwrap().unwrap();
+}
+
+#[test]
+fn following_the_log_ends_with_its_reader() {
+    let world = World::new();
+    world.decide("alice", 3);
+    let (mut reader, told, go_on) = reader();
+    drop((told, go_on));
+    assert_eq!(world.daemon.journal_tail(10, true, "alice", &mut reader), Ok(()));
+}
+
+#[test]
+fn the_latest_decisions_of_one_node_are_found_behind_those_of_others() {
+    /// Collects what it is given.
+    #[derive(Default)]
+    struct List(Vec<u64>);
+    impl Sink<claviger_proto::v1::DecisionRecord> for List {
+        fn put(&mut self, decision: claviger_proto::v1::DecisionRecord) -> bool {
+            self.0.push(decision.sequence);
+            true
+        }
+        fn offer(&mut self, decision: claviger_proto::v1::DecisionRecord) -> bool {
+            self.put(decision)
+        }
+        fn is_read(&self) -> bool {
+            true
+        }
+    }
+    let world = World::new();
+    world.decide("alice", 700);
+    world.decide("bob", 700);
+    let tail = |lines, node| {
+        let mut list = List::default();
+        world.daemon.journal_tail(lines, false, node, &mut list).unwrap();
+        list.0
+    };
+    assert_eq!(tail(2, "alice"), [699, 700]);
+    assert_eq!(tail(2, "bob"), [1_399, 1_400]);
+    assert_eq!(tail(2, ""), [1_399, 1_400]);
+    assert_eq!(tail(2, "carol"), [0; 0]);
+    assert_eq!(tail(0, ""), [0; 0]);
+    assert_eq!(tail(u32::MAX, "").len(), 1_400);
+}

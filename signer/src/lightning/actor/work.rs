@@ -1,0 +1,246 @@
+//! What an actor does in its turn.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::Instant;
+
+use super::seat::{Seat, drop_engine};
+use super::{Actor, Step, Work, lock};
+use crate::chain::{Attestor, ChainBlock, SinkError, TrackerPosition, apply_block, revert_block};
+use crate::journal::{Commit, CommitError, Health, Put};
+use crate::lightning::engine::Engine;
+use crate::lightning::messages::{self, Row};
+use crate::lightning::pool::{ITEMS_PER_TURN, TIME_PER_TURN, Turn};
+use crate::lightning::record::Recorded;
+use crate::lightning::status::Phase;
+use crate::pipeline::{Outcome, Request, Responder};
+use crate::reasons::{Reason, Refusal};
+
+/// Blocks between two prunings of what is long over.
+const PRUNE_EVERY: u32 = 6;
+
+/// Lets an `Arc<Actor>` take turns.
+pub(super) struct Turns(pub(super) Arc<Actor>);
+
+impl Turn for Turns {
+    fn turn(&self) -> bool {
+        let actor = &self.0;
+        {
+            let mut seat = actor.sit_down();
+            let begun = Instant::now();
+            for n in 0..ITEMS_PER_TURN {
+                if n > 0 && begun.elapsed() >= TIME_PER_TURN {
+                    break;
+                }
+                let Some(work) = actor.mailbox.pop() else { break };
+                actor.work(&mut seat, work);
+            }
+            actor.note_status(&seat);
+        }
+        actor.mailbox.end_turn()
+    }
+}
+
+impl Actor {
+    fn work(self: &Arc<Self>, seat: &mut Seat, work: Work) {
+        match work {
+            Work::Request(request, respond) => self.request(seat, request, respond),
+            Work::Block(step, block, reply) => self.block(seat, step, &block, reply),
+            Work::Wake => drop(self.engine(seat)),
+            Work::Retire(done) => {
+                for work in self.mailbox.close() {
+                    if let Work::Request(request, respond) = work {
+                        self.mailbox.release(request.message.len());
+                        respond(self.refused(Refusal::new(Reason::Sealed, "the node is shutting down")));
+                    }
+                }
+                self.flights.wait();
+                drop_engine(seat);
+                lock(&self.status).phase = Phase::Stopped;
+                let _ = done.send(()); // whoever asked may be gone
+            }
+        }
+    }
+
+    /// One request, from its bytes to a commit on its way.
+    fn request(self: &Arc<Self>, seat: &mut Seat, request: Request, respond: Responder) {
+        let slot = Slot { actor: self.clone(), bytes: request.message.len() };
+        let respond: Responder = Box::new(move |outcome| {
+            drop(slot);
+            respond(outcome);
+        });
+        if let Health::Faulted(error) = self.house.journal.health() {
+            return respond(self.refused(unrecorded(&error)));
+        }
+        let row = match messages::row(self.spec.kind, &request.message) {
+            Ok(row) => row,
+            Err(refusal) => return self.commit(None, &request, Err(refusal), Vec::new(), respond),
+        };
+        if row.needs_tip
+            && let Err(refusal) = self.house.chain.require_fresh(&self.spec.name)
+        {
+            return respond(self.refused(refusal));
+        }
+        let engine = match self.engine(seat) {
+            Ok(engine) => engine,
+            // Nothing was decided: the node asks again.
+            Err(refusal) if refusal.reason.retry() => return respond(self.refused(refusal)),
+            Err(refusal) => return self.commit(Some(row), &request, Err(refusal), Vec::new(), respond),
+        };
+        match catch_unwind(AssertUnwindSafe(|| engine.handle(row, &request))) {
+            Ok(handled) => {
+                // A half-done change must not become durable: the refusal is recorded, the change is not.
+                let puts = if handled.distrust { Vec::new() } else { handled.puts };
+                if handled.distrust {
+                    self.fault(seat, row.name);
+                }
+                self.commit(Some(row), &request, handled.reply, puts, respond);
+            }
+            Err(_) => {
+                // The panic's message may quote memory; the panic hook says where it was.
+                self.fault(seat, row.name);
+                let refusal = Refusal::new(Reason::Fault, format!("the state machine gave up on {}", row.name));
+                self.commit(Some(row), &request, Err(refusal), Vec::new(), respond);
+            }
+        }
+    }
+
+    /// Records the verdict with what changed, then lets the outcome out. Requests that only ask wait for what was
+    /// submitted before, so that nothing they tell is ahead of the journal.
+    fn commit(
+        self: &Arc<Self>,
+        row: Option<&'static Row>,
+        request: &Request,
+        reply: Result<Vec<u8>, Refusal>,
+        puts: Vec<Put>,
+        respond: Responder,
+    ) {
+        let name = self.next_name();
+        let recorded = reply.is_err() || row.is_none_or(Row::is_recorded);
+        let decision = recorded
+            .then(|| Recorded { name: &name, at_ms: self.clock.now_ms(), row, request, reply: &reply }.decision());
+        let outcome = match reply {
+            Ok(reply) => Outcome::Reply(reply),
+            Err(refusal) => Outcome::Refused { request: name.clone(), refusal },
+        };
+        self.send(Commit { tenant: self.spec.name.to_string(), puts, decision }, move |result| {
+            respond(match result {
+                Ok(()) => outcome,
+                Err(error) => Outcome::Refused { request: name, refusal: unrecorded(&error) },
+            });
+        });
+    }
+
+    /// Puts a commit on its way and keeps count of it.
+    fn send(self: &Arc<Self>, commit: Commit, done: impl FnOnce(Result<(), CommitError>) + Send + 'static) {
+        // Not the actor: who waits for the last landing may count on the journal being nobody else's then.
+        let (flights, name) = (self.flights.clone(), self.spec.name.clone());
+        flights.take_off();
+        let landed = move |result: Result<(), CommitError>| {
+            if result.is_err() {
+                flights.broken.store(true, Ordering::SeqCst);
+            }
+            // The journal's thread serves all nodes; what a front door does with its answer must not end it.
+            if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
+                tracing::error!(node = %name, "an answer could not be handed over");
+            }
+            flights.land();
+        };
+        self.house.journal.submit(commit, Box::new(landed));
+    }
+
+    /// One block, with the answer after its commit.
+    fn block(
+        self: &Arc<Self>,
+        seat: &mut Seat,
+        step: Step,
+        block: &ChainBlock,
+        reply: SyncSender<Result<TrackerPosition, SinkError>>,
+    ) {
+        let engine = match self.engine(seat) {
+            Ok(engine) => engine,
+            Err(refusal) => return drop(reply.send(Err(SinkError::Busy(refusal.detail)))),
+        };
+        let moved = catch_unwind(AssertUnwindSafe(|| move_tracker(engine, step, block, &self.house.attestor)));
+        let (tip, puts) = match moved {
+            Ok(Ok(moved)) => moved,
+            Ok(Err(error @ SinkError::Apply(_))) => return drop(reply.send(Err(error))),
+            // The state machine may be a block ahead of the journal.
+            Ok(Err(_)) | Err(_) => {
+                self.fault(seat, "block");
+                return drop(reply.send(Err(SinkError::Busy("the state machine gave up on the block".to_owned()))));
+            }
+        };
+        self.note_status(seat);
+        let position = TrackerPosition { node: self.spec.name.clone(), height: tip.0, hash: tip.1 };
+        let commit = Commit { tenant: self.spec.name.to_string(), puts, decision: None };
+        self.send(commit, move |result| {
+            let outcome = result.map(|()| position).map_err(|error| SinkError::Busy(error.to_string()));
+            let _ = reply.send(outcome); // the follower may have stopped
+        });
+        if step == Step::Connect && tip.0.is_multiple_of(PRUNE_EVERY) {
+            self.prune(seat);
+        }
+    }
+
+    /// Apart from the block, which is on its way: what goes wrong here must not keep the chain out.
+    fn prune(self: &Arc<Self>, seat: &mut Seat) {
+        let Some(engine) = seat.engine.as_ref() else { return };
+        match catch_unwind(AssertUnwindSafe(|| engine.prune())) {
+            Ok(Ok(puts)) => self.send(Commit { tenant: self.spec.name.to_string(), puts, decision: None }, drop),
+            Ok(Err(_)) | Err(_) => self.fault(seat, "pruning"),
+        }
+    }
+
+    fn note_status(&self, seat: &Seat) {
+        // The state machine may have failed with its locks held; then there is nothing to tell.
+        let facts = seat.engine.as_ref().and_then(|engine| catch_unwind(AssertUnwindSafe(|| facts(engine))).ok());
+        let mut status = lock(&self.status);
+        if status.phase != Phase::Stopped {
+            status.note(facts);
+        }
+    }
+}
+
+/// What an unanswered request takes of its node's bounds, until it is answered or given up.
+struct Slot {
+    actor: Arc<Actor>,
+    bytes: usize,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.actor.mailbox.release(self.bytes);
+    }
+}
+
+fn facts(engine: &Engine) -> ((u32, bitcoin::BlockHash), usize) {
+    let tip = {
+        let tracker = engine.node().get_tracker();
+        (tracker.height(), tracker.tip().0.block_hash())
+    };
+    (tip, engine.node().get_channels().len())
+}
+
+type Moved = ((u32, bitcoin::BlockHash), Vec<Put>);
+
+fn move_tracker(engine: &mut Engine, step: Step, block: &ChainBlock, attestor: &Attestor) -> Result<Moved, SinkError> {
+    let effect = match step {
+        Step::Connect => apply_block(engine.node(), block, attestor)?,
+        Step::Disconnect => revert_block(engine.node(), block, attestor)?,
+    };
+    let puts = engine.block_changes(&effect).map_err(|refusal| SinkError::Busy(refusal.detail))?;
+    Ok(((effect.height, effect.hash), puts))
+}
+
+pub(super) fn unrecorded(error: &CommitError) -> Refusal {
+    let reason = match error {
+        CommitError::Invalid(_) => Reason::Fault,
+        CommitError::Closed => Reason::Sealed,
+        CommitError::Poisoned => Reason::NodeRestarting,
+        CommitError::Store(_) | CommitError::Fenced => Reason::JournalUnavailable,
+    };
+    Refusal::new(reason, error.to_string())
+}
