@@ -95,9 +95,7 @@ impl Inner {
             Event::SpendableOutputs { outputs, .. } => {
                 for output in outputs {
                     let name = format!("{SWEEP}{}", output.spendable_outpoint());
-                    if self.store.put(&name, output.encode()).is_err() {
-                        return Err(ReplayEvent());
-                    }
+                    self.store.put(&name, output.encode());
                 }
                 self.sweep();
                 Ok(())
@@ -114,7 +112,7 @@ impl Inner {
     fn fund(&self, output: TxOut) -> Result<OutPoint, String> {
         let funding = self.wallet.fund(output, self.fees.get())?;
         let name = format!("{FUNDING}{}", funding.outpoint.txid);
-        self.store.put(&name, funding.psbt.serialize()).map_err(|e| e.to_string())?;
+        self.store.put(&name, funding.psbt.serialize());
         // A funding transaction pays its channel first.
         Ok(OutPoint { txid: funding.outpoint.txid, index: 0 })
     }

@@ -99,9 +99,7 @@ impl Inner {
 
     /// Writes down what only the channel manager knows.
     pub(super) fn keep(&self) {
-        if let Err(error) = self.store.put("manager", self.channels.encode()) {
-            self.log.note(format!("the channel manager was not kept: {error}"));
-        }
+        self.store.put("manager", self.channels.encode());
     }
 
     fn reconnect(&self, runtime: &tokio::runtime::Handle) {

@@ -1,9 +1,6 @@
-//! What a node keeps over a restart, in memory or in a directory.
+//! What a node keeps over a restart, in memory.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use lightning::chain::ChannelMonitorUpdateStatus;
@@ -18,52 +15,23 @@ use super::lock;
 
 /// Names and their bytes.
 pub struct Store {
-    dir: Option<PathBuf>,
     entries: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Updates of channel monitors that were kept, and that LDK was not told of yet.
     kept: Mutex<Vec<(ChannelId, u64)>>,
 }
 
 impl Store {
-    /// Gone with the value.
+    /// Empty.
     pub fn in_memory() -> Self {
-        Self { dir: None, entries: Mutex::default(), kept: Mutex::default() }
-    }
-
-    /// One file for each name.
-    pub fn in_dir(dir: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&dir)?;
-        let mut entries = BTreeMap::new();
-        for file in fs::read_dir(&dir)? {
-            let file = file?;
-            let name = file.file_name().to_string_lossy().into_owned();
-            if !name.ends_with(".new") {
-                entries.insert(name, fs::read(file.path())?);
-            }
-        }
-        Ok(Self { dir: Some(dir), entries: Mutex::new(entries), kept: Mutex::default() })
+        Self { entries: Mutex::default(), kept: Mutex::default() }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Vec<u8>> {
         self.entries().get(name).cloned()
     }
 
-    pub(super) fn put(&self, name: &str, bytes: Vec<u8>) -> io::Result<()> {
-        let mut entries = self.entries();
-        if let Some(dir) = &self.dir {
-            let new = dir.join(format!("{name}.new"));
-            fs::write(&new, &bytes)?;
-            fs::rename(new, dir.join(name))?;
-        }
-        entries.insert(name.into(), bytes);
-        Ok(())
-    }
-
-    fn remove(&self, name: &str) {
-        if let Some(dir) = &self.dir {
-            let _ = fs::remove_file(dir.join(name));
-        }
-        self.entries().remove(name);
+    pub(super) fn put(&self, name: &str, bytes: Vec<u8>) {
+        self.entries().insert(name.into(), bytes);
     }
 
     pub(super) fn with_prefix(&self, prefix: &str) -> Vec<Vec<u8>> {
@@ -75,10 +43,8 @@ impl Store {
     }
 
     fn keep(&self, name: MonitorName, monitor: &ChannelMonitor<AnySigner>) -> ChannelMonitorUpdateStatus {
-        match self.put(&format!("{MONITOR}{name}"), monitor.encode()) {
-            Ok(()) => ChannelMonitorUpdateStatus::InProgress,
-            Err(_) => ChannelMonitorUpdateStatus::UnrecoverableError,
-        }
+        self.put(&format!("{MONITOR}{name}"), monitor.encode());
+        ChannelMonitorUpdateStatus::InProgress
     }
 }
 
@@ -109,7 +75,7 @@ impl Persist<AnySigner> for Store {
     }
 
     fn archive_persisted_channel(&self, name: MonitorName) {
-        self.remove(&format!("{MONITOR}{name}"));
+        self.entries().remove(&format!("{MONITOR}{name}"));
     }
 
     fn get_and_clear_completed_updates(&self) -> Vec<(ChannelId, u64)> {
