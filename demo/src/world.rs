@@ -24,8 +24,6 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Between two looks at something that is waited for.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long nodes may act on a block before the next.
-const MOMENT: Duration = Duration::from_millis(80);
 /// More than any timeout of a channel here.
 const BLOCKS_AT_MOST: u32 = 400;
 
@@ -93,19 +91,15 @@ impl World {
         self.signer_in_step(nodes)
     }
 
-    /// Mines until `done`, with a moment for the nodes to act after each block.
+    /// Mines until `done`; after each block the nodes have done all about it.
     pub fn mine_until(&self, what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) -> anyhow::Result<()> {
         for _ in 0..BLOCKS_AT_MOST {
-            let deadline = Instant::now() + MOMENT;
-            while Instant::now() < deadline {
-                if done() {
-                    return Ok(());
-                }
-                std::thread::sleep(PAUSE);
+            if done() {
+                return Ok(());
             }
             self.mine(1, nodes)?;
         }
-        anyhow::bail!("mined {BLOCKS_AT_MOST} blocks in vain for {what}\n{}", logs(nodes))
+        wait(what, nodes, done)
     }
 
     /// A new channel that `opener` funds, usable on both sides.

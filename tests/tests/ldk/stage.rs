@@ -69,14 +69,9 @@ impl Stage {
 
     /// Mines until `done`.
     pub(crate) fn mine_until(&self, what: &str, nodes: &[&LdkNode], done: impl Fn() -> bool) {
-        for _ in 0..400 {
-            if done() {
-                return;
-            }
-            self.mine(1, nodes);
+        if let Err(error) = self.world.mine_until(what, nodes, done) {
+            panic!("{error}\nrefused: {:#?}", self.refused());
         }
-        self.report();
-        wait(what, nodes, done);
     }
 
     /// Mines until both have everything; the signed node then has `expected_sat` more than `before`, fees aside.
@@ -139,11 +134,6 @@ impl Stage {
         };
         let refused = |line: &&serde_json::Value| line["verdict"] != "permit" && !passing(line);
         decisions.iter().filter(refused).map(ToString::to_string).collect()
-    }
-
-    #[allow(clippy::print_stdout, reason = "shown when a test fails")]
-    pub(crate) fn report(&self) {
-        println!("refused: {:#?}\nlog: {}", self.refused(), self.world.signer.log_path().display());
     }
 }
 

@@ -36,6 +36,8 @@ impl Actor {
     pub(super) fn engine<'a>(&self, seat: &'a mut Seat) -> Result<&'a mut Engine, Refusal> {
         if self.flights.broken.load(Ordering::SeqCst) {
             drop_engine(seat);
+            // Where it stood is wrong, and would be told once nothing is broken any more.
+            self.note_status(seat);
         }
         if seat.engine.is_none() {
             seat.rebuilds.wait_over()?;

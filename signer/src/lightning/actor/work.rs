@@ -194,7 +194,7 @@ impl Actor {
         }
     }
 
-    fn note_status(&self, seat: &Seat) {
+    pub(super) fn note_status(&self, seat: &Seat) {
         // The state machine may have failed with its locks held; then there is nothing to tell.
         let facts = seat.engine.as_ref().and_then(|engine| catch_unwind(AssertUnwindSafe(|| facts(engine))).ok());
         let mut status = lock(&self.status);

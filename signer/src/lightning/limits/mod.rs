@@ -4,7 +4,9 @@
 //! their incoming HTLC and need no approval. On-chain sends are charged when they are signed. A charge becomes durable
 //! in the same commit as the approval (P1), so the sliding windows survive a restart.
 
-use std::collections::VecDeque;
+mod fees;
+mod window;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitcoin::{Transaction, TxOut};
@@ -14,6 +16,8 @@ use lightning_signer::lightning::types::payment::PaymentHash;
 use serde::{Deserialize, Serialize};
 use vls_protocol_signer::approver::Approve;
 
+use self::fees::{Fee, Fees};
+use self::window::Window;
 use super::clock::NodeClock;
 use crate::config::LimitsConfig;
 use crate::journal::Put;
@@ -56,14 +60,14 @@ struct Spent {
     clock_ms: u64,
     payments_msat: Window,
     onchain_sat: Window,
-    fees_sat: Window,
+    fees: Fees,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Pending {
     payment_msat: u64,
     onchain_sat: u64,
-    fee_sat: u64,
+    fee: Option<Fee>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -111,10 +115,12 @@ impl Limits {
         let charges = [
             (&mut spent.payments_msat, HOUR_MS, pending.payment_msat),
             (&mut spent.onchain_sat, DAY_MS, pending.onchain_sat),
-            (&mut spent.fees_sat, DAY_MS, pending.fee_sat),
         ];
         for (window, span_ms, amount) in charges {
             window.add(now_ms, span_ms, amount);
+        }
+        if let Some(fee) = pending.fee {
+            spent.fees.charge(now_ms, fee);
         }
         if std::mem::take(pending) == Pending::default() {
             return None;
@@ -138,13 +144,14 @@ impl Limits {
             return Err(over("fee of the transaction", fee_sat, "sat", "max_onchain_fee_sat", limit));
         }
         let mut state = self.lock();
-        let day_sat = state.spent.fees_sat.sum(now_ms, DAY_MS).saturating_add(fee_sat);
+        let spends = tx.input.iter().map(|input| input.previous_output);
+        let (fee, day_sat) = state.spent.fees.with(now_ms, spends, fee_sat);
         let day_limit = limit.saturating_mul(FEES_PER_DAY);
         if day_sat > day_limit {
             let what = format!("fees within 24 hours: {day_sat} sat > {FEES_PER_DAY} × limits.max_onchain_fee_sat");
             return Err(Refusal::new(Reason::Limit, format!("{what} = {day_limit} sat")));
         }
-        state.pending.fee_sat = fee_sat;
+        state.pending.fee = Some(fee);
         state.onchain = Some(Onchain { foreign_sat });
         Ok(())
     }
@@ -231,42 +238,15 @@ impl Approve for Limits {
     }
 }
 
-/// Amounts spent within a sliding window, in slices of a twelfth of its span.
-///
-/// A slice counts until all of it has left the window: up to a twelfth too long, never too short.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Window {
-    /// Start of the slice in ms, and its sum; oldest first.
-    slices: VecDeque<(u64, u64)>,
-}
-
-impl Window {
-    fn sum(&self, now_ms: u64, span_ms: u64) -> u64 {
-        let slice_ms = span_ms / 12;
-        let live = self.slices.iter().filter(|(start, _)| start + slice_ms + span_ms > now_ms);
-        live.fold(0, |sum, (_, amount)| sum.saturating_add(*amount))
-    }
-
-    fn add(&mut self, now_ms: u64, span_ms: u64, amount: u64) {
-        if amount == 0 {
-            return;
-        }
-        let slice_ms = span_ms / 12;
-        self.slices.retain(|(start, _)| start + slice_ms + span_ms > now_ms);
-        let start = now_ms - now_ms % slice_ms;
-        match self.slices.back_mut() {
-            Some((newest, sum)) if *newest == start => *sum = sum.saturating_add(amount),
-            _ => self.slices.push_back((start, amount)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
     use bitcoin::absolute::LockTime;
+    use bitcoin::hashes::Hash;
     use bitcoin::transaction::Version;
-    use bitcoin::{Amount, ScriptBuf, TxIn};
+    use bitcoin::{Amount, OutPoint, ScriptBuf, TxIn, Txid};
 
     fn limits(config: LimitsConfig) -> Limits {
         Limits::restore(config, Arc::default(), None).expect("fresh")
@@ -322,29 +302,24 @@ mod tests {
         }
     }
 
-    #[test]
-    fn windows_slide() {
-        let mut window = Window::default();
-        let start = 1_000 * HOUR_MS;
-        window.add(start, HOUR_MS, 7);
-        assert_eq!(window.sum(start + HOUR_MS, HOUR_MS), 7, "not a moment too short");
-        assert_eq!(window.sum(start + HOUR_MS + HOUR_MS / 12, HOUR_MS), 0);
-        for n in 0..1_000 {
-            window.add(start + n * 1_000_000, HOUR_MS, 1);
-        }
-        assert!(window.slices.len() <= 14, "bounded: {}", window.slices.len());
-    }
-
     fn out(sat: u64) -> TxOut {
         TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::new() }
     }
 
     /// Signs, or not, a transaction with these inputs (amount, whether ours) and outputs, the first of them unknown.
     fn send(limits: &Limits, inputs: &[(u64, bool)], outputs: &[u64]) -> Result<Option<Put>, String> {
+        static COINS: AtomicU32 = AtomicU32::new(1_000);
+        let coins = (0..inputs.len()).map(|_| COINS.fetch_add(1, Ordering::Relaxed)).collect::<Vec<_>>();
+        spend(limits, &coins, inputs, outputs)
+    }
+
+    /// The same with inputs of one's choice.
+    fn spend(limits: &Limits, coins: &[u32], inputs: &[(u64, bool)], outputs: &[u64]) -> Result<Option<Put>, String> {
+        let coin = |vout: &u32| OutPoint { txid: Txid::all_zeros(), vout: *vout };
         let tx = Transaction {
             version: Version::TWO,
             lock_time: LockTime::ZERO,
-            input: vec![TxIn::default(); inputs.len()],
+            input: coins.iter().map(|n| TxIn { previous_output: coin(n), ..TxIn::default() }).collect(),
             output: outputs.iter().map(|sat| out(*sat)).collect(),
         };
         let inputs: Vec<_> = inputs.iter().map(|(sat, ours)| (out(*sat), *ours)).collect();
@@ -386,6 +361,18 @@ mod tests {
         }
         let refused = send(&limits, &[(30_000, false), (5_000, true)], &[30_000, 4_999]).expect_err("the day is full");
         assert!(refused.contains("fees within 24 hours: 7001 sat"), "{refused}");
+    }
+
+    #[test]
+    fn a_claim_whose_fee_is_raised_again_and_again_is_charged_once() {
+        let limits = limits(SMALL());
+        for fee_sat in (100..700).chain([700; 100]) {
+            spend(&limits, &[7, 8], &[(30_000, false), (5_000, true)], &[30_000, 5_000 - fee_sat]).expect("fits");
+        }
+        for n in 1..FEES_PER_DAY {
+            send(&limits, &[(30_000, false), (5_000, true)], &[30_000, 4_300]).unwrap_or_else(|e| panic!("{n}: {e}"));
+        }
+        send(&limits, &[(30_000, false), (5_000, true)], &[30_000, 4_999]).expect_err("the day is full");
     }
 
     #[test]
