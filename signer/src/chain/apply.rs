@@ -87,13 +87,13 @@ pub fn apply_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Resu
     let mut touched = Vec::new();
     for (monitor, slot) in tracker.listeners.values_mut() {
         let txs = block.matching(&slot.txid_watches, &slot.watches);
-        let (adds, removes) = if txs.is_empty() {
-            monitor.on_add_block(&[], &block.hash())
-        } else {
-            touched.push(monitor.funding_outpoint);
-            closing::show(node, monitor, block, &txs);
-            monitor.on_add_streamed_block_end(&block.hash())
-        };
+        if txs.is_empty() {
+            monitor.on_add_block(&[], &block.hash());
+            continue;
+        }
+        touched.push(monitor.funding_outpoint);
+        closing::show(node, monitor, block, &txs);
+        let (adds, removes) = monitor.on_add_streamed_block_end(&block.hash());
         slot.watches.extend(adds);
         // Removed after adding: an output may be spent in the block that creates it.
         slot.watches.retain(|outpoint| !removes.contains(outpoint));
@@ -123,11 +123,11 @@ pub fn revert_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Res
         txs.reverse();
         if txs.is_empty() {
             monitor.on_remove_block(&[], &block.hash());
-        } else {
-            touched.push(monitor.funding_outpoint);
-            closing::show(node, monitor, block, &txs);
-            monitor.on_remove_streamed_block_end(&block.hash());
+            continue;
         }
+        touched.push(monitor.funding_outpoint);
+        closing::show(node, monitor, block, &txs);
+        monitor.on_remove_streamed_block_end(&block.hash());
         watch_again(slot, &txs);
     }
     Ok(Effect { height: tracker.height(), hash: tracker.tip().0.block_hash(), touched })

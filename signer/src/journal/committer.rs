@@ -268,7 +268,7 @@ impl<'q> Committer<'q> {
         self.complete(poisoned, results, batched as u64);
     }
 
-    /// Runs the callbacks in order, between making the poison and the end of the commits known to submitters.
+    /// Makes the poison known to submitters, then runs the callbacks in order, and makes each commit's end known after its own.
     fn complete(
         &self,
         poisoned: HashSet<Tenant>,
@@ -282,13 +282,10 @@ impl<'q> Committer<'q> {
             state.stats.commits += batched;
             state.stats.flushes += u64::from(batched > 0);
         }
-        let mut tenants = Vec::with_capacity(results.len());
         for (tenant, done, result) in results {
             done.complete(result);
-            tenants.push(tenant);
-        }
-        let mut state = self.queue.lock();
-        for tenant in tenants {
+            // At once: whoever was told may ask for something that needs no flush, and must not wait for the next.
+            let mut state = self.queue.lock();
             if let Some(pending) = state.pending.get_mut(&tenant) {
                 *pending -= 1;
                 if *pending == 0 {
