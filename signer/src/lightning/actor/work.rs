@@ -142,7 +142,7 @@ impl Actor {
             if result.is_err() {
                 flights.broken.store(true, Ordering::SeqCst);
             }
-            // The journal's thread serves all nodes; what a front door does with its answer must not end it.
+            // The thread that tells serves all nodes; what a front door does with its answer must not end it.
             if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
                 tracing::error!(node = %name, "an answer could not be handed over");
             }
