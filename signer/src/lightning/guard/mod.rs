@@ -46,6 +46,7 @@ pub struct Guard {
 }
 
 /// A request that passed.
+#[expect(clippy::large_enum_variant, reason = "it is made and taken apart once per request")]
 pub enum Admitted {
     /// The state machine is to be asked.
     Ask {

@@ -62,32 +62,32 @@ fn unsigned(mut bytes: &[u8]) -> Option<(u64, u64)> {
 }
 
 fn input(key: &[u8], mut value: &[u8]) -> Option<()> {
-    match key.first()? {
-        &IN_NON_WITNESS_UTXO => transaction(value),
-        &IN_WITNESS_UTXO => {
+    match *key.first()? {
+        IN_NON_WITNESS_UTXO => transaction(value),
+        IN_WITNESS_UTXO => {
             txout(&mut value)?;
             end(value)
         }
-        &IN_FINAL_SCRIPT_WITNESS => {
+        IN_FINAL_SCRIPT_WITNESS => {
             witness(&mut value)?;
             end(value)
         }
-        &IN_TAP_BIP32_DERIVATION => leaf_hashes(&mut value),
+        IN_TAP_BIP32_DERIVATION => leaf_hashes(&mut value),
         _ => Some(()),
     }
 }
 
 fn output(key: &[u8], mut value: &[u8]) -> Option<()> {
-    match key.first()? {
+    match *key.first()? {
         // Depth, version and script of each leaf.
-        &OUT_TAP_TREE => {
+        OUT_TAP_TREE => {
             while !value.is_empty() {
                 take(&mut value, 2)?;
                 string(&mut value)?;
             }
             Some(())
         }
-        &OUT_TAP_BIP32_DERIVATION => leaf_hashes(&mut value),
+        OUT_TAP_BIP32_DERIVATION => leaf_hashes(&mut value),
         _ => Some(()),
     }
 }
