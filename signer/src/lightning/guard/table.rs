@@ -141,7 +141,7 @@ rows! {
     20   SignLocalHtlcTx2           Channel Sign   Vls     LDK  [Tx, U32, U64, Bool, U32, U64, B32];
     20   SignRemoteHtlcTx           Channel Sign   Vls     CLN  [Tx, Psbt, Octets, KEY, Bool];
     21   SignMutualCloseTx          Channel Sign   Closing CLN  [Tx, Psbt, KEY];
-    22   CheckFutureSecret          Channel Info   Oracle  CLN  [U64, B32];
+    22   CheckFutureSecret          Channel Info   Oracle  BOTH [U64, B32];
     23   SignMessage                Node    Sign   Tag     BOTH [Octets];
     25   SignBolt12                 Node    Sign   Tag     CLN  [Text, Text, B32, Octets];
     27   DeriveSecret               Node    Secret Oracle  CLN  [Octets];

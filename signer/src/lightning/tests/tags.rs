@@ -209,20 +209,22 @@ fn honest_node_that_lost_its_state_learns_that_it_did_and_a_hostile_one_nothing_
         driver.advance(&mut signer.asking(&alice), 0).expect("advances");
     }
     let channel = Some(driver.channel());
-    signer.restart();
-    signer.add("alice", NodeKind::Cln);
-    let ask = |commitment_number, secret| {
-        let secret = DisclosedSecret(secret);
-        signer.ask(&alice, channel, msgs::CheckFutureSecret { commitment_number, secret }.as_vec())
-    };
-    for honest in [3, 4, 1_000] {
-        let reply = msgs::CheckFutureSecretReply::from_vec(replied(ask(honest, [1; 32]))).expect("reads");
-        assert!(!reply.result);
+    for kind in [NodeKind::Ldk, NodeKind::Cln] {
+        signer.restart();
+        signer.add("alice", kind);
+        let ask = |commitment_number| {
+            let secret = DisclosedSecret([1; 32]);
+            signer.ask(&alice, channel, msgs::CheckFutureSecret { commitment_number, secret }.as_vec())
+        };
+        for honest in [3, 4, 1_000] {
+            let reply = msgs::CheckFutureSecretReply::from_vec(replied(ask(honest))).expect("reads");
+            assert!(!reply.result);
+        }
+        for hostile in 0..3 {
+            assert_eq!(reason(ask(hostile)), Reason::SecretPurpose);
+        }
+        assert_eq!(reason(ask(1 << 48)), Reason::Malformed);
     }
-    for hostile in 0..3 {
-        assert_eq!(reason(ask(hostile, [1; 32])), Reason::SecretPurpose);
-    }
-    assert_eq!(reason(ask(1 << 48, [1; 32])), Reason::Malformed);
 }
 
 #[test]
