@@ -196,7 +196,9 @@ fn hostile_secrets_without_a_purpose_are_refused_and_honest_ones_told() {
     for info in hostile {
         assert_eq!(reason(derive(info)), Reason::SecretPurpose);
     }
-    let check = |index| signer.ask(&alice, None, msgs::CheckPubKey { index, pubkey: PubKey([2; 33]) }.as_vec());
+    let check = |index: u32| signer.ask(&alice, None, msgs::CheckPubKey { index, pubkey: PubKey([2; 33]) }.as_vec());
+    let reply = msgs::CheckPubKeyReply::from_vec(replied(check((1 << 31) - 1))).expect("reads");
+    assert!(!reply.ok, "that is another key");
     assert_eq!(reason(check(1 << 31)), Reason::Malformed);
 }
 
