@@ -1,6 +1,7 @@
 //! Nodes over a journal in memory, driven by channels with real signatures.
 
 mod failures;
+mod isolation;
 mod ldk;
 mod limits;
 mod onchain;
