@@ -1,7 +1,7 @@
 //! Seeds that are computed: one for each message of the table, so that a new one is fuzzed without anybody's help.
 
 use claviger::lightning::driver::{invoice_to_pay, invoice_to_sign, keysend};
-use claviger::lightning::messages::TABLE;
+use claviger::lightning::guard::TABLE;
 use claviger_proto::v1::{ChannelRef, Hello, NodeReply, NodeRequest, Reason, Refusal, node_reply, node_request};
 use prost::Message;
 
@@ -9,9 +9,7 @@ use prost::Message;
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "link_frames" => frames(),
-        "guard_decoder" => {
-            [0, 1].into_iter().flat_map(|kind| messages().map(move |m| [&[kind], &m[..]].concat())).collect()
-        }
+        "guard_decoder" => (0..4).flat_map(|kind| messages().map(move |m| [&[kind], &m[..]].concat())).collect(),
         _ => Vec::new(),
     }
 }

@@ -17,7 +17,7 @@ use claviger::keys::memory::Secret;
 use claviger::lightning::actor::ChainFacts;
 use claviger::lightning::driver::{Driver, MiniChain};
 use claviger::lightning::engine::{Engine, NodeSpec, Settings, first_entries};
-use claviger::lightning::messages::{self, TABLE};
+use claviger::lightning::guard::{self, TABLE};
 use claviger::names::{NodeKind, NodeName};
 use claviger::pipeline::{ChannelRef, Outcome, Request};
 use claviger::reasons::{Reason, Refusal};
@@ -146,7 +146,7 @@ impl Signer {
     }
 
     fn reply(&mut self, request: &Request) -> Result<Vec<u8>, Refusal> {
-        let row = messages::row(NodeKind::Ldk, &request.message)?;
+        let row = guard::row(NodeKind::Ldk, &request.message)?;
         let engine = self.engine();
         let Ok(handled) = catch_unwind(AssertUnwindSafe(|| engine.handle(row, request))) else {
             let broken = self.engine.take();
