@@ -91,7 +91,7 @@ fn hostile_requests_of_every_kind_are_refused_and_never_break_the_stream() {
         ("malformed", None, 1012u16.to_be_bytes().into_iter().chain([0; 1_000]).collect()),
         ("malformed", None, [&1011u16.to_be_bytes()[..], &[0xff; 100_000]].concat()),
         ("malformed", None, msgs::Ecdh { point: PubKey([5; 33]) }.as_vec()),
-        ("malformed", None, point(0)),
+        ("message-scope", None, point(0)),
         ("message-unknown", None, vec![0xff; MAX_MESSAGE_BYTES]),
         ("message-not-allowed", None, 2005u16.to_be_bytes().to_vec()),
         ("message-not-allowed", None, msgs::CheckPubKey { index: 1, pubkey: PubKey([2; 33]) }.as_vec()),
@@ -112,7 +112,7 @@ fn hostile_requests_of_every_kind_are_refused_and_never_break_the_stream() {
     driver.advance(&mut asking, 1).unwrap();
     assert_eq!(link.state(), LinkState::Up);
     assert_eq!(world.server.as_ref().unwrap().connected().len(), 1, "the stream it began with");
-    assert_eq!(provoked.len(), 6);
+    assert_eq!(provoked.len(), 7);
 
     nodes.shutdown();
     assert_eq!(ask(&link, None, msgs::NodeInfo {}.as_vec()).unwrap_err(), "sealed");
