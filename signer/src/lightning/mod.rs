@@ -11,12 +11,15 @@ mod live;
 mod locktime;
 pub mod messages;
 pub mod nodes;
+pub mod orders;
 mod payments;
 pub mod persist;
 pub mod pool;
+pub mod recent;
 mod record;
 pub mod refusals;
 pub mod shapes;
+pub mod standing;
 pub mod status;
 pub mod validator;
 

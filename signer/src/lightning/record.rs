@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::messages::Row;
+use super::orders::{Given, Order};
 use crate::journal::{Decision, Verdict};
 use crate::pipeline::Request;
 use crate::reasons::{Reason, Refusal};
@@ -32,6 +33,7 @@ impl Recorded<'_> {
             action: self.action(),
             channel,
             verdict,
+            facts: self.reply.as_ref().err().map(|refusal| refusal.facts.clone()).unwrap_or_default(),
             request_sha256: digest(&self.request.message),
             reply_sha256: self.reply.as_ref().ok().map(|reply| digest(reply)),
         }
@@ -43,6 +45,20 @@ impl Recorded<'_> {
             (None, Some((number, _))) => format!("message {}", u16::from_be_bytes(*number)),
             (None, None) => "no message".to_owned(),
         }
+    }
+}
+
+/// The line of the log for an operator's order.
+pub(super) fn order(name: &str, order: &Order, given: &Given) -> Decision {
+    Decision {
+        request: name.to_owned(),
+        at_ms: given.at_ms,
+        action: order.action().to_owned(),
+        channel: order.channel().map(|channel| channel.to_string()),
+        verdict: Verdict::Permit,
+        facts: order.facts(given),
+        request_sha256: digest(&[]),
+        reply_sha256: None,
     }
 }
 

@@ -3,6 +3,7 @@
 use bitcoin::{BlockHash, Network};
 
 use super::engine::{NodeSpec, node_id};
+use super::orders::OrdersSummary;
 use crate::names::{NodeKind, NodeName};
 
 /// Where a node is in its life.
@@ -34,12 +35,21 @@ pub struct NodeStatus {
     pub tip: Option<(u32, BlockHash)>,
     /// Channels it holds, unfunded ones included.
     pub channels: usize,
+    /// What is ordered about it, as far as it is known.
+    pub orders: OrdersSummary,
     /// Requests that are waiting or being recorded.
     pub unanswered: usize,
     /// How often its state machine failed in this run.
     pub faults: u64,
     /// What failed last.
     pub last_fault: Option<String>,
+}
+
+/// What the state machine tells.
+pub(super) struct Facts {
+    pub(super) tip: (u32, BlockHash),
+    pub(super) channels: usize,
+    pub(super) orders: OrdersSummary,
 }
 
 impl NodeStatus {
@@ -52,18 +62,20 @@ impl NodeStatus {
             phase: Phase::Down,
             tip: None,
             channels: 0,
+            orders: OrdersSummary::default(),
             unanswered: 0,
             faults: 0,
             last_fault: None,
         }
     }
 
-    /// Takes over what the state machine tells: its tip and its channels.
-    pub(super) fn note(&mut self, facts: Option<((u32, BlockHash), usize)>) {
+    /// Takes over what the state machine tells.
+    pub(super) fn note(&mut self, facts: Option<Facts>) {
         self.phase = if facts.is_some() { Phase::Up } else { Phase::Down };
-        self.tip = facts.map(|(tip, _)| tip);
-        if let Some((_, channels)) = facts {
+        self.tip = facts.as_ref().map(|facts| facts.tip);
+        if let Some(Facts { channels, orders, .. }) = facts {
             self.channels = channels;
+            self.orders = orders;
         }
     }
 

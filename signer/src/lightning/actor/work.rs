@@ -14,7 +14,7 @@ use crate::lightning::engine::Engine;
 use crate::lightning::messages::{self, Row};
 use crate::lightning::pool::{ITEMS_PER_TURN, TIME_PER_TURN, Turn};
 use crate::lightning::record::Recorded;
-use crate::lightning::status::Phase;
+use crate::lightning::status::{Facts, Phase};
 use crate::pipeline::{Outcome, Request, Responder};
 use crate::reasons::{Reason, Refusal};
 
@@ -49,6 +49,7 @@ impl Actor {
             Work::Request(request, respond) => self.request(seat, request, respond),
             Work::Block(step, block, reply) => self.block(seat, step, &block, reply),
             Work::Wake => drop(self.engine(seat)),
+            Work::Operator(call) => call(self, seat),
             Work::Retire(done) => {
                 for work in self.mailbox.close() {
                     if let Work::Request(request, respond) = work {
@@ -134,7 +135,7 @@ impl Actor {
     }
 
     /// Puts a commit on its way and keeps count of it.
-    fn send(self: &Arc<Self>, commit: Commit, done: impl FnOnce(Result<(), CommitError>) + Send + 'static) {
+    pub(super) fn send(self: &Arc<Self>, commit: Commit, done: impl FnOnce(Result<(), CommitError>) + Send + 'static) {
         // Not the actor: who waits for the last landing may count on the journal being nobody else's then.
         let (flights, name) = (self.flights.clone(), self.spec.name.clone());
         flights.take_off();
@@ -216,12 +217,16 @@ impl Drop for Slot {
     }
 }
 
-fn facts(engine: &Engine) -> ((u32, bitcoin::BlockHash), usize) {
+fn facts(engine: &Engine) -> Facts {
     let tip = {
         let tracker = engine.node().get_tracker();
         (tracker.height(), tracker.tip().0.block_hash())
     };
-    (tip, engine.node().get_channels().len())
+    Facts {
+        tip,
+        channels: engine.node().get_channels().len(),
+        orders: engine.orders().summary(engine.clock().now_ms()),
+    }
 }
 
 type Moved = ((u32, bitcoin::BlockHash), Vec<Put>);

@@ -4,6 +4,7 @@
 //! leaves only through RevokeCommitmentTx, and later HsmdInit messages are answered without it.
 
 mod negotiation;
+mod operator;
 mod restoring;
 
 use std::sync::Arc;
@@ -18,9 +19,12 @@ use vls_protocol::msgs::{self, Message, SerBolt};
 use vls_protocol_signer::handler::{Handler, RootHandler};
 
 use super::answers::{self, Answers};
+use super::clock::NodeClock;
 use super::limits::Limits;
 use super::messages::{self, Level, Row};
+use super::orders::Orders;
 use super::persist::NodePersister;
+use super::standing::{self, Claim, Claims};
 use super::validator::RefusedBy;
 use super::{ldk, payments, refusals, shapes};
 use crate::chain::Effect;
@@ -69,6 +73,9 @@ pub struct Engine {
     limits: Arc<Limits>,
     refused_by: RefusedBy,
     answers: Answers,
+    clock: Arc<NodeClock>,
+    orders: Orders,
+    claims: Claims,
     secp: Secp256k1<All>,
 }
 
@@ -96,7 +103,9 @@ impl Engine {
         if let Some(reply) = question.and_then(|question| self.answers.get(&question)) {
             return Handled { reply: Ok(reply.to_vec()), puts: Vec::new(), distrust: false };
         }
-        let reply = self.answer(row, request);
+        let mut claim = None;
+        let reply = self.answer(row, request, &mut claim);
+        let reply = self.note_claim(request.channel, claim, reply);
         let distrust = matches!(&reply, Err(refusal) if refusal.reason == Reason::Fault);
         let mut puts = match self.changes() {
             Ok(puts) => puts,
@@ -133,9 +142,12 @@ impl Engine {
         self.changes()
     }
 
-    fn answer(&self, row: &Row, request: &Request) -> Result<Vec<u8>, Refusal> {
+    /// `claim` receives what the message claims of its channel.
+    fn answer(&self, row: &Row, request: &Request, claim: &mut Option<Claim>) -> Result<Vec<u8>, Refusal> {
         let message = messages::decode(row, &request.message)?;
         shapes::check(&message)?;
+        *claim = standing::claim(&message);
+        self.require_thawed(request.channel, &message)?;
         match message {
             Message::HsmdInit(init) => return self.hsmd_init(&init),
             Message::HsmdInit2(init) => return self.hsmd_init2(&init),

@@ -4,6 +4,7 @@ mod failures;
 mod ldk;
 mod limits;
 mod onchain;
+mod operator;
 mod sessions;
 mod sweeps;
 
