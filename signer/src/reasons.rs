@@ -38,6 +38,28 @@ reasons! {
         "The message number is not known for this kind of node." "Check that node and signer versions match.";
     NotAllowed "message-not-allowed" retry=false
         "This kind of caller may not send this message." "Nothing to do for an honest node; look at who uses its certificate.";
+    MessageScope "message-scope" retry=false
+        "The message is the node's and came for a channel, or is a channel's and names none." "Check that node and signer versions match; look at who uses the node's certificate.";
+    GossipUnreadable "gossip-unreadable" retry=false
+        "The bytes to be signed are not the BOLT 7 message that the request signs." "Check that node and signer versions match; an honest node does not see this.";
+    GossipForeign "gossip-foreign" retry=false
+        "The announcement or update is not this node's, this channel's or this chain's." "Compare the keys in the detail with the node's channel; an honest node does not see this.";
+    InvoiceUnreadable "invoice-unreadable" retry=false
+        "What is to be signed is not an invoice as BOLT 11 or BOLT 12 writes it." "Check that node and signer versions match.";
+    InvoiceForeign "invoice-foreign" retry=false
+        "The invoice names another payee or another chain." "Check the network of node and signer.";
+    SignedMessageTooLong "signed-message-too-long" retry=false
+        "The text to be signed is so long that it could pass for something else." "Sign a digest of the text instead.";
+    Bolt12Tag "bolt12-tag" retry=false
+        "The name, field or key is none that BOLT 12 has a node sign with." "Check that node and signer versions match.";
+    SecretPurpose "secret-purpose" retry=false
+        "The secret, or the answer about one, has no purpose that the signer knows." "If a plugin asks for it, the plugin cannot be used with a signer.";
+    RevokeAfterClose "revoke-after-close" retry=false
+        "A commitment that was signed to close the channel, or a later one, would be revoked." "The channel is closing; let it confirm. Its peer could take everything otherwise.";
+    UpdateAfterClose "update-after-close" retry=false
+        "The channel is closing and takes no new commitment." "Let the close confirm.";
+    CommitmentRevoked "commitment-revoked" retry=false
+        "A commitment that was revoked would be signed." "The node's state is old: do not restore a node from a backup, and close with the signer's state.";
     ChannelUnknown "channel-unknown" retry=false
         "The channel does not exist in the signer." "Compare `claviger node show` with the node's channels.";
     ChannelNotReady "channel-not-ready" retry=false
@@ -46,6 +68,28 @@ reasons! {
         "The request breaks a Lightning safety rule." "Look at the detail; an honest node in step with its signer does not see this.";
     Limit "limit" retry=false
         "The request exceeds a limit in claviger.toml." "Raise the limit named in the detail if the payment is wanted.";
+    ValueNotConserved "value-not-conserved" retry=false
+        "The commitment leaves the node with less than its channel and its payments account for." "Look at the detail and at `claviger channel show`; an honest node in step with its signer does not see this.";
+    CommitmentFee "commitment-fee" retry=false
+        "The commitment's feerate, which we pay, is above the bound." "Check the node's fee estimates.";
+    CommitmentOrder "commitment-out-of-order" retry=false
+        "The commitment neither repeats one that is valid nor follows it." "Compare the node's channel with `claviger channel show`.";
+    PaymentNotApproved "payment-not-approved" retry=false
+        "A payment leaves that was not approved." "Approve the invoice or the keysend before paying.";
+    PaymentExceeded "payment-exceeded" retry=false
+        "A payment takes more out than was approved, over all its parts and attempts." "Approve a payment under a new hash; the same one is not paid twice.";
+    PreimageMissing "preimage-missing" retry=false
+        "The peer took an outgoing payment, and its preimage is not known." "Nothing to do for an honest node; look at who uses its certificate.";
+    ForwardNotCovered "forward-not-covered" retry=false
+        "A forward takes more out than comes in for it." "Check the node's routing fees; an honest node does not see this.";
+    ForwardCltv "forward-cltv" retry=false
+        "A forward's incoming HTLC ends too soon after its outgoing one." "Raise the node's CLTV delta.";
+    ForwardUnclaimed "forward-unclaimed" retry=false
+        "An incoming HTLC is given up although its payment left or may still leave." "Claim the HTLC with the preimage of the outgoing one.";
+    DustExceeded "dust-exceeded" retry=true
+        "More left through HTLCs too small for an output than came back." "The bound frees itself within a day. Check the node's limit on dust exposure.";
+    ChannelFrozen "channel-frozen" retry=false
+        "The operator froze the channel." "Ask the operator.";
     ChainStale "chain-view-stale" retry=true
         "The signer's view of the chain is missing or behind." "Check the [chain] section and that the chain backend answers: `claviger status`.";
     ChainPending "chain-pending" retry=true

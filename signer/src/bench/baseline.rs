@@ -7,6 +7,8 @@ use bitcoin::hash_types::FilterHeader;
 use bitcoin::hashes::Hash;
 use bitcoin::{Network, Transaction};
 use lightning_signer::node::{Node, NodeServices};
+use lightning_signer::policy::onchain_validator::OnchainValidatorFactory;
+use lightning_signer::policy::simple_validator::SimpleValidatorFactory;
 use vls_persist::kvv::memory::MemoryKVVStore;
 use vls_persist::kvv::{JsonFormat, KVVPersister};
 use vls_protocol::model::PubKey;
@@ -14,18 +16,15 @@ use vls_protocol::msgs;
 use vls_protocol_signer::approver::PositiveApprover;
 use vls_protocol_signer::handler::{Handler, HandlerBuilder, RootHandler};
 
-use super::growth::timing;
+use super::growth::timed_setup;
 use super::rig::{BenchError, attestor, unlimited};
 use crate::chain::Attestor;
 use crate::lightning::clock::{NodeClock, RandomStart};
 use crate::lightning::driver::{Driver, MiniChain};
 use crate::lightning::engine::own_init;
-use crate::lightning::validator::{HouseValidatorFactory, RefusedBy};
-use crate::names::NodeName;
+use crate::lightning::validator::policy;
 use crate::pipeline::{ChannelRef, Outcome};
 use crate::reasons::{Reason, Refusal};
-
-const SAMPLES: usize = 15;
 
 /// A node without Claviger around it.
 pub(super) struct Baseline {
@@ -40,9 +39,8 @@ impl Baseline {
     pub(super) fn new() -> Result<Self, BenchError> {
         let failed = |error: &dyn std::fmt::Debug| BenchError::System(format!("the baseline: {error:?}"));
         let attestor = attestor();
-        let (limits, facts) = (unlimited(), Arc::new(MiniChain::default()));
-        let name = NodeName::new("baseline").map_err(|error| failed(&error))?;
-        let validators = HouseValidatorFactory::new(Network::Regtest, &limits, facts, name, RefusedBy::default());
+        let rules = SimpleValidatorFactory::new_with_policy(policy(Network::Regtest, &unlimited()));
+        let validators = OnchainValidatorFactory::new_with_simple_factory(rules);
         let services = NodeServices {
             validator_factory: Arc::new(validators),
             starting_time_factory: Arc::new(RandomStart),
@@ -69,17 +67,13 @@ impl Baseline {
         self.confirm(fundings).map(drop)
     }
 
-    pub(super) fn setup_channel(&mut self) -> Result<Vec<Duration>, BenchError> {
-        let mut times = Vec::new();
-        for _ in 0..SAMPLES {
-            self.channels += 1;
-            Driver::open(&mut timing(&mut times, |channel, message| self.ask(channel, message)), self.channels)?;
-        }
-        Ok(times)
+    pub(super) fn setup_channel(&mut self) -> Result<Duration, BenchError> {
+        self.channels += 1;
+        timed_setup(self.channels, |channel, message| self.ask(channel, message))
     }
 
-    pub(super) fn add_block(&mut self) -> Result<Vec<Duration>, BenchError> {
-        (0..SAMPLES).map(|_| self.confirm(Vec::new())).collect()
+    pub(super) fn add_block(&mut self) -> Result<Duration, BenchError> {
+        self.confirm(Vec::new())
     }
 
     /// Adds a block as vls's handler does, with the proof made beforehand.

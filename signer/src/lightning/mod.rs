@@ -2,23 +2,25 @@
 
 pub mod actor;
 pub mod answers;
+pub mod book;
+pub mod bookkeeper;
 pub mod clock;
 pub mod driver;
 pub mod engine;
+pub mod guard;
 mod ldk;
 pub mod limits;
 mod live;
 mod locktime;
-pub mod messages;
 pub mod nodes;
 pub mod orders;
 mod payments;
 pub mod persist;
 pub mod pool;
+pub mod preimages;
 pub mod recent;
 mod record;
 pub mod refusals;
-pub mod shapes;
 pub mod standing;
 pub mod status;
 pub mod validator;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::clock::NodeClock;
-use super::messages;
+use super::guard;
 use crate::names::{NodeKind, NodeName};
 use crate::pipeline::{Outcome, Request, Responder};
 use crate::reasons::{Reason, Refusal};
@@ -48,13 +48,13 @@ impl Recent {
             if let Outcome::Refused { request, refusal } = &outcome
                 && !request.is_empty()
             {
-                let row = number.and_then(|number| messages::row(kind, &number).ok());
+                let row = number.and_then(|number| guard::row(kind, &number).ok());
                 let action = match (row, number) {
                     (Some(row), _) => row.name.to_owned(),
                     (None, Some(number)) => format!("message {}", u16::from_be_bytes(number)),
                     (None, None) => "no message".to_owned(),
                 };
-                if is_recorded(refusal.reason, row.is_some_and(|row| row.needs_tip)) {
+                if is_recorded(refusal.reason, row.is_some_and(guard::Row::needs_tip)) {
                     log(&node, request, &action, refusal);
                 } else {
                     let (request, refusal) = (request.clone(), refusal.clone());

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::messages::Row;
+use super::guard::Row;
 use super::orders::{Given, Order};
 use crate::journal::{Decision, Verdict};
 use crate::pipeline::Request;

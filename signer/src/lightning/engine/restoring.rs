@@ -12,12 +12,14 @@ use lightning_signer::signer::my_keys_manager::MyKeysManager;
 
 use super::super::actor::ChainFacts;
 use super::super::answers::Answers;
+use super::super::bookkeeper::Bookkeeper;
 use super::super::clock::{NodeClock, RandomStart};
+use super::super::guard::{Guard, GuardEntries};
 use super::super::limits::{self, Limits};
 use super::super::orders::Orders;
 use super::super::persist::{ChainStart, NodePersister, genesis};
 use super::super::standing::Claims;
-use super::super::validator::{HouseValidatorFactory, RefusedBy};
+use super::super::validator::{HouseValidatorFactory, RefusedBy, policy};
 use super::negotiation::negotiate;
 use super::{Engine, NodeSpec, Settings};
 use crate::journal::Put;
@@ -65,15 +67,19 @@ impl Engine {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
         let answers = Answers::restore(&mut entries).map_err(|e| unreadable(&e))?;
         let orders = Orders::restore(&mut entries).map_err(|e| unreadable(&e))?;
+        let guard_entries = GuardEntries::take(&mut entries).map_err(|e| unreadable(&e))?;
         let spent = entries.remove(limits::KEY);
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
         let limits = Arc::new(limits.map_err(|e| unreadable(&e))?);
+        let policy = policy(spec.network, &settings.limits);
+        let bookkeeper = Bookkeeper::restore(spec.kind, &policy, clock.clone(), &mut entries);
+        let bookkeeper = Arc::new(bookkeeper.map_err(|e| unreadable(&e))?);
         let persister = Arc::new(NodePersister::load(entries).map_err(|e| unreadable(&e))?);
         clock.raise(persister.latest_time_s().saturating_mul(1_000));
 
         let refused_by = RefusedBy::default();
         let validators =
-            HouseValidatorFactory::new(spec.network, &settings.limits, chain, spec.name.clone(), refused_by.clone());
+            HouseValidatorFactory::new(policy, chain, spec.name.clone(), refused_by.clone(), bookkeeper.clone());
         let services = NodeServices {
             validator_factory: Arc::new(validators),
             starting_time_factory: Arc::new(RandomStart),
@@ -84,8 +90,23 @@ impl Engine {
         let node = restore_node(spec, &persister, services)?;
         persister.after_restore(&node);
         let (root, init_reply) = negotiate(&node, limits.clone())?;
+        let guard = Guard::new(spec.kind, node.clone(), guard_entries);
         let (claims, secp) = (Claims::default(), Secp256k1::new());
-        Ok(Self { node, root, init_reply, persister, limits, refused_by, answers, clock, orders, claims, secp })
+        Ok(Self {
+            node,
+            root,
+            guard,
+            init_reply,
+            persister,
+            limits,
+            bookkeeper,
+            refused_by,
+            answers,
+            clock,
+            orders,
+            claims,
+            secp,
+        })
     }
 }
 
@@ -114,7 +135,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::super::super::driver::{MiniChain, keysend};
-    use super::super::super::messages;
+    use super::super::super::guard;
     use super::*;
     use crate::config::LimitsConfig;
     use crate::keys::import::Derivation;
@@ -152,7 +173,7 @@ mod tests {
     /// Approves a payment of nothing; returns what changed.
     fn approve(engine: &mut Engine, n: u64) -> Vec<Put> {
         let message = keysend(n, 0);
-        let row = messages::row(NodeKind::Ldk, &message).expect("known");
+        let row = guard::row(NodeKind::Ldk, &message).expect("known");
         let handled = engine.handle(row, &Request { request_id: n, channel: None, message });
         handled.reply.expect("approved");
         handled.puts

@@ -87,8 +87,7 @@ fn finding(view: &ChannelView, claim: &Claim) -> Finding {
         Some(_) if *number < lowest => Standing::NodeBehind,
         Some(_) if *number > highest => Standing::NodeAhead,
         Some(reason) if reason.retry() => Standing::Waiting,
-        // The signer is past it and would have repeated its answer, had it been asked the same.
-        Some(_) if is_repeat(view, *step, *number) => Standing::Forked,
+        Some(_) if is_another_state(view, claim) => Standing::Forked,
         Some(_) => Standing::InStep,
     };
     let asked = format!("last asked to {} {number}", step.text());
@@ -121,32 +120,38 @@ pub fn expected(view: &ChannelView, step: Step) -> (u64, u64) {
     }
 }
 
-/// Whether the signer has answered this number before, with this or another state.
-fn is_repeat(view: &ChannelView, step: Step, number: u64) -> bool {
-    match step {
-        Step::SignTheirs => view.counterparty.as_ref().is_some_and(|side| number == side.next.unwrap_or(side.current)),
-        Step::ValidateOurs => view.holder.as_ref().is_some_and(|side| number == side.current),
-        Step::RevokeTheirs => view.counterparty.as_ref().is_some_and(|side| side.revoked == Some(number)),
-        Step::RevokeOurs | Step::Close => false,
+/// Whether a refused claim names the newest commitment with another state than the signer knows. Where the message does
+/// not tell its state, it must be another: the same, while it can be asked again, would have been answered again.
+fn is_another_state(view: &ChannelView, claim: &Claim) -> bool {
+    let side = match claim.step {
+        Step::SignTheirs => view.counterparty.as_ref(),
+        Step::ValidateOurs => view.holder.as_ref(),
+        Step::RevokeOurs | Step::RevokeTheirs | Step::Close => None,
+    };
+    let Some(side) = side.filter(|side| claim.number == side.next.unwrap_or(side.current)) else { return false };
+    match (&claim.balance, &side.balance) {
+        (Some(claimed), Some(known)) => !claimed.is_same(known),
+        _ => side.next.is_some(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::Side;
+    use super::super::view::{Balance, Side};
     use super::*;
     use crate::pipeline::ChannelRef;
 
     /// Ours: 7 in force. Theirs: 7 in force.
     fn view() -> ChannelView {
-        let side = Side { current: 7, next: None, revoked: Some(6), balance: None };
+        let side = Side { current: 7, next: None, revoked: Some(6), balance: Some(Balance::default()) };
         let channel = ChannelRef { peer_id: [2; 33], dbid: 1 };
         let (holder, counterparty) = (Some(side.clone()), Some(side));
         ChannelView { channel, state: State::Ready, funding: None, holder, counterparty }
     }
 
     fn claim(step: Step, number: u64, refused: Option<Reason>) -> Claim {
-        Claim { step, number, balance: None, at_ms: 1, refused }
+        let balance = Some(Balance { ours_sat: 1, ..Balance::default() });
+        Claim { step, number, balance, at_ms: 1, refused }
     }
 
     fn standing(step: Step, number: u64, refused: Option<Reason>) -> Standing {
@@ -189,6 +194,8 @@ mod tests {
     fn another_state_under_a_number_that_was_answered_is_a_fork() {
         assert_eq!(standing(Step::SignTheirs, 7, NO), Standing::Forked);
         assert_eq!(standing(Step::ValidateOurs, 7, NO), Standing::Forked);
+        let same = Claim { balance: Some(Balance::default()), ..claim(Step::SignTheirs, 7, NO) };
+        assert_eq!(compare(&view(), &[same]).standing, Standing::InStep);
         let closing = ChannelView { state: State::Closing, ..view() };
         assert_eq!(compare(&closing, &[claim(Step::SignTheirs, 7, NO)]).standing, Standing::InStep);
     }

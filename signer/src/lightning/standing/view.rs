@@ -195,6 +195,12 @@ fn htlc_view(htlc: &HTLCInfo2, incoming: bool) -> HtlcView {
 }
 
 impl Balance {
+    /// Whether two say the same, as far as sums tell.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let sums = |balance: &Self| Self { htlcs: Vec::new(), ..balance.clone() };
+        sums(self) == sums(other)
+    }
+
     /// Adds one HTLC to the sums.
     pub(super) fn count(&mut self, incoming: bool, amount_sat: u64) {
         let (sum, number) = match incoming {
