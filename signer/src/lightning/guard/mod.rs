@@ -84,13 +84,13 @@ impl Guard {
     pub fn admit(&self, row: &Row, request: &Request) -> Result<Admitted, Refusal> {
         require_scope(row, request.channel)?;
         require_layout(row, &request.message)?;
-        if row.number == preimages::NUMBER {
+        if row.judge == Judge::Book {
             return preimages::decode(&request.message).map(Admitted::Learn);
         }
         let message = decode(row, &request.message)?;
         shapes::check(&message)?;
         match row.judge {
-            Judge::Vls => {}
+            Judge::Vls | Judge::Book => {}
             Judge::Gossip => gossip::judge(self.kind, &self.node, request.channel, &message)?,
             Judge::Invoice => invoices::judge(&self.node, &message)?,
             Judge::Tag => tags::judge(&message)?,
