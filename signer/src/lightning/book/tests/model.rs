@@ -1,6 +1,7 @@
 //! An honest node beside its book: channels that keep BOLT 2 and BOLT 3, and every message told to the book.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 
 use bitcoin::hashes::{Hash as _, sha256};
 use bitcoin::{OutPoint, Txid};
@@ -65,6 +66,10 @@ pub(super) struct Node {
     pub(super) issued: Vec<Hash>,
     entries: BTreeMap<String, Vec<u8>>,
 }
+
+/// Of all payments there are.
+static PREIMAGES: LazyLock<HashMap<Hash, [u8; 32]>> =
+    LazyLock::new(|| (0..20_000).map(secret).map(|(preimage, hash)| (hash, preimage)).collect());
 
 /// A preimage for `n`, and its hash.
 pub(super) fn secret(n: u64) -> ([u8; 32], Hash) {
@@ -147,26 +152,22 @@ impl Channel {
             self.terms.push_msat
         };
         let (mut us, mut peer) = (opening, self.terms.capacity_sat * 1_000 - opening);
-        let (mut live, mut feerate) = (Vec::new(), 1_000);
+        let (mut live, mut removed, mut feerate) = (Vec::new(), HashMap::new(), 1_000);
         for update in self.updates(applied) {
             match update {
                 Update::Add(id) => live.push(*id),
                 Update::Fee(rate) => feerate = *rate,
-                Update::Remove(..) => {}
+                Update::Remove(id, settled) => drop(removed.insert(*id, *settled)),
             }
         }
-        live.retain(|id| match self.removed(applied, *id) {
-            None => true,
-            Some(false) => false,
-            Some(true) => {
-                let Htlc { direction, amount_msat, .. } = self.htlcs[*id];
-                match direction {
-                    Direction::Out => (us, peer) = (us - amount_msat, peer + amount_msat),
-                    Direction::In => (us, peer) = (us + amount_msat, peer - amount_msat),
-                }
-                false
+        for id in removed.iter().filter(|(_, settled)| **settled).map(|(id, _)| *id) {
+            let Htlc { direction, amount_msat, .. } = self.htlcs[id];
+            match direction {
+                Direction::Out => (us, peer) = (us - amount_msat, peer + amount_msat),
+                Direction::In => (us, peer) = (us + amount_msat, peer - amount_msat),
             }
-        });
+        }
+        live.retain(|id| !removed.contains_key(id));
         (us, peer, live, feerate)
     }
 
@@ -310,9 +311,9 @@ impl Node {
             Update::Remove(id, true) => Some(channel.htlcs[*id].payment_hash),
             _ => None,
         });
-        let hashes: Vec<Hash> = settled.collect();
-        for preimage in (0..10_000).map(secret).filter(|(_, hash)| hashes.contains(hash)) {
-            self.book.learn(preimage.0);
+        // Told again and again, as LDK does, until the book has heard of the HTLC.
+        for preimage in settled.filter_map(|hash| PREIMAGES.get(&hash)) {
+            self.book.learn(*preimage);
         }
         self.write();
     }
