@@ -130,10 +130,6 @@ impl Channel {
         self.htlcs[id]
     }
 
-    pub(super) fn ids(&self) -> std::ops::Range<usize> {
-        0..self.htlcs.len()
-    }
-
     /// What is ours if every HTLC fails.
     pub(super) fn balance_msat(&self, side: Side) -> u64 {
         self.balances(self.newest(side)).0
@@ -151,7 +147,7 @@ impl Channel {
         } else {
             self.terms.push_msat
         };
-        let (mut us, mut peer) = (opening, self.terms.capacity_sat * 1_000 - opening);
+        let mut us = opening as i64;
         let (mut live, mut removed, mut feerate) = (Vec::new(), HashMap::new(), 1_000);
         for update in self.updates(applied) {
             match update {
@@ -162,13 +158,11 @@ impl Channel {
         }
         for id in removed.iter().filter(|(_, settled)| **settled).map(|(id, _)| *id) {
             let Htlc { direction, amount_msat, .. } = self.htlcs[id];
-            match direction {
-                Direction::Out => (us, peer) = (us - amount_msat, peer + amount_msat),
-                Direction::In => (us, peer) = (us + amount_msat, peer - amount_msat),
-            }
+            us += if direction == Direction::In { amount_msat as i64 } else { -(amount_msat as i64) };
         }
+        let us = u64::try_from(us).unwrap();
         live.retain(|id| !removed.contains_key(id));
-        (us, peer, live, feerate)
+        (us, self.terms.capacity_sat * 1_000 - us, live, feerate)
     }
 
     /// BOLT 3.

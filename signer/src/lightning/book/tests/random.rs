@@ -274,7 +274,8 @@ impl Honest {
             let mut taken = honest.clone();
             let gone = taken.htlcs.remove(at);
             // More than what came in before and may fail instead.
-            let came_sat = self.before(n, side).map_or(0, |before| before.in_msat / 1_000) + dust_sat;
+            let came_sat =
+                self.before(n, side).map_or(0, |before| (before.in_msat + before.dust_msat) / 1_000) + dust_sat;
             if !Self::is_to_settle(&gone.payment_hash) && gone.amount_msat / 1_000 > came_sat {
                 taken.to_them_sat += gone.amount_msat / 1_000;
                 self.refused("an HTLC taken without its preimage", n, side, taken);
@@ -285,7 +286,8 @@ impl Honest {
     /// What came back to us since the commitment in force, and what it has in HTLCs.
     fn uncertain_sat(&self, n: usize, side: Side, honest: &Commitment) -> u64 {
         let Some(before) = self.before(n, side) else { return 0 };
-        honest.to_us_sat.saturating_sub(before.to_us_sat) + (before.out_msat + before.in_msat) / 1_000
+        let uncertain_msat = before.out_msat + before.in_msat + before.dust_msat;
+        honest.to_us_sat.saturating_sub(before.to_us_sat) + uncertain_msat / 1_000 + 3
     }
 
     /// The commitment in force.
