@@ -139,6 +139,11 @@ impl Book {
         }
     }
 
+    /// The request that brought the commitment kept aside failed: it never was.
+    pub fn discard(&mut self) {
+        self.staged = None;
+    }
+
     /// Commitment `number` of `side` was revoked: the next one is in force.
     pub fn revoked(&mut self, key: &ChannelKey, side: Side, number: u64, at: Moment) {
         let channels = self.channels.len();
