@@ -16,7 +16,7 @@ use vls_protocol::msgs;
 use vls_protocol_signer::approver::PositiveApprover;
 use vls_protocol_signer::handler::{Handler, HandlerBuilder, RootHandler};
 
-use super::growth::timing;
+use super::growth::timed_setup;
 use super::rig::{BenchError, attestor, unlimited};
 use crate::chain::Attestor;
 use crate::lightning::clock::{NodeClock, RandomStart};
@@ -25,8 +25,6 @@ use crate::lightning::engine::own_init;
 use crate::lightning::validator::policy;
 use crate::pipeline::{ChannelRef, Outcome};
 use crate::reasons::{Reason, Refusal};
-
-const SAMPLES: usize = 15;
 
 /// A node without Claviger around it.
 pub(super) struct Baseline {
@@ -69,17 +67,13 @@ impl Baseline {
         self.confirm(fundings).map(drop)
     }
 
-    pub(super) fn setup_channel(&mut self) -> Result<Vec<Duration>, BenchError> {
-        let mut times = Vec::new();
-        for _ in 0..SAMPLES {
-            self.channels += 1;
-            Driver::open(&mut timing(&mut times, |channel, message| self.ask(channel, message)), self.channels)?;
-        }
-        Ok(times)
+    pub(super) fn setup_channel(&mut self) -> Result<Duration, BenchError> {
+        self.channels += 1;
+        timed_setup(self.channels, |channel, message| self.ask(channel, message))
     }
 
-    pub(super) fn add_block(&mut self) -> Result<Vec<Duration>, BenchError> {
-        (0..SAMPLES).map(|_| self.confirm(Vec::new())).collect()
+    pub(super) fn add_block(&mut self) -> Result<Duration, BenchError> {
+        self.confirm(Vec::new())
     }
 
     /// Adds a block as vls's handler does, with the proof made beforehand.

@@ -45,39 +45,77 @@ pub(super) fn measure(effort: Effort, progress: &dyn Fn(&str)) -> Result<Vec<Gro
 }
 
 fn by_invoices(numbers: &[usize], rows: &mut Vec<Growth>, progress: &dyn Fn(&str)) -> Result<(), BenchError> {
-    let mut subject = Subject::new()?;
+    let mut subjects = Vec::new();
     for n in numbers {
         progress(&format!("{n} open invoices"));
+        let mut subject = Subject::new()?;
         subject.grow_invoices(*n)?;
-        subject.operations("invoices", *n, rows)?;
+        subjects.push((*n, subject));
     }
-    Ok(())
+    operations("invoices", &mut subjects, rows)
 }
 
 fn by_channels(numbers: &[usize], rows: &mut Vec<Growth>, progress: &dyn Fn(&str)) -> Result<(), BenchError> {
-    let (mut subject, mut baseline) = (Subject::new()?, Baseline::new()?);
+    let (mut subjects, mut baselines) = (Vec::new(), Vec::new());
     for n in numbers {
         progress(&format!("{n} channels"));
+        let (mut subject, mut baseline) = (Subject::new()?, Baseline::new()?);
         subject.grow_channels(*n)?;
-        subject.operations("channels", *n, rows)?;
         baseline.grow_channels(*n)?;
-        let setup = subject.setup_channel()?;
-        rows.push(row("channels", *n, "setup_channel", setup, Some(baseline.setup_channel()?)));
-        let block = subject.add_block()?;
-        rows.push(row("channels", *n, "add_block", block, Some(baseline.add_block()?)));
+        subjects.push((*n, subject));
+        baselines.push((*n, baseline));
+    }
+    operations("channels", &mut subjects, rows)?;
+    compare("setup_channel", Subject::setup_channel, Baseline::setup_channel, &mut subjects, &mut baselines, rows)?;
+    compare("add_block", Subject::add_block, Baseline::add_block, &mut subjects, &mut baselines, rows)
+}
+
+type Operation<S> = fn(&mut S) -> Result<Duration, BenchError>;
+
+fn operations(what: &'static str, subjects: &mut [(usize, Subject)], rows: &mut Vec<Growth>) -> Result<(), BenchError> {
+    let operations: [(_, Operation<Subject>); 3] =
+        [("advance", Subject::advance), ("pay", Subject::pay), ("sign_invoice", Subject::sign_invoice)];
+    for (op, operation) in operations {
+        let medians_us = medians_us(contenders(subjects, operation).collect())?;
+        let rows_of = subjects.iter().zip(medians_us);
+        rows.extend(rows_of.map(|((n, _), p50_us)| Growth { what, n: *n, op, p50_us, baseline_p50_us: None }));
     }
     Ok(())
 }
 
-fn row(
-    what: &'static str,
-    n: usize,
+/// The same operation of ours and of the baseline, at each number of channels.
+fn compare(
     op: &'static str,
-    mut times: Vec<Duration>,
-    baseline: Option<Vec<Duration>>,
-) -> Growth {
-    let baseline_p50_us = baseline.map(|mut times| percentile_us(&mut times, 0.5));
-    Growth { what, n, op, p50_us: percentile_us(&mut times, 0.5), baseline_p50_us }
+    ours: Operation<Subject>,
+    theirs: Operation<Baseline>,
+    subjects: &mut [(usize, Subject)],
+    baselines: &mut [(usize, Baseline)],
+    rows: &mut Vec<Growth>,
+) -> Result<(), BenchError> {
+    let medians_us = medians_us(contenders(subjects, ours).chain(contenders(baselines, theirs)).collect())?;
+    let (ours, theirs) = medians_us.split_at(subjects.len());
+    for (((n, _), p50_us), baseline) in subjects.iter().zip(ours).zip(theirs) {
+        rows.push(Growth { what: "channels", n: *n, op, p50_us: *p50_us, baseline_p50_us: Some(*baseline) });
+    }
+    Ok(())
+}
+
+type Contender<'a> = Box<dyn FnMut() -> Result<Duration, BenchError> + 'a>;
+
+fn contenders<S>(subjects: &mut [(usize, S)], operation: Operation<S>) -> impl Iterator<Item = Contender<'_>> {
+    subjects.iter_mut().map(move |(_, subject)| Box::new(move || operation(subject)) as Contender<'_>)
+}
+
+/// The median time of each contender. They take turns, so that a machine that becomes slower or faster in between does so
+/// for all of them.
+fn medians_us(mut contenders: Vec<Contender<'_>>) -> Result<Vec<f64>, BenchError> {
+    let mut times = vec![Vec::with_capacity(SAMPLES); contenders.len()];
+    for _ in 0..SAMPLES {
+        for (contender, times) in contenders.iter_mut().zip(&mut times) {
+            times.push(contender()?);
+        }
+    }
+    Ok(times.iter_mut().map(|times| percentile_us(times, 0.5)).collect())
 }
 
 /// A node that grows.
@@ -124,23 +162,6 @@ impl Subject {
         self.confirm(fundings)
     }
 
-    fn operations(&mut self, what: &'static str, n: usize, rows: &mut Vec<Growth>) -> Result<(), BenchError> {
-        let times = self.times(Self::advance)?;
-        rows.push(row(what, n, "advance", times, None));
-        let times = self.times(Self::pay)?;
-        rows.push(row(what, n, "pay", times, None));
-        let times = self.times(Self::sign_invoice)?;
-        rows.push(row(what, n, "sign_invoice", times, None));
-        Ok(())
-    }
-
-    fn times(
-        &mut self,
-        operation: impl Fn(&mut Self) -> Result<Duration, BenchError>,
-    ) -> Result<Vec<Duration>, BenchError> {
-        (0..SAMPLES).map(|_| operation(self)).collect()
-    }
-
     fn advance(&mut self) -> Result<Duration, BenchError> {
         let (rig, node) = (&self.rig, &self.node);
         // Only the signer's part counts: the driver plays the peer, which signs too.
@@ -171,18 +192,14 @@ impl Subject {
         Ok(started.elapsed())
     }
 
-    fn setup_channel(&mut self) -> Result<Vec<Duration>, BenchError> {
+    fn setup_channel(&mut self) -> Result<Duration, BenchError> {
         let (rig, node) = (&self.rig, &self.node);
-        let mut times = Vec::new();
-        for _ in 0..SAMPLES {
-            self.channels += 1;
-            Driver::open(&mut timing(&mut times, |channel, message| rig.ask(node, channel, message)), self.channels)?;
-        }
-        Ok(times)
+        self.channels += 1;
+        timed_setup(self.channels, |channel, message| rig.ask(node, channel, message))
     }
 
-    fn add_block(&mut self) -> Result<Vec<Duration>, BenchError> {
-        (0..SAMPLES).map(|_| self.confirm_timed(Vec::new())).collect()
+    fn add_block(&mut self) -> Result<Duration, BenchError> {
+        self.confirm_timed(Vec::new())
     }
 
     fn confirm(&mut self, transactions: Vec<Transaction>) -> Result<(), BenchError> {
@@ -194,23 +211,26 @@ impl Subject {
         // The filter is computed once for all nodes; it does not count.
         block.filter();
         let started = Instant::now();
-        self.rig.nodes.connect(&self.node, block).map_err(|error| BenchError::System(error.to_string()))?;
+        self.rig.nodes.connect(&self.node, block).map_err(BenchError::system)?;
         Ok(started.elapsed())
     }
 }
 
-/// Notes how long each SetupChannel takes among what is asked.
-pub(super) fn timing<'a>(
-    times: &'a mut Vec<Duration>,
-    mut ask: impl FnMut(Option<ChannelRef>, Vec<u8>) -> Outcome + 'a,
-) -> impl FnMut(Option<ChannelRef>, Vec<u8>) -> Outcome + 'a {
-    move |channel, message| {
+/// Opens channel `dbid`; how long its SetupChannel took.
+pub(super) fn timed_setup(
+    dbid: u64,
+    mut ask: impl FnMut(Option<ChannelRef>, Vec<u8>) -> Outcome,
+) -> Result<Duration, BenchError> {
+    let mut time = Duration::ZERO;
+    let mut timing = |channel, message: Vec<u8>| {
         let is_setup = message.first_chunk() == Some(&SETUP_CHANNEL.to_be_bytes());
         let started = Instant::now();
         let outcome = ask(channel, message);
         if is_setup {
-            times.push(started.elapsed());
+            time = started.elapsed();
         }
         outcome
-    }
+    };
+    Driver::open(&mut timing, dbid)?;
+    Ok(time)
 }

@@ -41,7 +41,7 @@ pub struct Effort {
 impl Effort {
     /// The full measurement: minutes.
     pub const FULL: Self =
-        Self { advances: 64, slow_advances: 8, invoices: &[10, 1_000, 100_000], channels: &[1, 200, 2_000] };
+        Self { advances: 48, slow_advances: 4, invoices: &[10, 1_000, 100_000], channels: &[1, 200, 2_000] };
     /// A quick look: seconds.
     pub const QUICK: Self = Self { advances: 8, slow_advances: 4, invoices: &[10, 1_000], channels: &[1, 50] };
 }

@@ -41,10 +41,15 @@ pub enum BenchError {
     System(String),
 }
 
+impl BenchError {
+    pub(super) fn system(error: impl std::fmt::Display) -> Self {
+        Self::System(error.to_string())
+    }
+}
+
 /// Nodes over a journal.
 pub(super) struct Rig {
     pub(super) nodes: Nodes,
-    _journal: Arc<Journal>,
 }
 
 /// The key that attests blocks here.
@@ -63,15 +68,14 @@ impl Rig {
         let attestor = Arc::new(attestor());
         let settings = Settings { limits: unlimited(), oracle: attestor.public_key() };
         let chain = Arc::new(MiniChain::default());
-        let house = House { journal: journal.clone(), chain, attestor, settings };
+        let house = House { journal, chain, attestor, settings };
         let config = SignerConfig::default();
-        let nodes = Nodes::start(house, &config).map_err(|error| BenchError::System(error.to_string()))?;
-        Ok(Self { nodes, _journal: journal })
+        Ok(Self { nodes: Nodes::start(house, &config).map_err(BenchError::system)? })
     }
 
     /// Adds a node. All have the same keys, so that one recorded session fits all.
     pub(super) fn add(&self, name: &str) -> Result<NodeName, BenchError> {
-        let name = NodeName::new(name).map_err(|error| BenchError::System(error.to_string()))?;
+        let name = NodeName::new(name).map_err(BenchError::system)?;
         self.nodes.add(NodeSpec {
             name: name.clone(),
             kind: NodeKind::Ldk,

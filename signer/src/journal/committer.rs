@@ -1,46 +1,18 @@
 //! Group commit: one thread takes all commits that are waiting, writes them in one batch with one flush, and only then
-//! completes them, in the order in which they were submitted (P1).
+//! has them told, in the order in which they were submitted (P1).
 //!
 //! When a batch fails, all its commits fail and their tenants are *poisoned*: what they submitted after it was computed
 //! from a state that is not recorded, so it fails too, until [`super::Journal::load`] has handed out the recorded state.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::commit::{Commit, CommitError, Tenant};
 use super::ledger::{Ledger, Loading};
+use super::teller::{Completion, Done, Ended, Group};
 use super::{FlushMode, Health, Options, Stats};
-
-/// Told once what became of a commit. Runs on the committer's thread, or within `submit`: it must not block and must
-/// not call the journal's blocking methods.
-pub type Done = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
-
-/// Tells a submitter what became of its commit: exactly once, also if the committer ends before it gets there.
-struct Completion(Option<Done>);
-
-impl Completion {
-    fn complete(mut self, result: Result<(), CommitError>) {
-        self.tell(result);
-    }
-
-    fn tell(&mut self, result: Result<(), CommitError>) {
-        // A panic of one node's callback must not stop the others (P6).
-        if let Some(done) = self.0.take()
-            && catch_unwind(AssertUnwindSafe(|| done(result))).is_err()
-        {
-            tracing::error!("a completion callback panicked");
-        }
-    }
-}
-
-impl Drop for Completion {
-    fn drop(&mut self) {
-        self.tell(Err(CommitError::Closed));
-    }
-}
 
 /// What waits for the committer; shared with all submitters.
 pub(super) struct Queue {
@@ -104,7 +76,7 @@ impl Queue {
             }
             None => drop(state.pending.insert(commit.tenant.clone(), 1)),
         }
-        state.items.push_back(Item::Commit(commit, Completion(Some(done))));
+        state.items.push_back(Item::Commit(commit, Completion::new(done)));
         drop(state);
         self.wake.notify_one();
     }
@@ -135,6 +107,17 @@ impl Queue {
     pub(super) fn close(&self) {
         self.lock().closing = true;
         self.wake.notify_all();
+    }
+
+    /// A commit of `tenant` has ended, and whoever submitted it was told.
+    pub(super) fn landed(&self, tenant: &str) {
+        let mut state = self.lock();
+        if let Some(pending) = state.pending.get_mut(tenant) {
+            *pending -= 1;
+            if *pending == 0 {
+                state.pending.remove(tenant);
+            }
+        }
     }
 
     /// What the committer has done so far.
@@ -187,6 +170,7 @@ pub(super) struct Committer<'q> {
     queue: &'q Queue,
     ledger: Ledger,
     options: Options,
+    ends: Sender<Group>,
     /// Why nothing can be written, and when that was last tried.
     fault: Option<(CommitError, Instant)>,
 }
@@ -202,8 +186,9 @@ enum Fate {
 }
 
 impl<'q> Committer<'q> {
-    pub(super) fn new(queue: &'q Queue, ledger: Ledger, options: Options) -> Self {
-        Self { queue, ledger, options, fault: None }
+    /// A committer of what `queue` holds, which hands what became of it to `ends`.
+    pub(super) fn new(queue: &'q Queue, ledger: Ledger, options: Options, ends: Sender<Group>) -> Self {
+        Self { queue, ledger, options, ends, fault: None }
     }
 
     /// Works until the queue is closed and empty.
@@ -252,7 +237,7 @@ impl<'q> Committer<'q> {
             self.fail(cause.clone());
         }
 
-        let mut results = Vec::with_capacity(commits.len());
+        let mut ends = Group::with_capacity(commits.len());
         for (tenant, fate, done) in commits {
             let result = match fate {
                 Fate::Failed(error) => Err(error),
@@ -263,36 +248,20 @@ impl<'q> Committer<'q> {
             if result.is_err() {
                 poisoned.insert(tenant.clone());
             }
-            results.push((tenant, done, result));
+            ends.push(Ended { tenant, done, result });
         }
-        self.complete(poisoned, results, batched as u64);
+        self.complete(poisoned, ends, batched as u64);
     }
 
-    /// Makes the poison known to submitters, then runs the callbacks in order, and makes each commit's end known after its own.
-    fn complete(
-        &self,
-        poisoned: HashSet<Tenant>,
-        results: Vec<(Tenant, Completion, Result<(), CommitError>)>,
-        batched: u64,
-    ) {
-        {
-            let mut state = self.queue.lock();
-            state.poisoned = poisoned;
-            state.stats.last_seq = self.ledger.seq();
-            state.stats.commits += batched;
-            state.stats.flushes += u64::from(batched > 0);
-        }
-        for (tenant, done, result) in results {
-            done.complete(result);
-            // At once: whoever was told may ask for something that needs no flush, and must not wait for the next.
-            let mut state = self.queue.lock();
-            if let Some(pending) = state.pending.get_mut(&tenant) {
-                *pending -= 1;
-                if *pending == 0 {
-                    state.pending.remove(&tenant);
-                }
-            }
-        }
+    /// Makes the poison known to submitters, then has them told.
+    fn complete(&self, poisoned: HashSet<Tenant>, ends: Group, batched: u64) {
+        let mut state = self.queue.lock();
+        state.poisoned = poisoned;
+        state.stats.last_seq = self.ledger.seq();
+        state.stats.commits += batched;
+        state.stats.flushes += u64::from(batched > 0);
+        drop(state);
+        let _ = self.ends.send(ends); // without the thread that tells, dropping them does
     }
 
     fn reload(&self, tenant: &str, reply: &Reply) {

@@ -15,6 +15,7 @@ mod read;
 mod record;
 pub mod store;
 mod tally;
+mod teller;
 mod verify;
 
 #[cfg(test)]
@@ -31,12 +32,12 @@ use crate::keys::cipher::RecordCipher;
 pub use commit::{
     Commit, CommitError, Decision, InvalidCommit, MAX_DECISION, MAX_KEY, MAX_VALUE, Put, Tenant, Verdict,
 };
-pub use committer::Done;
 pub use error::{Damage, DamageKind, JournalError};
 pub use head::FORMAT;
 pub use log::LogLine;
 pub use read::EXPLAIN_REACH;
 pub use record::BadRecord;
+pub use teller::Done;
 pub use verify::{Progress, Verified, verify};
 
 use committer::{Committer, Queue};
@@ -96,11 +97,12 @@ pub struct Stats {
     pub flushes: u64,
 }
 
-/// The signer's memory. Dropping it finishes what was submitted, writes a checkpoint and ends its thread.
+/// The signer's memory. Dropping it finishes what was submitted, writes a checkpoint and ends its threads.
 pub struct Journal {
     queue: Arc<Queue>,
     reader: Reader,
-    committer: Option<JoinHandle<()>>,
+    /// The committer, then the one that tells: in the order in which they end.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Journal {
@@ -111,15 +113,15 @@ impl Journal {
         let ledger = Ledger::open(Arc::clone(&store), Arc::clone(&cipher), options.checkpoint_every)?;
         let queue = Arc::new(Queue::new(ledger.seq()));
         let reader = Reader::new(store, cipher, ledger.meta());
+        let (ends, groups) = teller::line();
         let shared = Arc::clone(&queue);
-        let committer = std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || {
-                let _ = catch_unwind(AssertUnwindSafe(|| Committer::new(&shared, ledger, options).run()));
-                shared.abandon();
-            })
-            .map_err(|error| JournalError::Store(error.into()))?;
-        Ok(Self { queue, reader, committer: Some(committer) })
+        let teller = spawn("journal-tells", move || teller::run(&shared, &groups))?; // ends with the committer
+        let shared = Arc::clone(&queue);
+        let committer = spawn("journal", move || {
+            let _ = catch_unwind(AssertUnwindSafe(|| Committer::new(&shared, ledger, options, ends).run()));
+            shared.abandon();
+        })?;
+        Ok(Self { queue, reader, threads: vec![committer, teller] })
     }
 
     /// Hands in `commit`; `done` is told once, after the record is on stable storage or has failed. Callbacks of one
@@ -187,11 +189,16 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         self.queue.close();
-        if let Some(committer) = self.committer.take()
-            && committer.thread().id() != std::thread::current().id()
-        // a callback may own the last reference
-        {
-            let _ = committer.join(); // panics are caught within
+        for thread in self.threads.drain(..) {
+            // A callback may own the last reference; then this is the thread that tells.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join(); // panics are caught within
+            }
         }
     }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, JournalError> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map_err(|error| JournalError::Store(error.into()))
 }

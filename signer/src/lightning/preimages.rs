@@ -4,7 +4,6 @@
 //! those that are new right before that commitment: u16 type, u16 count, 32 bytes each, big endian. The answer is its
 //! type alone.
 
-use super::messages::Row;
 use crate::reasons::{Reason, Refusal};
 
 /// The message's number.
@@ -15,17 +14,12 @@ pub const REPLY: u16 = 3100;
 /// BOLT 2: 483 HTLCs in each direction.
 const MOST: usize = 966;
 
-/// The preimages of an encoded message. Refuses with `malformed`.
-pub(super) fn decode(row: &Row, message: &[u8]) -> Result<Vec<[u8; 32]>, Refusal> {
-    let malformed = |what: String| Refusal::new(Reason::Malformed, format!("{} ({}): {what}", row.name, row.number));
-    let count = message.get(2..4).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes);
-    let count = usize::from(count.ok_or_else(|| malformed("there is no count".to_owned()))?);
-    if count > MOST {
-        return Err(malformed(format!("{count} preimages; at most {MOST} are read")));
-    }
-    let (preimages, rest) = message[4..].as_chunks::<32>();
-    if preimages.len() != count || !rest.is_empty() {
-        return Err(malformed(format!("{count} preimages in {} bytes", message.len())));
+/// The preimages of an encoded message that is laid out as the table says. Refuses with `malformed` if they are too many.
+pub(super) fn decode(message: &[u8]) -> Result<Vec<[u8; 32]>, Refusal> {
+    let (preimages, _) = message.get(4..).unwrap_or_default().as_chunks::<32>();
+    if preimages.len() > MOST {
+        let detail = format!("{} preimages; at most {MOST} are read", preimages.len());
+        return Err(Refusal::new(Reason::Malformed, detail));
     }
     Ok(preimages.to_vec())
 }

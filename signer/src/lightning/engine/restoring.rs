@@ -14,6 +14,7 @@ use super::super::actor::ChainFacts;
 use super::super::answers::Answers;
 use super::super::bookkeeper::Bookkeeper;
 use super::super::clock::{NodeClock, RandomStart};
+use super::super::guard::{Guard, GuardEntries};
 use super::super::limits::{self, Limits};
 use super::super::persist::{ChainStart, NodePersister, genesis};
 use super::super::validator::{HouseValidatorFactory, RefusedBy, policy};
@@ -63,6 +64,7 @@ impl Engine {
     ) -> Result<Self, RestoreError> {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
         let answers = Answers::restore(&mut entries).map_err(|e| unreadable(&e))?;
+        let guard_entries = GuardEntries::take(&mut entries).map_err(|e| unreadable(&e))?;
         let spent = entries.remove(limits::KEY);
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
         let limits = Arc::new(limits.map_err(|e| unreadable(&e))?);
@@ -85,8 +87,9 @@ impl Engine {
         let node = restore_node(spec, &persister, services)?;
         persister.after_restore(&node);
         let (root, init_reply) = negotiate(&node, limits.clone())?;
+        let guard = Guard::new(spec.kind, node.clone(), guard_entries);
         let secp = Secp256k1::new();
-        Ok(Self { node, root, init_reply, persister, limits, bookkeeper, refused_by, answers, secp })
+        Ok(Self { node, root, guard, init_reply, persister, limits, bookkeeper, refused_by, answers, secp })
     }
 }
 
@@ -115,7 +118,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::super::super::driver::{MiniChain, keysend};
-    use super::super::super::messages;
+    use super::super::super::guard;
     use super::*;
     use crate::config::LimitsConfig;
     use crate::keys::import::Derivation;
@@ -153,7 +156,7 @@ mod tests {
     /// Approves a payment of nothing; returns what changed.
     fn approve(engine: &mut Engine, n: u64) -> Vec<Put> {
         let message = keysend(n, 0);
-        let row = messages::row(NodeKind::Ldk, &message).expect("known");
+        let row = guard::row(NodeKind::Ldk, &message).expect("known");
         let handled = engine.handle(row, &Request { request_id: n, channel: None, message });
         handled.reply.expect("approved");
         handled.puts

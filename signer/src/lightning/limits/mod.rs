@@ -140,9 +140,7 @@ impl Limits {
         let (fee_sat, foreign_sat) =
             sums.ok_or_else(|| Refusal::new(Reason::Validation, "outputs exceed inputs, or amounts exceed all money"))?;
         let limit = self.config.max_onchain_fee_sat;
-        if fee_sat > limit {
-            return Err(over("fee of the transaction", fee_sat, "sat", "max_onchain_fee_sat", limit));
-        }
+        within("fee of the transaction", fee_sat, "sat", "max_onchain_fee_sat", limit)?;
         let mut state = self.lock();
         let spends = tx.input.iter().map(|input| input.previous_output);
         let (fee, day_sat) = state.spent.fees.with(now_ms, spends, fee_sat);
@@ -185,14 +183,10 @@ fn onchain_sums_sat(tx: &Transaction, inputs: &[(TxOut, bool)]) -> Option<(u64, 
 }
 
 fn decide_payment(config: &LimitsConfig, state: &State, now_ms: u64, amount_msat: u64) -> Result<Pending, Refusal> {
-    if amount_msat > config.max_payment_msat {
-        return Err(over("payment", amount_msat, "msat", "max_payment_msat", config.max_payment_msat));
-    }
+    within("payment", amount_msat, "msat", "max_payment_msat", config.max_payment_msat)?;
     let hour_msat = state.spent.payments_msat.sum(now_ms, HOUR_MS).saturating_add(amount_msat);
-    if hour_msat > config.max_payment_msat_per_hour {
-        let limit = config.max_payment_msat_per_hour;
-        return Err(over("payments within 60 minutes", hour_msat, "msat", "max_payment_msat_per_hour", limit));
-    }
+    let limit = config.max_payment_msat_per_hour;
+    within("payments within 60 minutes", hour_msat, "msat", "max_payment_msat_per_hour", limit)?;
     Ok(Pending { payment_msat: amount_msat, ..state.pending })
 }
 
@@ -204,19 +198,18 @@ fn decide_onchain(config: &LimitsConfig, state: &State, now_ms: u64, unknown_sat
         return Err(Refusal::new(Reason::Limit, "the fee of the transaction was not checked"));
     };
     let amount_sat = unknown_sat.saturating_sub(onchain.foreign_sat);
-    if amount_sat > config.max_onchain_sat {
-        return Err(over("on-chain send", amount_sat, "sat", "max_onchain_sat", config.max_onchain_sat));
-    }
+    within("on-chain send", amount_sat, "sat", "max_onchain_sat", config.max_onchain_sat)?;
     let day_sat = state.spent.onchain_sat.sum(now_ms, DAY_MS).saturating_add(amount_sat);
-    if day_sat > config.max_onchain_sat_per_day {
-        let limit = config.max_onchain_sat_per_day;
-        return Err(over("on-chain sends within 24 hours", day_sat, "sat", "max_onchain_sat_per_day", limit));
-    }
+    let limit = config.max_onchain_sat_per_day;
+    within("on-chain sends within 24 hours", day_sat, "sat", "max_onchain_sat_per_day", limit)?;
     Ok(Pending { onchain_sat: amount_sat, ..state.pending })
 }
 
-fn over(what: &str, value: u64, unit: &str, key: &str, limit: u64) -> Refusal {
-    Refusal::new(Reason::Limit, format!("{what}: {value} {unit} > limits.{key} = {limit} {unit}"))
+fn within(what: &str, value: u64, unit: &str, key: &str, limit: u64) -> Result<(), Refusal> {
+    if value <= limit {
+        return Ok(());
+    }
+    Err(Refusal::new(Reason::Limit, format!("{what}: {value} {unit} > limits.{key} = {limit} {unit}")))
 }
 
 impl SendSync for Limits {}

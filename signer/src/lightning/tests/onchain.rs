@@ -45,6 +45,20 @@ fn stranger() -> ScriptBuf {
     address.assume_checked().script_pubkey()
 }
 
+/// The wallet's coin of 200,000 sat at `outpoint`.
+fn wallet_coin(outpoint: OutPoint) -> Utxo {
+    Utxo {
+        txid: outpoint.txid,
+        outnum: outpoint.vout,
+        amount: 200_000,
+        keyindex: 1,
+        is_p2sh: false,
+        script: Vec::new().into(),
+        close_info: None,
+        is_in_coinbase: false,
+    }
+}
+
 /// SignWithdrawal of a wallet output of `coin` and 200,000 sat: `sent_sat` to a stranger, `change_sat` back.
 fn withdrawal(key: PublicKey, coin: u8, sent_sat: u64, change_sat: u64) -> Vec<u8> {
     let spent = OutPoint { txid: Txid::from_byte_array([coin; 32]), vout: 0 };
@@ -59,17 +73,7 @@ fn withdrawal(key: PublicKey, coin: u8, sent_sat: u64, change_sat: u64) -> Vec<u
     psbt.inputs[0].witness_utxo = Some(out(200_000, taproot(key)));
     let path: DerivationPath = vec![ChildNumber::from_normal_idx(1).expect("an index")].into();
     psbt.outputs[1].bip32_derivation.insert(key, (Fingerprint::default(), path));
-    let utxo = Utxo {
-        txid: spent.txid,
-        outnum: spent.vout,
-        amount: 200_000,
-        keyindex: 1,
-        is_p2sh: false,
-        script: Vec::new().into(),
-        close_info: None,
-        is_in_coinbase: false,
-    };
-    msgs::SignWithdrawal { utxos: vec![utxo].into(), psbt: WithSize(StreamedPSBT::new(psbt)) }.as_vec()
+    msgs::SignWithdrawal { utxos: vec![wallet_coin(spent)].into(), psbt: WithSize(StreamedPSBT::new(psbt)) }.as_vec()
 }
 
 #[test]
@@ -138,16 +142,7 @@ fn mingled(key: PublicKey, claimed_sat: u64, proven: bool) -> Vec<u8> {
     psbt.inputs[0].witness_utxo = Some(out(claimed_sat, stranger().to_p2wsh()));
     let mut utxos = Vec::new();
     for (index, coin) in coins.into_iter().enumerate() {
-        utxos.push(Utxo {
-            txid: coin.compute_txid(),
-            outnum: 0,
-            amount: 200_000,
-            keyindex: 1,
-            is_p2sh: false,
-            script: Vec::new().into(),
-            close_info: None,
-            is_in_coinbase: false,
-        });
+        utxos.push(wallet_coin(OutPoint { txid: coin.compute_txid(), vout: 0 }));
         psbt.inputs[index + 1].witness_utxo = Some(coin.output[0].clone());
         psbt.inputs[index + 1].non_witness_utxo = proven.then_some(coin);
     }
