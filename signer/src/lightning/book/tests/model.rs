@@ -196,15 +196,24 @@ impl Channel {
         Commitment { number, feerate_per_kw, to_us_sat: output(us), to_them_sat: output(peer), htlcs }
     }
 
-    /// What the funder needs for the fee stays free, and the reserve too.
+    /// What the funder needs for the fee stays free, and the reserve too. What the other side has not heard of yet does
+    /// not count.
     pub(super) fn spendable_msat(&self, who: Who) -> u64 {
-        let (us, peer, live, feerate) = self.balances(Applied { us: self.us.len(), peer: self.peer.len() });
+        let heard = match who {
+            Who::Us => [self.ours.0.peer, self.peer.len()].map(|peer| Applied { us: self.us.len(), peer }),
+            Who::Peer => [self.theirs.0.us, self.us.len()].map(|us| Applied { us, peer: self.peer.len() }),
+        };
+        heard.map(|applied| self.spendable_by(who, applied)).into_iter().min().unwrap()
+    }
+
+    fn spendable_by(&self, who: Who, applied: Applied) -> u64 {
+        let (us, peer, live, feerate) = self.balances(applied);
         let direction = if who == Who::Us { Direction::Out } else { Direction::In };
         let in_flight: u64 =
             live.iter().map(|id| self.htlcs[*id]).filter(|h| h.direction == direction).map(|h| h.amount_msat).sum();
         let balance = if who == Who::Us { us } else { peer };
-        let fee_sat =
-            u64::from(feerate.max(5_000)) * (1_124 + 172 * (self.htlcs.len() as u64 + 4)) / 1_000 + ANCHORS_SAT;
+        let weight = 1_124 + 172 * (self.htlcs.len() as u64 + 4);
+        let fee_sat = u64::from(feerate.max(5_000)) * weight / 1_000 + ANCHORS_SAT;
         balance.saturating_sub(in_flight + fee_sat * 1_000 + self.terms.capacity_sat * 10)
     }
 
