@@ -4,6 +4,7 @@ mod book;
 mod closing;
 mod failures;
 mod gossip;
+mod isolation;
 mod ldk;
 mod limits;
 mod onchain;
