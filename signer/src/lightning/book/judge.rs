@@ -19,6 +19,15 @@ pub(super) struct Verdict {
     pub(super) dust: Option<Dust>,
     /// Small payments that left as HTLCs which are no dust.
     pub(super) withdrawn: Vec<Hash>,
+    /// What leaves for payments that come in as dust.
+    pub(super) lent: Vec<(Hash, u64)>,
+}
+
+/// What leaves by a commitment, as far as it touches the balance of dust.
+#[derive(Default)]
+struct Leaving {
+    withdrawn: Vec<Hash>,
+    lent: Vec<(Hash, u64)>,
 }
 
 /// Judges `commitment` of `side` on `channel`, which is not in the book's map meanwhile and is left as it was. `None`: it
@@ -75,10 +84,10 @@ pub(super) fn judge(
     };
     let replaced = slot(channel, Some(held));
     let outcome = require_payments(book, key, channel, &before, issued, at)
-        .and_then(|withdrawn| Ok((charge_dust(book, channel, lost_before, &withdrawn, at)?, withdrawn)));
+        .and_then(|leaving| Ok((charge_dust(book, channel, lost_before, &leaving, at)?, leaving)));
     let held = slot(channel, replaced);
-    let (dust, withdrawn) = outcome?;
-    Ok(held.map(|held| Verdict { side, place, held, terms, dust, withdrawn }))
+    let (dust, Leaving { withdrawn, lent }) = outcome?;
+    Ok(held.map(|held| Verdict { side, place, held, terms, dust, withdrawn, lent }))
 }
 
 impl Held {
@@ -207,8 +216,9 @@ fn settlements(
     all
 }
 
-/// What leaves is approved or covered, and what comes in is not given up while something depends on it. Returns small
-/// payments that leave as HTLCs which are no dust. `channel` has the new commitment in place.
+/// What leaves is approved or covered, and what comes in is not given up while something depends on it. A forward may
+/// come in as dust and leave as none, where dust means more on one channel than on the other: then it is charged as dust.
+/// `channel` has the new commitment in place.
 fn require_payments(
     book: &Book,
     key: &ChannelKey,
@@ -216,20 +226,27 @@ fn require_payments(
     before: &[(Hash, bool, Totals)],
     issued: &[Hash],
     at: Moment,
-) -> Result<Vec<Hash>, Refusal> {
-    let mut withdrawn = Vec::new();
+) -> Result<Leaving, Refusal> {
+    let mut leaving = Leaving::default();
     for (hash, leaves, before) in before {
         let after = book.totals(hash, Some((key, channel)), at.height);
         let payment = book.payments.get(hash);
         let approval = payment.and_then(|payment| payment.approval.as_ref());
         if *leaves && after.out_msat() > before.out_msat() {
-            after.require_cover(hash, approval, issued.contains(hash), book.rules.cltv_delta)?;
-            withdrawn.extend(payment.filter(|payment| payment.small_msat > 0).map(|_| *hash));
+            let is_issued = issued.contains(hash);
+            if let Err(refusal) = after.require_cover(hash, approval, is_issued, book.rules.cltv_delta) {
+                let uncovered_msat = after.out_msat().saturating_sub(after.in_msat());
+                if approval.is_some() || is_issued || !(1..book.dust_below_msat).contains(&uncovered_msat) {
+                    return Err(refusal);
+                }
+                leaving.lent.push((*hash, after.out_msat() - before.out_msat()));
+            }
+            leaving.withdrawn.extend(payment.filter(|payment| payment.small_msat > 0).map(|_| *hash));
         } else if !leaves && after.in_msat() < before.in_msat() {
             after.require_kept(hash, approval)?;
         }
     }
-    Ok(withdrawn)
+    Ok(leaving)
 }
 
 /// The balance of dust with the new commitment in place, if it changes. Refuses with `dust-exceeded`.
@@ -237,15 +254,16 @@ fn charge_dust(
     book: &Book,
     channel: &Channel,
     lost_before: i64,
-    withdrawn: &[Hash],
+    leaving: &Leaving,
     at: Moment,
 ) -> Result<Option<Dust>, Refusal> {
-    let left_msat = i128::from(channel.dust_lost_msat()) - i128::from(lost_before);
-    if left_msat == 0 && withdrawn.is_empty() {
+    let lent_msat: i128 = leaving.lent.iter().map(|(_, lent_msat)| i128::from(*lent_msat)).sum();
+    let left_msat = i128::from(channel.dust_lost_msat()) - i128::from(lost_before) + lent_msat;
+    if left_msat == 0 && leaving.withdrawn.is_empty() {
         return Ok(None);
     }
     let mut dust = book.dust;
-    for payment in withdrawn.iter().filter_map(|hash| book.payments.get(hash)) {
+    for payment in leaving.withdrawn.iter().filter_map(|hash| book.payments.get(hash)) {
         dust.withdraw(payment.small_msat);
     }
     dust.charge(at.now_ms, left_msat, book.channels.len() + 1)?;

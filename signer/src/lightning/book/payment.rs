@@ -15,6 +15,8 @@ pub(super) struct Payment {
     pub(super) approval: Option<Approval>,
     /// As much of the approval counts as dust that may leave.
     pub(super) small_msat: u64,
+    /// Left as no dust, against what comes in as dust: charged as dust, until it comes back.
+    pub(super) lent_msat: u64,
     pub(super) preimage: Option<[u8; 32]>,
     /// Settled by the commitments in force, by channel.
     pub(super) settled: Vec<Settled>,
@@ -83,7 +85,13 @@ impl Payment {
 
     /// Whether it holds anything that does not follow from the channels.
     pub(super) fn is_durable(&self) -> bool {
-        self.approval.is_some() || self.preimage.is_some() || !self.settled.is_empty()
+        self.approval.is_some() || self.preimage.is_some() || !self.settled.is_empty() || self.lent_msat > 0
+    }
+
+    /// What came back of what was lent, once nothing is in flight.
+    pub(super) fn returned_msat(&self) -> u64 {
+        let paid = self.settled.iter().map(|settled| settled.ours.out_msat.max(settled.theirs.out_msat));
+        self.lent_msat.saturating_sub(paid.fold(0, add))
     }
 }
 

@@ -51,6 +51,7 @@ struct PaymentRecord {
     /// Amount and end.
     approval: Option<(u64, u64)>,
     small_msat: u64,
+    lent_msat: u64,
     preimage: Option<ByteArray<32>>,
     /// Channel; by our commitments out and in, by theirs out and in.
     settled: Vec<(String, u64, u64, u64, u64)>,
@@ -88,6 +89,8 @@ pub(super) fn read(book: &mut Book, entries: &BTreeMap<String, Vec<u8>>) -> Resu
     }
     for (key, channel) in &book.channels {
         for (_, held) in channel.valid() {
+            let dust_below_msat = channel.terms.dust_below_msat(held.commitment.feerate_per_kw);
+            book.dust_below_msat = book.dust_below_msat.max(dust_below_msat);
             for htlc in held.commitment.regular(&channel.terms) {
                 let channels = &mut book.payments.entry(htlc.payment_hash).or_default().channels;
                 if !channels.contains(key) {
@@ -239,6 +242,7 @@ impl From<&Payment> for PaymentRecord {
         Self {
             approval: payment.approval.map(|approval| (approval.amount_msat, approval.expires_ms)),
             small_msat: payment.small_msat,
+            lent_msat: payment.lent_msat,
             preimage: payment.preimage.map(ByteArray::new),
             settled: settled.collect(),
         }
@@ -256,6 +260,7 @@ impl From<PaymentRecord> for Payment {
         Self {
             approval,
             small_msat: record.small_msat,
+            lent_msat: record.lent_msat,
             preimage: record.preimage.map(ByteArray::into_array),
             settled: settled.collect(),
             channels: Vec::new(),
