@@ -3,23 +3,27 @@
 //! While a commit is on its way to the disk the actor works on the next request. If a commit fails, or vls panics, the
 //! state machine is dropped and built again from the journal, and what was not acknowledged is refused (P6).
 
+mod conduct;
 mod flights;
 mod operator;
 mod rebuilds;
+mod refusals;
 mod seat;
 mod work;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use self::conduct::Conduct;
 use self::flights::Flights;
 use self::seat::Seat;
 use self::work::Turns;
 use super::clock::NodeClock;
 use super::engine::{NodeSpec, Settings};
 use super::persist::ChainStart;
-use super::pool::{Bounds, Mailbox, Pool, Rejected};
+use super::pool::{Account, Bounds, Mailbox, Pool, Rejected};
 use super::recent::{Recent, Unrecorded};
 use super::status::NodeStatus;
 use crate::chain::{Attestor, ChainBlock, SinkError, TrackerPosition};
@@ -59,6 +63,8 @@ pub struct Actor {
     seat: Mutex<Seat>,
     flights: Arc<Flights>,
     status: Mutex<NodeStatus>,
+    conduct: Arc<Mutex<Conduct>>,
+    account: Account,
     clock: Arc<NodeClock>,
     recent: Arc<Recent>,
     /// With the counter, a request's name in the journal: differs from those of earlier runs.
@@ -72,6 +78,8 @@ enum Work {
     Block(Step, Arc<ChainBlock>, SyncSender<Result<TrackerPosition, SinkError>>),
     /// Build the node if it is not there.
     Wake,
+    /// Record how many refusals were left out.
+    Tally,
     /// The operator looks, or orders.
     Operator(operator::Call),
     /// Let go of the node and of its keys.
@@ -101,6 +109,8 @@ impl Actor {
             seat: Mutex::default(),
             flights: Arc::default(),
             status,
+            conduct: Arc::new(Mutex::new(Conduct::new(Instant::now()))),
+            account: Account::default(),
             clock: Arc::default(),
             recent: Arc::default(),
             run: u32::from_be_bytes(run),
@@ -161,6 +171,7 @@ impl Actor {
     pub fn status(&self) -> NodeStatus {
         let mut status = lock(&self.status).clone();
         status.unanswered = self.mailbox.unanswered().items;
+        (status.refused, status.left_out, status.held_back) = lock(&self.conduct).figures(Instant::now());
         status
     }
 
