@@ -7,6 +7,7 @@ use super::facts::{ChannelKey, Commitment, Direction, Hash, Moment, Side, Terms}
 use super::payment::Totals;
 use super::removal::{self, Removal};
 use super::view::Standing;
+use crate::facts::{Fact, Unit};
 use crate::reasons::{Reason, Refusal};
 
 /// A commitment that may be adopted, and what changes with it.
@@ -109,7 +110,9 @@ fn out_of_order(channel: &Channel, side: Side, commitment: &Commitment) -> Refus
         }
         None => format!("{whose} first commitment has number {}", commitment.number),
     };
-    Refusal::new(Reason::CommitmentOrder, detail)
+    let newest = channel.chain(side).newest().map(|held| held.commitment.number);
+    let fact = Fact::count("newest_valid_commitment", newest.unwrap_or(0));
+    Refusal::new(Reason::CommitmentOrder, detail).with_fact(fact)
 }
 
 /// What a commitment must keep by itself.
@@ -117,7 +120,8 @@ fn require_sound(book: &Book, terms: &Terms, commitment: &Commitment) -> Result<
     let most = book.rules.max_feerate_per_kw;
     if terms.we_fund && commitment.feerate_per_kw > most {
         let detail = format!("feerate {} sat per 1000 weight > {most}", commitment.feerate_per_kw);
-        return Err(Refusal::new(Reason::CommitmentFee, detail));
+        let fact = Fact::number("feerate", commitment.feerate_per_kw.into(), Unit::SatPerKw).at_most(most.into());
+        return Err(Refusal::new(Reason::CommitmentFee, detail).with_fact(fact));
     }
     if !commitment.fits(terms) || commitment.dust_msat(terms).hi < 0 {
         let htlcs: u128 = commitment.htlcs.iter().map(|htlc| u128::from(htlc.amount_msat)).sum();
@@ -130,7 +134,12 @@ fn require_sound(book: &Book, terms: &Terms, commitment: &Commitment) -> Result<
             commitment.feerate_per_kw,
             terms.capacity_sat
         );
-        return Err(Refusal::new(Reason::ValueNotConserved, detail));
+        let refusal = Refusal::new(Reason::ValueNotConserved, detail)
+            .with_fact(Fact::number("to_us", commitment.to_us_sat, Unit::Sat))
+            .with_fact(Fact::number("to_peer", commitment.to_them_sat, Unit::Sat))
+            .with_fact(Fact::msat("in_htlcs", i128::try_from(htlcs).unwrap_or(i128::MAX)))
+            .with_fact(Fact::number("capacity", terms.capacity_sat, Unit::Sat));
+        return Err(refusal);
     }
     Ok(())
 }
@@ -168,7 +177,9 @@ fn require_conserved(
         observed.hi,
         dust_msat.max(0)
     );
-    Err(Refusal::new(Reason::ValueNotConserved, detail))
+    let wanted_msat = observed.hi + removal.least_lost_msat - dust_msat.max(0);
+    Err(Refusal::new(Reason::ValueNotConserved, detail)
+        .with_fact(Fact::msat("ours", observed.hi).at_least(u64::try_from(wanted_msat).unwrap_or(0))))
 }
 
 /// Hashes of which more leaves (`true`), or less comes in without having been settled.

@@ -3,6 +3,7 @@
 use super::channel::{Channel, Held, of_hash};
 use super::facts::{Approval, ChannelKey, Direction, Hash, Side};
 use super::view::Standing;
+use crate::facts::Fact;
 use crate::reasons::{Reason, Refusal};
 
 /// The routing fee that an approval includes, in parts of the amount, and at least.
@@ -183,7 +184,10 @@ impl Totals {
                     "payment {hash}: {out_msat} msat out that may last to height {expiry} or longer; {most_msat} msat \
                      approved, {in_msat} msat in that lasts to height {needed} ({cltv_delta} blocks more)"
                 );
-                return Err(Refusal::new(Reason::ForwardCltv, detail));
+                let fact = Fact::msat("out", out_msat.into()).at_most_msat(add(most_msat, in_msat).into());
+                return Err(Refusal::new(Reason::ForwardCltv, detail)
+                    .with_fact(fact)
+                    .with_fact(Fact::count("incoming_expiry_needed", needed.into())));
             }
         }
         Ok(())
@@ -200,11 +204,24 @@ impl Totals {
              come in",
             self.binding_msat
         );
-        Err(Refusal::new(Reason::ForwardUnclaimed, detail))
+        let fact = Fact::msat("depends_on_it", self.binding_msat.into()).at_most_msat(add(most_msat, in_msat).into());
+        Err(Refusal::new(Reason::ForwardUnclaimed, detail).with_fact(fact))
     }
 }
 
 fn uncovered(hash: &Hash, out_msat: u64, in_msat: u64, approval: Option<&Approval>, is_issued: bool) -> Refusal {
+    let most_msat = add(approval.map_or(0, Approval::most_msat), if is_issued { 0 } else { in_msat });
+    let refusal = uncovered_in_words(hash, out_msat, in_msat, approval, is_issued);
+    refusal.with_fact(Fact::msat("out", out_msat.into()).at_most_msat(most_msat.into()))
+}
+
+fn uncovered_in_words(
+    hash: &Hash,
+    out_msat: u64,
+    in_msat: u64,
+    approval: Option<&Approval>,
+    is_issued: bool,
+) -> Refusal {
     match approval {
         Some(approval) if approval.amount_msat == 0 => {
             let why = "its invoice names no amount: approve the amount with PreapproveKeysend for the same hash";
