@@ -1,0 +1,130 @@
+//! What we can claim falls only by what was approved, forwarded, or paid to miners within bounds (P9).
+
+use vls_protocol::model::{PubKey, Sha256};
+use vls_protocol::msgs;
+
+use crate::channel::{Channel, Offer, Terms};
+use crate::reasons::CONSERVATION;
+use crate::thief::Scene;
+
+const HASH: [u8; 32] = [0x66; 32];
+const EXPIRY: u32 = 500_000;
+
+fn ours(amount_sat: u64, hash: [u8; 32]) -> Offer {
+    Offer { ours: true, amount_sat, hash, expiry: EXPIRY }
+}
+
+fn theirs(amount_sat: u64, hash: [u8; 32]) -> Offer {
+    Offer { ours: false, amount_sat, hash, expiry: EXPIRY + 144 }
+}
+
+/// The operator's limits do not matter here.
+pub(crate) fn scene() -> Scene {
+    Scene::with("ldk", |config| config["limits"]["max_payment_msat"] = 1_000_000_000.into())
+}
+
+fn approve(scene: &Scene, hash: [u8; 32], amount_sat: u64) {
+    let destination = PubKey(scene.thief.wallet_key(9).serialize());
+    let message =
+        msgs::PreapproveKeysend { destination, payment_hash: Sha256(hash), amount_msat: amount_sat * 1_000 };
+    let reply: msgs::PreapproveKeysendReply = scene.thief.answered(None, &message);
+    assert!(reply.result);
+}
+
+/// A channel of which the peer has `to_peer_sat`, which we paid.
+pub(crate) fn shared(scene: &Scene, dbid: u64, to_peer_sat: u64) -> Channel<'_> {
+    let mut channel = Channel::open(scene, dbid);
+    let hash = [dbid as u8; 32];
+    approve(scene, hash, to_peer_sat);
+    channel.advance(Terms::to_peer(0).with(ours(to_peer_sat, hash))).expect("approved");
+    channel.advance(Terms::to_peer(to_peer_sat)).expect("settled");
+    channel
+}
+
+#[test]
+fn hostile_value_does_not_shift_to_the_peer_without_a_payment() {
+    let scene = scene();
+    let channel = Channel::open(&scene, 7);
+    let shifted = Terms::to_peer(900_000);
+    assert_eq!(channel.sign_remote(1, &shifted).expect_err("on the peer's commitment").0, CONSERVATION);
+    assert_eq!(channel.validate(1, &shifted).expect_err("on ours").0, CONSERVATION);
+}
+
+#[test]
+fn hostile_value_does_not_shift_in_small_steps() {
+    let scene = scene();
+    let mut channel = Channel::open(&scene, 7);
+    let stolen = (1..200).take_while(|step| channel.advance(Terms::to_peer(step * 1_000)).is_ok()).count();
+    assert!(stolen * 1_000 < 5_000, "{stolen} steps of 1,000 sat");
+}
+
+#[test]
+fn honest_an_approved_payment_is_sent_and_settled() {
+    let scene = scene();
+    let mut channel = shared(&scene, 7, 600_000);
+    approve(&scene, HASH, 50_000);
+    channel.advance(Terms::to_peer(600_000).with(ours(50_000, HASH))).expect("approved");
+    channel.advance(Terms::to_peer(650_000)).expect("settled");
+}
+
+#[test]
+fn honest_a_payment_that_failed_comes_back_and_is_sent_again() {
+    let scene = scene();
+    let mut channel = Channel::open(&scene, 7);
+    approve(&scene, HASH, 50_000);
+    for _ in 0..3 {
+        channel.advance(Terms::to_peer(0).with(ours(50_000, HASH))).expect("approved");
+        channel.advance(Terms::to_peer(0)).expect("it failed");
+    }
+    channel.advance(Terms::to_peer(0).with(ours(50_000, HASH))).expect("approved");
+    channel.advance(Terms::to_peer(50_000)).expect("settled");
+}
+
+#[test]
+fn hostile_an_htlc_that_nobody_approved_is_not_sent() {
+    let scene = scene();
+    let channel = Channel::open(&scene, 7);
+    let terms = Terms::to_peer(0).with(ours(50_000, HASH));
+    assert_eq!(channel.sign_remote(1, &terms).expect_err("not approved").0, CONSERVATION);
+}
+
+#[test]
+fn hostile_one_approval_pays_once() {
+    let scene = scene();
+    let mut channel = Channel::open(&scene, 7);
+    approve(&scene, HASH, 50_000);
+    let twice = Terms::to_peer(0).with(ours(50_000, HASH)).with(ours(50_000, HASH));
+    assert_eq!(channel.sign_remote(1, &twice).expect_err("at once").0, CONSERVATION);
+    channel.advance(Terms::to_peer(0).with(ours(50_000, HASH))).expect("approved");
+    channel.advance(Terms::to_peer(50_000)).expect("settled");
+    let again = Terms::to_peer(50_000).with(ours(50_000, HASH));
+    assert_eq!(channel.sign_remote(3, &again).expect_err("one after the other").0, CONSERVATION);
+}
+
+#[test]
+fn hostile_a_forward_is_covered_by_what_comes_in() {
+    let scene = scene();
+    let (mut from, to) = (shared(&scene, 7, 400_000), Channel::open(&scene, 8));
+    from.advance(Terms::to_peer(398_500).with(theirs(1_500, HASH))).expect("it comes in");
+    let terms = Terms::to_peer(0).with(ours(300_000, HASH));
+    assert_eq!(to.sign_remote(1, &terms).expect_err("more goes out than comes in").0, CONSERVATION);
+}
+
+#[test]
+fn hostile_a_forward_has_time_to_take_its_money() {
+    let scene = scene();
+    let (mut from, to) = (shared(&scene, 7, 400_000), Channel::open(&scene, 8));
+    from.advance(Terms::to_peer(99_000).with(theirs(301_000, HASH))).expect("it comes in");
+    let late = Offer { expiry: EXPIRY + 143, ..ours(300_000, HASH) };
+    assert_eq!(to.sign_remote(1, &Terms::to_peer(0).with(late)).expect_err("too late").0, CONSERVATION);
+}
+
+#[test]
+fn honest_a_forward_goes_out_and_brings_its_fee() {
+    let scene = scene();
+    let (mut from, mut to) = (shared(&scene, 7, 400_000), Channel::open(&scene, 8));
+    from.advance(Terms::to_peer(99_000).with(theirs(301_000, HASH))).expect("it comes in");
+    to.advance(Terms::to_peer(0).with(ours(300_000, HASH))).expect("it goes out");
+    to.advance(Terms::to_peer(300_000)).expect("settled downstream");
+    from.advance(Terms::to_peer(99_000)).expect("settled upstream");
+}
