@@ -350,6 +350,11 @@ impl LdkNode {
         self.inner.channels.timer_tick_occurred();
     }
 
+    /// Lets a minute of LDK's pass: parts of payments that wait for others in vain go back, a silent peer is hung up on.
+    pub fn tick(&self) {
+        self.inner.channels.timer_tick_occurred();
+    }
+
     /// The last lines of the node's log.
     pub fn log(&self, lines: usize) -> Vec<String> {
         self.inner.log.tail(lines)

@@ -7,12 +7,14 @@ use claviger_tests::random::Random;
 
 use crate::ledger::Ledger;
 use crate::payments::{self, Flight, Kind};
-use crate::town::{Town, kill_signer};
+use crate::town::{Town, is_closing, kill_signer};
 
 const FEERATES: [u32; 6] = [253, 500, 1_000, 2_000, 3_500, 5_000];
 /// A reorganisation as deep as confirmations that nodes wait for.
 const DEEPEST: u64 = 6;
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long a minute of LDK's is.
+const TICK: Duration = Duration::from_secs(1);
 /// How long payments are waited for while a channel is missing that they may need.
 const AFTER_A_CLOSE: Duration = Duration::from_secs(2);
 
@@ -113,7 +115,8 @@ impl Day {
             let (payee, returned) = (self.town.node(flight.payee), self.random.chance(30));
             if returned { payee.reject(&flight.hash) } else { payee.claim(&flight.hash) }
         }
-        let failed: Vec<_> = self.land(flights).into_iter().filter(|flight| flight.outcome(&self.town) == Some("failed")).collect();
+        let failed: Vec<_> =
+            self.land(flights).into_iter().filter(|flight| flight.outcome(&self.town) == Some("failed")).collect();
         let again = failed.iter().filter_map(|flight| {
             let again = flight.again(&self.town)?;
             let what = format!("{} to {}", self.town.name(again.payer), self.town.name(again.payee));
@@ -150,7 +153,7 @@ impl Day {
 
     /// Waits until each payment has ended or is where `arrived` wants it, or a channel was closed.
     fn wait(&mut self, flights: &[Flight], arrived: impl Fn(&Town, &Flight) -> bool) {
-        let begun = Instant::now();
+        let (begun, mut ticks) = (Instant::now(), 0);
         loop {
             let waits = |flight: &&Flight| flight.outcome(&self.town).is_none() && !arrived(&self.town, flight);
             let waiting: Vec<_> = flights.iter().filter(waits).collect();
@@ -166,6 +169,10 @@ impl Day {
             }
             std::thread::sleep(PAUSE);
             self.town.notice_closed();
+            if begun.elapsed() > TICK * (ticks + 1) {
+                ticks += 1;
+                self.town.all().iter().for_each(|node| node.tick());
+            }
         }
     }
 
@@ -216,7 +223,9 @@ impl Day {
             }
             Event::Disconnect => self.disconnect(),
             Event::NodeRestart => self.restart("node restart", |_| ()),
-            Event::BothRestart => self.restart("restart of node and signer", |world| kill_signer(world, Duration::ZERO)),
+            Event::BothRestart => {
+                self.restart("restart of node and signer", |world| kill_signer(world, Duration::ZERO))
+            }
             Event::SignerKill => {
                 let pause = Duration::from_millis(self.random.below(400));
                 self.ledger.begin("signer restart", &format!("after {pause:?}"));
@@ -258,29 +267,28 @@ impl Day {
     }
 
     fn close(&mut self, event: Event) {
-        let open = (0..self.town.streets.len()).filter(|street| self.town.streets[*street].channel.is_some());
-        let open: Vec<_> = open.collect();
+        let end = self.random.below(2) as usize;
+        let open = (0..self.town.streets.len()).filter_map(|street| Some((street, self.town.channel(street, end)?)));
+        let open: Vec<_> = open.filter(|(_, channel)| !is_closing(channel)).collect();
         // Somebody must be left to pay.
         if open.len() < 2 {
             return self.open();
         }
-        let (street, end) = (*self.random.pick(&open), self.random.below(2) as usize);
+        let (street, channel) = self.random.pick(&open).clone();
         let [closer, other] = [end, 1 - end].map(|end| self.town.streets[street].ends[end]);
-        let Some(channel) = self.town.channel(street, end) else { return };
         let what = format!("{} by {}", self.town.name(other), self.town.name(closer));
         let node = self.town.node(closer);
         if event == Event::Close {
             // A change of the channel may be being kept, or the peer be away for a moment.
-            wait("a close to begin", &[node], || node.close(&channel).is_ok()).unwrap();
+            let gone = || self.town.channel(street, end).is_none();
+            wait("a close to begin", &[node], || node.close(&channel).is_ok() || gone()).unwrap();
             self.ledger.begin("close", &what);
             // With payments on their way it ends when they have.
             if !channel.pending_inbound_htlcs.is_empty() || !channel.pending_outbound_htlcs.is_empty() {
                 return;
             }
-            wait("a close to end", &self.town.all(), || {
-                (0..2).all(|end| self.town.channel(street, end).is_none())
-            })
-            .unwrap();
+            wait("a close to end", &self.town.all(), || (0..2).all(|end| self.town.channel(street, end).is_none()))
+                .unwrap();
         } else {
             node.force_close(&channel).unwrap();
             self.ledger.begin("force close", &what);
@@ -319,8 +327,13 @@ impl Day {
         loop {
             let invoice = payee.invoice(outbound(end) / 2, "a share").expect("an invoice");
             if let Ok(hash) = payer.pay(&invoice) {
-                self.ledger.begin("invoice", &format!("half of a new channel from {} to {}", self.town.name(from), self.town.name(to)));
-                self.land(vec![Flight { payer: from, payee: to, hash, invoice: None }]);
+                let what = format!("half of a new channel from {} to {}", self.town.name(from), self.town.name(to));
+                self.ledger.begin("invoice", &what);
+                let flights = vec![Flight { payer: from, payee: to, hash, invoice: None }];
+                // The others' payments may be being held at the moment.
+                self.wait(&flights, |town, flight| flight.is_held(town));
+                self.town.node(to).claim(&hash);
+                self.land(flights);
                 return;
             }
             assert!(Instant::now() < deadline, "a new channel does not carry anything");

@@ -4,6 +4,7 @@ use bitcoin::Amount;
 use claviger_demo::world::wait;
 
 use crate::day::Day;
+use crate::town::is_closing;
 
 const LAST_FEERATE: u32 = 1_000;
 
@@ -19,6 +20,7 @@ pub(crate) fn settle(day: &mut Day) {
     town.ready();
     for street in 0..town.streets.len() {
         let begun = || match town.channel(street, 0) {
+            Some(channel) if is_closing(&channel) => true,
             Some(channel) => town.node(town.streets[street].ends[0]).close(&channel).is_ok(),
             None => true,
         };
@@ -43,9 +45,7 @@ pub(crate) fn settle(day: &mut Day) {
     assert_eq!(all, town.world.deposited(), "the balances of all nodes, and what was paid to miners");
     let owed = |node: &&claviger_demo::node::LdkNode| {
         let history = node.history();
-        claviger_demo::world::DEPOSIT.to_sat() as i64 * 1_000
-            + history.net_msat()
-            + history.forwarding_fees_msat as i64
+        claviger_demo::world::DEPOSIT.to_sat() as i64 * 1_000 + history.net_msat() + history.forwarding_fees_msat as i64
     };
     let owed_msat: Vec<i64> = nodes.iter().map(owed).collect();
     books.check_shares(&owed_msat).unwrap();

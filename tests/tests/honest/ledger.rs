@@ -63,6 +63,9 @@ impl Ledger {
             counts.iter().map(|(what, count)| format!("{what} {count}")).collect::<Vec<_>>().join(", ")
         };
         let (kinds, outcomes) = (list(&self.kinds), list(&self.outcomes));
-        format!("{}: {} operations, {seconds:.0} s, {rate:.1}/s: {kinds}; payments: {outcomes}", self.town, self.operations)
+        format!(
+            "{}: {} operations, {seconds:.0} s, {rate:.1}/s: {kinds}; payments: {outcomes}",
+            self.town, self.operations
+        )
     }
 }

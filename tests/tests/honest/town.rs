@@ -7,7 +7,7 @@ use claviger_demo::node::{Keys, LdkNode, Settings};
 use claviger_demo::signer::Program;
 use claviger_demo::world::{World, connect, wait};
 use claviger_tests::refused::Refused;
-use lightning::ln::channel_state::ChannelDetails;
+use lightning::ln::channel_state::{ChannelDetails, ChannelShutdownState};
 use lightning::ln::types::ChannelId;
 
 pub(crate) const CHANNEL: Amount = Amount::from_sat(1_000_000);
@@ -126,7 +126,7 @@ impl Town {
         let usable = || {
             let open = (0..self.streets.len()).filter(|street| self.streets[*street].channel.is_some());
             let mut ends = open.flat_map(|street| [(street, 0), (street, 1)]);
-            ends.all(|(street, end)| self.channel(street, end).is_none_or(|channel| channel.is_usable))
+            ends.all(|(street, end)| self.channel(street, end).is_none_or(|c| c.is_usable || is_closing(&c)))
         };
         wait("the channels to come back", &self.all(), usable).unwrap();
     }
@@ -169,8 +169,16 @@ impl Town {
     }
 
     pub(crate) fn refused(&self) -> Refused {
-        self.world.signer.cli(&["status"]).map_or_else(|_| Refused::default(), |_| Refused::of(&self.world.signer).unwrap())
+        self.world
+            .signer
+            .cli(&["status"])
+            .map_or_else(|_| Refused::default(), |_| Refused::of(&self.world.signer).unwrap())
     }
+}
+
+/// Whether both or one of the ends said that the channel is to end.
+pub(crate) fn is_closing(channel: &ChannelDetails) -> bool {
+    channel.channel_shutdown_state.is_some_and(|state| state != ChannelShutdownState::NotShuttingDown)
 }
 
 /// Kills the signer and starts it again after `pause`.

@@ -2,6 +2,7 @@
 //! by the same digest: bytes that are not parsed could be either.
 
 use bitcoin::absolute::LockTime;
+use bitcoin::constants::ChainHash;
 use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::secp256k1::{Message, PublicKey, Secp256k1, ecdsa};
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
@@ -12,7 +13,6 @@ use lightning::ln::msgs::{UnsignedChannelAnnouncement, UnsignedChannelUpdate, Un
 use lightning::routing::gossip::{NodeAlias, NodeId};
 use lightning::types::features::{ChannelFeatures, NodeFeatures};
 use lightning::util::ser::Writeable;
-use bitcoin::constants::ChainHash;
 use vls_protocol::model::PubKey;
 use vls_protocol::msgs;
 
@@ -44,7 +44,13 @@ fn theft(channel: &Channel<'_>) -> Vec<u8> {
     let script = make_funding_redeemscript(&channel.ours.funding_pubkey, &theirs);
     let mut preimage = Vec::new();
     SighashCache::new(&tx)
-        .segwit_v0_encode_signing_data_to(&mut preimage, 0, &script, Amount::from_sat(CHANNEL_SAT), EcdsaSighashType::All)
+        .segwit_v0_encode_signing_data_to(
+            &mut preimage,
+            0,
+            &script,
+            Amount::from_sat(CHANNEL_SAT),
+            EcdsaSighashType::All,
+        )
         .unwrap();
     preimage
 }

@@ -199,7 +199,8 @@ impl<'a> Channel<'a> {
 
     /// Takes our secret of commitment `number` from the signer.
     pub(crate) fn revoke(&self, number: u64) -> Result<[u8; 32], Refused> {
-        let reply = self.ask::<msgs::RevokeCommitmentTxReply>(&msgs::RevokeCommitmentTx { commitment_number: number })?;
+        let reply =
+            self.ask::<msgs::RevokeCommitmentTxReply>(&msgs::RevokeCommitmentTx { commitment_number: number })?;
         Ok(reply.old_commitment_secret.0)
     }
 

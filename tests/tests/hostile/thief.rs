@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use bitcoin::Amount;
 use bitcoin::bip32::{ChildNumber, Xpub};
 use bitcoin::secp256k1::{PublicKey, Secp256k1};
+use claviger::reasons::Reason;
 use claviger_demo::signer::Program;
 use claviger_demo::world::{PATIENCE, World};
 use claviger_ldk::link::{Bundle, Link, LinkOptions, LinkState};
 use claviger_ldk::{ChannelRef, LinkError};
-use claviger::reasons::Reason;
 use vls_protocol::msgs::{DeBolt, NodeInfo, NodeInfoReply, SerBolt};
 
 /// A chain and a signer, with one node.
@@ -85,11 +85,7 @@ impl Thief {
     }
 
     /// The same without waiting.
-    pub(crate) fn once(
-        &self,
-        channel: Option<ChannelRef>,
-        message: &dyn SerBolt,
-    ) -> Result<Vec<u8>, (Reason, String)> {
+    pub(crate) fn once(&self, channel: Option<ChannelRef>, message: &dyn SerBolt) -> Result<Vec<u8>, (Reason, String)> {
         self.told(self.link.call(channel, message.as_vec()))
     }
 

@@ -25,8 +25,7 @@ pub(crate) fn scene() -> Scene {
 
 fn approve(scene: &Scene, hash: [u8; 32], amount_sat: u64) {
     let destination = PubKey(scene.thief.wallet_key(9).serialize());
-    let message =
-        msgs::PreapproveKeysend { destination, payment_hash: Sha256(hash), amount_msat: amount_sat * 1_000 };
+    let message = msgs::PreapproveKeysend { destination, payment_hash: Sha256(hash), amount_msat: amount_sat * 1_000 };
     let reply: msgs::PreapproveKeysendReply = scene.thief.answered(None, &message);
     assert!(reply.result);
 }
