@@ -7,7 +7,7 @@ use crate::sweeps::p2wpkh;
 use crate::thief::Scene;
 
 /// A channel at commitment 1, of which number 2 is valid and not yet in force.
-fn about_to_revoke(scene: &Scene) -> Channel<'_> {
+pub(crate) fn about_to_revoke(scene: &Scene) -> Channel<'_> {
     let mut channel = Channel::open(scene, 7);
     channel.advance(Terms::to_peer(0)).expect("a state like the one before");
     channel.sign_remote(2, &Terms::to_peer(0)).expect("the peer's next commitment");
@@ -15,13 +15,16 @@ fn about_to_revoke(scene: &Scene) -> Channel<'_> {
     channel
 }
 
+/// Signs to close and then asks for the secret: the peer could punish what was signed.
+pub(crate) fn closes_or_revokes(channel: &Channel<'_>) {
+    channel.force_close(1).expect("to close is allowed");
+    assert_eq!(channel.revoke(1).expect_err("it was signed").0, CLOSING);
+    assert_eq!(channel.validate(3, &Terms::to_peer(0)).expect_err("nothing comes after it").0, CLOSING);
+}
+
 #[test]
 fn hostile_the_secret_of_a_commitment_signed_to_close_stays_inside() {
-    let scene = Scene::new("ldk");
-    let channel = about_to_revoke(&scene);
-    channel.force_close(1).expect("to close is allowed");
-    assert_eq!(channel.revoke(1).expect_err("the peer could punish it").0, CLOSING);
-    assert_eq!(channel.validate(3, &Terms::to_peer(0)).expect_err("nothing comes after it").0, CLOSING);
+    closes_or_revokes(&about_to_revoke(&Scene::new("ldk")));
 }
 
 #[test]

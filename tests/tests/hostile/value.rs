@@ -40,13 +40,16 @@ pub(crate) fn shared(scene: &Scene, dbid: u64, to_peer_sat: u64) -> Channel<'_> 
     channel
 }
 
+/// Asks for next commitments that leave nearly nothing to us.
+pub(crate) fn does_not_shift(channel: &Channel<'_>) {
+    let (next, shifted) = (channel.number + 1, Terms::to_peer(900_000));
+    assert_eq!(channel.sign_remote(next, &shifted).expect_err("on the peer's commitment").0, CONSERVATION);
+    assert_eq!(channel.validate(next, &shifted).expect_err("on ours").0, CONSERVATION);
+}
+
 #[test]
 fn hostile_value_does_not_shift_to_the_peer_without_a_payment() {
-    let scene = scene();
-    let channel = Channel::open(&scene, 7);
-    let shifted = Terms::to_peer(900_000);
-    assert_eq!(channel.sign_remote(1, &shifted).expect_err("on the peer's commitment").0, CONSERVATION);
-    assert_eq!(channel.validate(1, &shifted).expect_err("on ours").0, CONSERVATION);
+    does_not_shift(&Channel::open(&scene(), 7));
 }
 
 #[test]
