@@ -13,6 +13,7 @@ use lightning_signer::signer::my_keys_manager::MyKeysManager;
 use super::super::actor::ChainFacts;
 use super::super::answers::Answers;
 use super::super::clock::{NodeClock, RandomStart};
+use super::super::guard::{Guard, GuardEntries};
 use super::super::limits::{self, Limits};
 use super::super::persist::{ChainStart, NodePersister, genesis};
 use super::super::validator::{HouseValidatorFactory, RefusedBy};
@@ -62,6 +63,7 @@ impl Engine {
     ) -> Result<Self, RestoreError> {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
         let answers = Answers::restore(&mut entries).map_err(|e| unreadable(&e))?;
+        let guard_entries = GuardEntries::take(&mut entries).map_err(|e| unreadable(&e))?;
         let spent = entries.remove(limits::KEY);
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
         let limits = Arc::new(limits.map_err(|e| unreadable(&e))?);
@@ -81,7 +83,8 @@ impl Engine {
         let node = restore_node(spec, &persister, services)?;
         persister.after_restore(&node);
         let (root, init_reply) = negotiate(&node, limits.clone())?;
-        Ok(Self { node, root, init_reply, persister, limits, refused_by, answers, secp: Secp256k1::new() })
+        let guard = Guard::new(spec.kind, node.clone(), guard_entries);
+        Ok(Self { node, root, guard, init_reply, persister, limits, refused_by, answers, secp: Secp256k1::new() })
     }
 }
 
@@ -110,7 +113,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::super::super::driver::{MiniChain, keysend};
-    use super::super::super::messages;
+    use super::super::super::guard;
     use super::*;
     use crate::config::LimitsConfig;
     use crate::keys::import::Derivation;
@@ -148,7 +151,7 @@ mod tests {
     /// Approves a payment of nothing; returns what changed.
     fn approve(engine: &mut Engine, n: u64) -> Vec<Put> {
         let message = keysend(n, 0);
-        let row = messages::row(NodeKind::Ldk, &message).expect("known");
+        let row = guard::row(NodeKind::Ldk, &message).expect("known");
         let handled = engine.handle(row, &Request { request_id: n, channel: None, message });
         handled.reply.expect("approved");
         handled.puts

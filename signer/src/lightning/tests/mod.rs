@@ -1,11 +1,14 @@
 //! Nodes over a journal in memory, driven by channels with real signatures.
 
+mod closing;
 mod failures;
+mod gossip;
 mod ldk;
 mod limits;
 mod onchain;
 mod sessions;
 mod sweeps;
+mod tags;
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
