@@ -13,8 +13,6 @@ const FEERATES: [u32; 6] = [253, 500, 1_000, 2_000, 3_500, 5_000];
 /// A reorganisation as deep as confirmations that nodes wait for.
 const DEEPEST: u64 = 6;
 const PAUSE: Duration = Duration::from_millis(5);
-/// How long a minute of LDK's is.
-const TICK: Duration = Duration::from_secs(1);
 /// How long payments are waited for while a channel is missing that they may need.
 const AFTER_A_CLOSE: Duration = Duration::from_secs(2);
 
@@ -153,7 +151,7 @@ impl Day {
 
     /// Waits until each payment has ended or is where `arrived` wants it, or a channel was closed.
     fn wait(&mut self, flights: &[Flight], arrived: impl Fn(&Town, &Flight) -> bool) {
-        let (begun, mut ticks) = (Instant::now(), 0);
+        let begun = Instant::now();
         loop {
             let waits = |flight: &&Flight| flight.outcome(&self.town).is_none() && !arrived(&self.town, flight);
             let waiting: Vec<_> = flights.iter().filter(waits).collect();
@@ -169,10 +167,7 @@ impl Day {
             }
             std::thread::sleep(PAUSE);
             self.town.notice_closed();
-            if begun.elapsed() > TICK * (ticks + 1) {
-                ticks += 1;
-                self.town.all().iter().for_each(|node| node.tick());
-            }
+            self.town.tick();
         }
     }
 
@@ -219,7 +214,7 @@ impl Day {
             Event::Feerate => {
                 let feerate = *self.random.pick(&FEERATES);
                 self.ledger.begin("feerate", &feerate.to_string());
-                self.town.all().iter().for_each(|node| node.set_feerate(feerate));
+                self.town.set_feerate(feerate);
             }
             Event::Disconnect => self.disconnect(),
             Event::NodeRestart => self.restart("node restart", |_| ()),

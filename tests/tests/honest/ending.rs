@@ -14,8 +14,8 @@ pub(crate) fn settle(day: &mut Day) {
     for node in town.all() {
         node.hold_payments(false);
         node.held().iter().for_each(|hash| node.claim(hash));
-        node.set_feerate(LAST_FEERATE);
     }
+    town.set_feerate(LAST_FEERATE);
     town.notice_closed();
     town.ready();
     for street in 0..town.streets.len() {

@@ -126,7 +126,7 @@ fn multipath_msat(payer: &LdkNode, random: &mut Random) -> u64 {
     let channels = payer.channels().into_iter().filter(|channel| channel.is_usable);
     let limits: Vec<u64> = channels.map(|channel| channel.next_outbound_htlc_limit_msat).collect();
     let most = limits.iter().sum::<u64>().min(MOST_MSAT);
-    (most * random.within(50..90) / 100).max(USUAL_MSAT.start)
+    (most * random.within(40..75) / 100).max(USUAL_MSAT.start)
 }
 
 fn circle(town: &Town, random: &mut Random, payer: usize, amount_msat: u64) -> (String, Option<Flight>) {

@@ -1,6 +1,7 @@
 //! A town: a chain, a signer and nodes, with a street for each channel that should be open.
 
-use std::time::Duration;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use bitcoin::{Amount, OutPoint};
 use claviger_demo::node::{Keys, LdkNode, Settings};
@@ -13,6 +14,8 @@ use lightning::ln::types::ChannelId;
 pub(crate) const CHANNEL: Amount = Amount::from_sat(1_000_000);
 /// What a channel takes out of a wallet, with its fee and what an anchor may need.
 const NEEDED: Amount = Amount::from_sat(1_200_000);
+/// A minute of LDK's. Within two of them a peer must have answered, on a busy machine too.
+const TICK: Duration = Duration::from_secs(2);
 
 /// How a town looks.
 pub(crate) struct Plan {
@@ -35,6 +38,7 @@ pub(crate) struct Town {
     pub(crate) streets: Vec<Street>,
     /// The funding outputs of all channels ever.
     funding: Vec<OutPoint>,
+    last_tick: Cell<Instant>,
 }
 
 /// Two neighbours, by their places among the nodes, and their channel while it is open.
@@ -60,7 +64,7 @@ impl Town {
         let nodes = signed.chain(plain).map(|(name, keys)| world.node(&settings(plan, name), keys).unwrap()).collect();
         let place = |name: &str| names(plan).position(|other| other == name).expect("a node of the plan");
         let streets = plan.channels.iter().map(|(a, b)| Street { ends: [place(a), place(b)], channel: None }).collect();
-        let mut town = Self { plan, world, nodes, streets, funding: Vec::new() };
+        let mut town = Self { plan, world, nodes, streets, funding: Vec::new(), last_tick: Cell::new(Instant::now()) };
         for street in 0..town.streets.len() {
             assert!(town.open(street), "everybody has coins at the beginning");
         }
@@ -129,6 +133,21 @@ impl Town {
             ends.all(|(street, end)| self.channel(street, end).is_none_or(|c| c.is_usable || is_closing(&c)))
         };
         wait("the channels to come back", &self.all(), usable).unwrap();
+    }
+
+    /// Lets a minute pass for all nodes, if it is time.
+    pub(crate) fn tick(&self) {
+        if self.last_tick.get().elapsed() > TICK {
+            self.all().iter().for_each(|node| node.tick());
+            self.last_tick.set(Instant::now());
+        }
+    }
+
+    /// A new feerate, which the nodes tell each other as the next minute begins.
+    pub(crate) fn set_feerate(&self, sat_per_1000_weight: u32) {
+        std::thread::sleep(TICK.saturating_sub(self.last_tick.get().elapsed()));
+        self.all().iter().for_each(|node| node.set_feerate(sat_per_1000_weight));
+        self.last_tick.set(Instant::now());
     }
 
     /// Mines blocks that everybody sees.

@@ -17,7 +17,7 @@ use vls_protocol::model::PubKey;
 use vls_protocol::msgs;
 
 use crate::channel::{CHANNEL_SAT, Channel};
-use crate::reasons::NOT_WHAT_IT_SAYS;
+use crate::reasons::{FOREIGN_GOSSIP, NO_GOSSIP};
 use crate::thief::Scene;
 
 /// Where a signature covers the message: after its type and its own signatures.
@@ -97,9 +97,9 @@ fn hostile_announcement_bytes_are_parsed() {
         let scene = Scene::new(kind);
         let channel = Channel::set_up(&scene, 7);
         let theft = theft(&channel);
-        scene.thief.refused(NOT_WHAT_IT_SAYS, Some(channel.reference), &sign_announcement(&theft));
+        scene.thief.refused(NO_GOSSIP, Some(channel.reference), &sign_announcement(&theft));
         if kind == "cln" {
-            scene.thief.refused(NOT_WHAT_IT_SAYS, None, &sign_any_announcement(&theft, &channel));
+            scene.thief.refused(NO_GOSSIP, None, &sign_any_announcement(&theft, &channel));
         }
     }
 }
@@ -137,7 +137,7 @@ fn hostile_announcements_of_other_chains_nodes_and_keys_are_not_signed() {
         announcement(node, &other),
     ];
     for body in foreign {
-        scene.thief.refused(NOT_WHAT_IT_SAYS, Some(channel.reference), &sign_announcement(&body.encode()));
+        scene.thief.refused(FOREIGN_GOSSIP, Some(channel.reference), &sign_announcement(&body.encode()));
     }
 }
 
@@ -146,14 +146,19 @@ fn hostile_gossip_of_other_nodes_and_bytes_that_are_no_gossip_are_not_signed() {
     let scene = Scene::new("ldk");
     let channel = Channel::set_up(&scene, 7);
     let other = NodeId::from_pubkey(&channel.ours.funding_pubkey);
-    let node_announcement = node_announcement(other).encode();
-    for body in [&node_announcement, &theft(&channel)] {
-        let message = msgs::SignNodeAnnouncement { announcement: unsigned(257, OTHERS, body).into() };
-        scene.thief.refused(NOT_WHAT_IT_SAYS, None, &message);
-        let message = msgs::SignChannelUpdate { update: unsigned(258, OTHERS, body).into() };
-        scene.thief.refused(NOT_WHAT_IT_SAYS, None, &message);
-        scene.thief.refused(NOT_WHAT_IT_SAYS, None, &msgs::SignGossipMessage { message: body.clone().into() });
+    let (others, theft) = (node_announcement(other).encode(), theft(&channel));
+    let announce = |body| msgs::SignNodeAnnouncement { announcement: unsigned(257, OTHERS, body).into() };
+    let update = |body| msgs::SignChannelUpdate { update: unsigned(258, OTHERS, body).into() };
+    let gossip = |body: &[u8]| msgs::SignGossipMessage { message: body.to_vec().into() };
+    scene.thief.refused(FOREIGN_GOSSIP, None, &announce(&others));
+    scene.thief.refused(NO_GOSSIP, None, &announce(&theft));
+    for body in [&others, &theft] {
+        scene.thief.refused(NO_GOSSIP, None, &update(body));
+        scene.thief.refused(NO_GOSSIP, None, &gossip(body));
     }
+    let elsewhere =
+        UnsignedChannelUpdate { chain_hash: ChainHash::using_genesis_block(Network::Bitcoin), ..channel_update() };
+    scene.thief.refused(FOREIGN_GOSSIP, None, &update(&elsewhere.encode()));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! signer gives the channel to the peer.
 
 use crate::channel::{Channel, Terms};
-use crate::reasons::{CLOSING, REVOKED};
+use crate::reasons::{REVOKE_AFTER_CLOSE, REVOKED, UPDATE_AFTER_CLOSE};
 use crate::sweeps::p2wpkh;
 use crate::thief::Scene;
 
@@ -18,8 +18,8 @@ pub(crate) fn about_to_revoke(scene: &Scene) -> Channel<'_> {
 /// Signs to close and then asks for the secret: the peer could punish what was signed.
 pub(crate) fn closes_or_revokes(channel: &Channel<'_>) {
     channel.force_close(1).expect("to close is allowed");
-    assert_eq!(channel.revoke(1).expect_err("it was signed").0, CLOSING);
-    assert_eq!(channel.validate(3, &Terms::to_peer(0)).expect_err("nothing comes after it").0, CLOSING);
+    assert_eq!(channel.revoke(1).expect_err("it was signed").0, REVOKE_AFTER_CLOSE);
+    assert_eq!(channel.validate(3, &Terms::to_peer(0)).expect_err("nothing comes after it").0, UPDATE_AFTER_CLOSE);
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn hostile_a_restart_does_not_make_the_signer_forget_that_it_signed_to_close() {
     let (reference, revoke) = (channel.reference, vls_protocol::msgs::RevokeCommitmentTx { commitment_number: 1 });
     scene.restart();
     for _ in 0..2 {
-        scene.thief.refused(CLOSING, Some(reference), &revoke);
+        scene.thief.refused(REVOKE_AFTER_CLOSE, Some(reference), &revoke);
     }
 }
 
@@ -44,7 +44,7 @@ fn hostile_no_secret_is_released_once_the_channel_was_closed_together() {
     let scene = Scene::new("ldk");
     let channel = about_to_revoke(&scene);
     channel.mutual_close(998_000, 0, Default::default()).expect("to close is allowed");
-    assert_eq!(channel.revoke(1).expect_err("the channel is closed").0, CLOSING);
+    assert_eq!(channel.revoke(1).expect_err("the channel is closed").0, REVOKE_AFTER_CLOSE);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use vls_protocol::msgs::{self, SerBolt};
 use vls_protocol::serde_bolt::{Array, WireString};
 
 use crate::channel::{Channel, Terms};
-use crate::reasons::REVOKED;
+use crate::reasons::NOT_REPLACED;
 use crate::thief::Scene;
 
 fn init(min: u32, max: u32) -> msgs::HsmdInit {
@@ -39,7 +39,7 @@ fn hostile_versions_that_release_secrets_unasked_are_not_spoken() {
     let channel = Channel::set_up(&scene, 7);
     for _ in 0..2 {
         let message = msgs::RevokeCommitmentTx { commitment_number: 0 };
-        scene.thief.refused(REVOKED, Some(channel.reference), &message);
+        scene.thief.refused(NOT_REPLACED, Some(channel.reference), &message);
     }
 }
 
@@ -49,7 +49,7 @@ fn hostile_the_secret_of_the_commitment_in_force_stays_inside() {
     let mut channel = Channel::open(&scene, 7);
     channel.advance(Terms::to_peer(0)).expect("a state like the one before");
     for number in [1, 2, 3] {
-        assert_eq!(channel.revoke(number).expect_err("nothing replaces it").0, REVOKED, "number {number}");
+        assert_eq!(channel.revoke(number).expect_err("nothing replaces it").0, NOT_REPLACED, "number {number}");
     }
     channel.advance(Terms::to_peer(0)).expect("the channel works");
 }

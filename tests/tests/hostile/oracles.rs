@@ -6,7 +6,7 @@ use vls_protocol::msgs;
 use vls_protocol::serde_bolt::WireString;
 
 use crate::channel::{Channel, Terms};
-use crate::reasons::{NOT_WHAT_IT_SAYS, ORACLE};
+use crate::reasons::{NO_BOLT12, NO_PURPOSE};
 use crate::thief::Scene;
 
 #[test]
@@ -59,7 +59,7 @@ fn hostile_a_point_brings_no_secret_along() {
 fn hostile_secrets_of_other_purposes_are_not_derived() {
     let scene = Scene::new("cln");
     for info in [&b""[..], b"node seed", b"bip32 seed", b"peer seed", &[0xff; 200]] {
-        scene.thief.refused(ORACLE, None, &msgs::DeriveSecret { info: info.to_vec().into() });
+        scene.thief.refused(NO_PURPOSE, None, &msgs::DeriveSecret { info: info.to_vec().into() });
     }
 }
 
@@ -74,16 +74,31 @@ fn honest_secrets_that_core_lightning_uses_are_derived() {
     }
 }
 
+fn future_secret(channel: &Channel<'_>, commitment_number: u64) -> Result<bool, Reason> {
+    let message = msgs::CheckFutureSecret { commitment_number, secret: DisclosedSecret([7; 32]) };
+    let reply = channel.ask::<msgs::CheckFutureSecretReply>(&message);
+    reply.map(|reply| reply.result).map_err(|(reason, _)| reason)
+}
+
 #[test]
-fn hostile_guesses_at_secrets_that_were_not_released_are_not_answered() {
+fn hostile_guesses_at_secrets_of_the_past_are_not_answered() {
+    let scene = Scene::new("ldk");
+    let mut channel = Channel::open(&scene, 7);
+    for _ in 0..3 {
+        channel.advance(Terms::to_peer(0)).expect("a state like the one before");
+    }
+    for number in 0..channel.number {
+        assert_eq!(future_secret(&channel, number), Err(NO_PURPOSE), "number {number} was revoked");
+    }
+    assert_eq!(future_secret(&channel, u64::MAX), Err(Reason::Malformed));
+}
+
+#[test]
+fn honest_a_node_that_lost_its_state_may_ask_whether_a_secret_is_of_the_future() {
     let scene = Scene::new("ldk");
     let channel = Channel::open(&scene, 7);
-    for commitment_number in [0, 1, 5, u64::MAX] {
-        let message = msgs::CheckFutureSecret { commitment_number, secret: DisclosedSecret([7; 32]) };
-        match channel.ask::<msgs::CheckFutureSecretReply>(&message) {
-            Ok(reply) => assert!(!reply.result),
-            Err((reason, _)) => assert_eq!(reason, ORACLE),
-        }
+    for number in [0, 1, 2, 1_000] {
+        assert_eq!(future_secret(&channel, number), Ok(false), "this is none of ours");
     }
 }
 
@@ -97,6 +112,6 @@ fn hostile_a_merkle_root_is_signed_under_the_tags_of_bolt_12_only() {
         public_tweak: Vec::new().into(),
     };
     for (message, field) in [("", ""), ("TapSighash", ""), ("lightning", "channel"), ("invoice", "node_id")] {
-        scene.thief.refused(NOT_WHAT_IT_SAYS, None, &sign(message, field));
+        scene.thief.refused(NO_BOLT12, None, &sign(message, field));
     }
 }

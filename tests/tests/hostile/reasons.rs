@@ -3,15 +3,23 @@
 use claviger::reasons::Reason;
 
 /// A closing transaction or a holder commitment was signed: its secret and all later ones stay.
-pub(crate) const CLOSING: Reason = Reason::Validation;
+pub(crate) const REVOKE_AFTER_CLOSE: Reason = Reason::RevokeAfterClose;
+/// Nothing comes after it either.
+pub(crate) const UPDATE_AFTER_CLOSE: Reason = Reason::UpdateAfterClose;
 /// A secret was released: what it revokes is not signed.
-pub(crate) const REVOKED: Reason = Reason::Validation;
+pub(crate) const REVOKED: Reason = Reason::CommitmentRevoked;
+/// Nothing replaces a commitment yet: its secret stays.
+pub(crate) const NOT_REPLACED: Reason = Reason::Validation;
 /// Value leaves the channel, and nothing explains it.
 pub(crate) const CONSERVATION: Reason = Reason::Validation;
-/// The bytes are not the message that they are said to be, or not about this channel and this node.
-pub(crate) const NOT_WHAT_IT_SAYS: Reason = Reason::Validation;
+/// The bytes are not the gossip that they are said to be.
+pub(crate) const NO_GOSSIP: Reason = Reason::GossipUnreadable;
+/// Gossip that is not about this channel, this node or this chain.
+pub(crate) const FOREIGN_GOSSIP: Reason = Reason::GossipForeign;
+/// A tag that is none of BOLT 12's.
+pub(crate) const NO_BOLT12: Reason = Reason::Bolt12Tag;
 /// A secret or an answer that nobody needs.
-pub(crate) const ORACLE: Reason = Reason::Validation;
+pub(crate) const NO_PURPOSE: Reason = Reason::SecretPurpose;
 /// Another invoice has this hash.
 pub(crate) const INVOICE_HASH: Reason = Reason::Validation;
 /// An HTLC of no commitment that is known.

@@ -80,7 +80,13 @@ fn honest_every_key_of_the_configuration_is_tried() {
     let careful = config.clone();
     most_permissive(&mut config, true);
     for key in all_keys().filter(|key| !PLACES.contains(&format!("{}.{}", key.section, key.name).as_str())) {
-        assert_ne!(config[key.section].get(key.name), careful[key.section].get(key.name), "{}.{}", key.section, key.name);
+        assert_ne!(
+            config[key.section].get(key.name),
+            careful[key.section].get(key.name),
+            "{}.{}",
+            key.section,
+            key.name
+        );
     }
 }
 
