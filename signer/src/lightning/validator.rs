@@ -17,7 +17,7 @@ use lightning_signer::invoice::Invoice;
 use lightning_signer::lightning::ln::chan_utils::{ClosingTransaction, HTLCOutputInCommitment, TxCreationKeys};
 use lightning_signer::lightning::offers::invoice::UnsignedBolt12Invoice;
 use lightning_signer::policy::Policy;
-use lightning_signer::policy::error::ValidationError;
+use lightning_signer::policy::error::{ValidationError, ValidationErrorKind};
 use lightning_signer::policy::filter::PolicyFilter;
 use lightning_signer::policy::onchain_validator::OnchainValidatorFactory;
 use lightning_signer::policy::simple_validator::{SimplePolicy, SimpleValidatorFactory};
@@ -29,6 +29,7 @@ use lightning_signer::util::velocity::VelocityControlSpec;
 use lightning_signer::wallet::Wallet;
 
 use super::actor::ChainFacts;
+use super::bookkeeper::Bookkeeper;
 use super::locktime;
 use crate::config::LimitsConfig;
 use crate::names::NodeName;
@@ -76,6 +77,7 @@ pub struct HouseValidatorFactory {
     inner: OnchainValidatorFactory,
     view: View,
     refused_by: RefusedBy,
+    bookkeeper: Arc<Bookkeeper>,
 }
 
 /// What `node` knows of the chain.
@@ -114,17 +116,17 @@ impl RefusedBy {
 }
 
 impl HouseValidatorFactory {
-    /// A factory for `node` on `network`, which sees the chain as `chain` does; what refuses is left in `refused_by`.
+    /// A factory for `node`, which sees the chain as `chain` does; what refuses is left in `refused_by`. Commitments are
+    /// shown to `bookkeeper`.
     pub fn new(
-        network: Network,
-        limits: &LimitsConfig,
+        policy: SimplePolicy,
         chain: Arc<dyn ChainFacts>,
         node: NodeName,
         refused_by: RefusedBy,
+        bookkeeper: Arc<Bookkeeper>,
     ) -> Self {
-        let simple = SimpleValidatorFactory::new_with_policy(policy(network, limits));
-        let inner = OnchainValidatorFactory::new_with_simple_factory(simple);
-        Self { inner, view: View { chain, node }, refused_by }
+        let inner = OnchainValidatorFactory::new_with_simple_factory(SimpleValidatorFactory::new_with_policy(policy));
+        Self { inner, view: View { chain, node }, refused_by, bookkeeper }
     }
 }
 
@@ -132,7 +134,8 @@ impl HouseValidatorFactory {
 impl ValidatorFactory for HouseValidatorFactory {
     fn make_validator(&self, network: Network, node: PublicKey, channel: Option<ChannelId>) -> Arc<dyn Validator> {
         let inner = self.inner.make_validator(network, node, channel);
-        Arc::new(HouseValidator { inner, view: self.view.clone(), refused_by: self.refused_by.clone() })
+        let (view, refused_by, bookkeeper) = (self.view.clone(), self.refused_by.clone(), self.bookkeeper.clone());
+        Arc::new(HouseValidator { inner, view, refused_by, bookkeeper })
     }
 
     fn policy(&self, network: Network) -> Box<dyn Policy> {
@@ -145,6 +148,7 @@ struct HouseValidator {
     inner: Arc<dyn Validator>,
     view: View,
     refused_by: RefusedBy,
+    bookkeeper: Arc<Bookkeeper>,
 }
 
 impl HouseValidator {
@@ -176,6 +180,24 @@ impl HouseValidator {
     }
 }
 
+impl HouseValidator {
+    /// What the channel book says of a commitment that vls accepts.
+    fn book(
+        &self,
+        setup: &ChannelSetup,
+        chain: &ChainState,
+        number: u64,
+        info: &CommitmentInfo2,
+    ) -> Result<(), ValidationError> {
+        self.bookkeeper.commitment(setup, chain.current_height, number, info).map_err(|refusal| {
+            let kind = ValidationErrorKind::Policy(refusal.detail.clone());
+            let tag = refusal.reason.id().to_owned();
+            self.refused_by.note(Objection::House(refusal));
+            ValidationError { tag, kind }
+        })
+    }
+}
+
 type Slots = Vec<Option<Arc<Mutex<ChannelSlot>>>>;
 type HtlcTx = (u32, HTLCOutputInCommitment, SegwitV0Sighash, EcdsaSighashType);
 
@@ -200,14 +222,6 @@ impl Validator for HouseValidator {
             keys: &VlsChannelSigner, setup: &ChannelSetup, is_counterparty: bool, tx: &Transaction,
             witscripts: &[Vec<u8>]
         ) -> CommitmentInfo;
-        fn validate_counterparty_commitment_tx(
-            state: &EnforcementState, commitment_number: u64, point: &PublicKey, setup: &ChannelSetup,
-            chain: &ChainState, info: &CommitmentInfo2
-        ) -> ();
-        fn validate_holder_commitment_tx(
-            state: &EnforcementState, commitment_number: u64, point: &PublicKey, setup: &ChannelSetup,
-            chain: &ChainState, info: &CommitmentInfo2
-        ) -> ();
         fn validate_counterparty_revocation(
             state: &EnforcementState, revoked_number: u64, secret: &SecretKey
         ) -> ();
@@ -238,6 +252,34 @@ impl Validator for HouseValidator {
             proof: &TxoProof, height: u32, header: &Header, external_block_hash: Option<&BlockHash>,
             prev_filter_header: &FilterHeader, outpoint_watches: &[OutPoint], trusted_oracles: &Vec<PublicKey>
         ) -> ();
+    }
+
+    fn validate_counterparty_commitment_tx(
+        &self,
+        state: &EnforcementState,
+        number: u64,
+        point: &PublicKey,
+        setup: &ChannelSetup,
+        chain: &ChainState,
+        info: &CommitmentInfo2,
+    ) -> Result<(), ValidationError> {
+        let rules = self.inner.validate_counterparty_commitment_tx(state, number, point, setup, chain, info);
+        rules.inspect_err(|error| self.refused_by.note_rule(error))?;
+        self.book(setup, chain, number, info)
+    }
+
+    fn validate_holder_commitment_tx(
+        &self,
+        state: &EnforcementState,
+        number: u64,
+        point: &PublicKey,
+        setup: &ChannelSetup,
+        chain: &ChainState,
+        info: &CommitmentInfo2,
+    ) -> Result<(), ValidationError> {
+        let rules = self.inner.validate_holder_commitment_tx(state, number, point, setup, chain, info);
+        rules.inspect_err(|error| self.refused_by.note_rule(error))?;
+        self.book(setup, chain, number, info)
     }
 
     fn validate_delayed_sweep(
@@ -298,8 +340,11 @@ impl Validator for HouseValidator {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::driver::MiniChain;
     use super::*;
+    use crate::names::NodeKind;
     use lightning_signer::policy::filter::FilterResult;
 
     #[test]
@@ -316,7 +361,10 @@ mod tests {
         let refused_by = RefusedBy::default();
         let (limits, chain) = (LimitsConfig::default(), Arc::new(MiniChain::default()));
         let alice = NodeName::new("alice").expect("a name");
-        let factory = HouseValidatorFactory::new(Network::Regtest, &limits, chain, alice, refused_by.clone());
+        let policy = policy(Network::Regtest, &limits);
+        let bookkeeper = Bookkeeper::restore(NodeKind::Ldk, &policy, Arc::default(), &mut BTreeMap::new());
+        let bookkeeper = Arc::new(bookkeeper.expect("fresh"));
+        let factory = HouseValidatorFactory::new(policy, chain, alice, refused_by.clone(), bookkeeper);
         let node = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619".parse().expect("a point");
         let validator = factory.make_validator(Network::Regtest, node, None);
         assert!(validator.validate_payment_balance(5_000, 5_000, None).is_ok());

@@ -18,11 +18,13 @@ use vls_protocol::msgs::{self, Message, SerBolt};
 use vls_protocol_signer::handler::{Handler, RootHandler};
 
 use super::answers::{self, Answers};
+use super::book::view::BookView;
+use super::bookkeeper::Bookkeeper;
 use super::guard::{Admitted, Guard, Level, Row, channel_of};
 use super::limits::Limits;
 use super::persist::NodePersister;
 use super::validator::RefusedBy;
-use super::{ldk, payments, refusals};
+use super::{ldk, payments, preimages, refusals};
 use crate::chain::Effect;
 use crate::config::LimitsConfig;
 use crate::journal::Put;
@@ -68,6 +70,7 @@ pub struct Engine {
     init_reply: Vec<u8>,
     persister: Arc<NodePersister>,
     limits: Arc<Limits>,
+    bookkeeper: Arc<Bookkeeper>,
     refused_by: RefusedBy,
     answers: Answers,
     secp: Secp256k1<All>,
@@ -89,9 +92,16 @@ impl Engine {
         &self.node
     }
 
+    /// The channel book, to be shown.
+    pub fn book(&self) -> BookView {
+        let height = self.node.get_tracker().height();
+        self.bookkeeper.view(height)
+    }
+
     /// Answers one message. May panic: vls does on some inputs that only it can tell from good ones.
     pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         self.limits.begin();
+        self.bookkeeper.begin();
         self.refused_by.take();
         let question = row.is_random().then(|| answers::question(request));
         if let Some(reply) = question.and_then(|question| self.answers.get(&question)) {
@@ -106,6 +116,7 @@ impl Engine {
         if let Ok(reply) = &reply {
             puts.extend(self.guard.take_changes());
             puts.extend(self.limits.charge());
+            puts.extend(self.bookkeeper.finish(&self.node));
             puts.extend(question.into_iter().flat_map(|question| self.answers.keep(question, reply)));
         }
         Handled { reply, puts, distrust }
@@ -124,7 +135,18 @@ impl Engine {
         self.persister
             .update_tracker(&self.node.get_id(), &self.node.get_tracker())
             .map_err(|error| Refusal::new(Reason::Fault, format!("the node's tracker cannot be encoded: {error:?}")))?;
-        self.changes()
+        let mut puts = self.changes()?;
+        puts.extend(self.bookkeeper.closed(self.spent(&effect.touched).into_iter()));
+        Ok(puts)
+    }
+
+    /// Those of these outputs, which fund channels, that are spent.
+    fn spent(&self, fundings: &[OutPoint]) -> Vec<OutPoint> {
+        let tracker = self.node.get_tracker();
+        let is_spent = |funding: &&OutPoint| {
+            tracker.listeners.get(funding).is_some_and(|(monitor, _)| monitor.closing_depth() > 0)
+        };
+        fundings.iter().filter(is_spent).copied().collect()
     }
 
     /// Lets vls forget what is long over: expired invoices, ended forwards, closed and forgotten channels. Returns what
@@ -132,13 +154,19 @@ impl Engine {
     pub fn prune(&self) -> Result<Vec<Put>, Refusal> {
         // vls prunes when it is asked for a heartbeat, and only then.
         self.node.get_heartbeat();
-        self.changes()
+        let mut puts = self.changes()?;
+        puts.extend(self.bookkeeper.prune(&self.node));
+        Ok(puts)
     }
 
     /// The guard, then vls.
     fn answer(&mut self, row: &Row, request: &Request) -> Result<Vec<u8>, Refusal> {
         match self.guard.admit(row, request)? {
             Admitted::Answered(reply) => Ok(reply),
+            Admitted::Learn(preimages) => {
+                self.bookkeeper.note_preimages(preimages);
+                Ok(preimages::reply())
+            }
             Admitted::Ask { message, closing } => {
                 let reply = self.ask(row, request, message)?;
                 closing.into_iter().for_each(|closing| self.guard.signed(closing));
@@ -155,13 +183,15 @@ impl Engine {
             Message::SetupChannel(ref setup) => self.require_free_funding(channel_of(row, request)?, setup)?,
             _ => {}
         }
+        let paid = payments::hash(&message)?;
+        self.bookkeeper.note(&self.node, request.channel, &message, paid);
         if let Some(channel) = request.channel
             && let Some(reply) = ldk::answer(&self.node, &self.secp, channel, &message)
         {
             return Ok(reply);
         }
         self.begin_onchain(&message)?;
-        self.persister.touch(payments::hash(&message)?.as_slice());
+        self.persister.touch(paid.as_slice());
         let handled = match row.level {
             Level::Node | Level::Either => self.root.handle(message),
             Level::Channel => {

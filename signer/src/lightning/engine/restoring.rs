@@ -12,11 +12,12 @@ use lightning_signer::signer::my_keys_manager::MyKeysManager;
 
 use super::super::actor::ChainFacts;
 use super::super::answers::Answers;
+use super::super::bookkeeper::Bookkeeper;
 use super::super::clock::{NodeClock, RandomStart};
 use super::super::guard::{Guard, GuardEntries};
 use super::super::limits::{self, Limits};
 use super::super::persist::{ChainStart, NodePersister, genesis};
-use super::super::validator::{HouseValidatorFactory, RefusedBy};
+use super::super::validator::{HouseValidatorFactory, RefusedBy, policy};
 use super::negotiation::negotiate;
 use super::{Engine, NodeSpec, Settings};
 use crate::journal::Put;
@@ -67,12 +68,15 @@ impl Engine {
         let spent = entries.remove(limits::KEY);
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
         let limits = Arc::new(limits.map_err(|e| unreadable(&e))?);
+        let policy = policy(spec.network, &settings.limits);
+        let bookkeeper = Bookkeeper::restore(spec.kind, &policy, clock.clone(), &mut entries);
+        let bookkeeper = Arc::new(bookkeeper.map_err(|e| unreadable(&e))?);
         let persister = Arc::new(NodePersister::load(entries).map_err(|e| unreadable(&e))?);
         clock.raise(persister.latest_time_s().saturating_mul(1_000));
 
         let refused_by = RefusedBy::default();
         let validators =
-            HouseValidatorFactory::new(spec.network, &settings.limits, chain, spec.name.clone(), refused_by.clone());
+            HouseValidatorFactory::new(policy, chain, spec.name.clone(), refused_by.clone(), bookkeeper.clone());
         let services = NodeServices {
             validator_factory: Arc::new(validators),
             starting_time_factory: Arc::new(RandomStart),
@@ -84,7 +88,8 @@ impl Engine {
         persister.after_restore(&node);
         let (root, init_reply) = negotiate(&node, limits.clone())?;
         let guard = Guard::new(spec.kind, node.clone(), guard_entries);
-        Ok(Self { node, root, guard, init_reply, persister, limits, refused_by, answers, secp: Secp256k1::new() })
+        let secp = Secp256k1::new();
+        Ok(Self { node, root, guard, init_reply, persister, limits, bookkeeper, refused_by, answers, secp })
     }
 }
 
