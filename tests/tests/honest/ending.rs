@@ -34,7 +34,11 @@ pub(crate) fn settle(day: &mut Day) {
     town.world.mine_until("everything to be claimed", &nodes, over).unwrap();
     town.mine(6);
     let home = || town.world.chain.mempool().is_empty() && town.books().astray.is_empty();
-    town.world.mine_until("every coin to come home", &nodes, home).unwrap();
+    town.world.mine_until("every coin to come home", &nodes, home).unwrap_or_else(|error| {
+        let astray = town.books().astray;
+        let made = astray.keys().map(|outpoint| town.world.chain.transaction(&outpoint.txid));
+        panic!("{error}\nastray: {astray:#?}\nmade by {:#?}", made.collect::<Vec<_>>());
+    });
 
     let open = day.later.iter().filter(|flight| flight.outcome(town).is_none()).count();
     assert_eq!(open, 0, "payments that never ended");

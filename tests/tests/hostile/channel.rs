@@ -212,6 +212,12 @@ impl<'a> Channel<'a> {
         self.ask::<msgs::ValidateRevocationReply>(&message).map(drop)
     }
 
+    /// Tells the signer a preimage, as `claviger-ldk` does before the commitment that settles its payment.
+    pub(crate) fn learn(&self, preimage: [u8; 32]) {
+        let message = [&3000u16.to_be_bytes()[..], &1u16.to_be_bytes(), &preimage].concat();
+        self.thief.send(Some(self.reference), message).expect("a preimage is welcome");
+    }
+
     /// Has our commitment `number` signed, to close the channel with.
     pub(crate) fn force_close(&self, number: u64) -> Result<(), Refused> {
         let message = msgs::SignLocalCommitmentTx2 { commitment_number: number };

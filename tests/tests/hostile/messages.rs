@@ -9,7 +9,7 @@ use vls_protocol::msgs::{self, SerBolt};
 use crate::channel::{Channel, Terms};
 use crate::thief::Scene;
 
-const TYPES: u16 = 2_100;
+const TYPES: u16 = 3_100;
 
 /// The node answers, and what it answers is its own key.
 fn lives(scene: &Scene) {
@@ -34,14 +34,14 @@ fn hostile_blocks_of_the_node_are_not_taken_and_cost_no_memory() {
 fn hostile_malformed_messages_are_refused_and_the_node_lives() {
     let scene = Scene::new("ldk");
     let channel = Channel::open(&scene, 7);
-    let refused = |message: &dyn SerBolt| scene.thief.refused(Reason::Malformed, Some(channel.reference), message);
+    let refused = |message: &dyn SerBolt| scene.thief.refused(Reason::Malformed, None, message);
     refused(&msgs::Ecdh { point: PubKey([0xff; 33]) });
     refused(&msgs::SignNodeAnnouncement { announcement: vec![1; 10].into() });
     refused(&msgs::SignChannelUpdate { update: Vec::new().into() });
     refused(&msgs::SignInvoice { u5bytes: vec![32; 200].into(), hrp: b"lnbcrt".to_vec().into() });
     refused(&msgs::SignInvoice { u5bytes: vec![1; 200].into(), hrp: vec![0xff, 0xfe].into() });
     let zeros = BitcoinSignature { signature: Signature([0; 64]), sighash: 1 };
-    refused(&msgs::ValidateCommitmentTx2 {
+    let commitment = msgs::ValidateCommitmentTx2 {
         commitment_number: 1,
         feerate: 1_000,
         to_local_value_sat: u64::MAX,
@@ -49,7 +49,8 @@ fn hostile_malformed_messages_are_refused_and_the_node_lives() {
         htlcs: Vec::new().into(),
         signature: zeros,
         htlc_signatures: Vec::new().into(),
-    });
+    };
+    scene.thief.refused(Reason::Malformed, Some(channel.reference), &commitment);
     lives(&scene);
     channel.sign_remote(1, &Terms::to_peer(0)).expect("the channel works");
 }

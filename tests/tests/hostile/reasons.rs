@@ -11,7 +11,19 @@ pub(crate) const REVOKED: Reason = Reason::CommitmentRevoked;
 /// Nothing replaces a commitment yet: its secret stays.
 pub(crate) const NOT_REPLACED: Reason = Reason::Validation;
 /// Value leaves the channel, and nothing explains it.
-pub(crate) const CONSERVATION: Reason = Reason::Validation;
+pub(crate) const NOT_CONSERVED: Reason = Reason::ValueNotConserved;
+/// A payment that nobody approved.
+pub(crate) const NOT_APPROVED: Reason = Reason::PaymentNotApproved;
+/// More than was approved, over all parts and attempts.
+pub(crate) const EXCEEDED: Reason = Reason::PaymentExceeded;
+/// The peer takes a payment and shows no preimage.
+pub(crate) const NO_PREIMAGE: Reason = Reason::PreimageMissing;
+/// More goes out than comes in.
+pub(crate) const NOT_COVERED: Reason = Reason::ForwardNotCovered;
+/// What comes in ends before what goes out could be taken.
+pub(crate) const TOO_LATE: Reason = Reason::ForwardCltv;
+/// What comes in is given back although it was passed on.
+pub(crate) const GIVEN_AWAY: Reason = Reason::ForwardUnclaimed;
 /// The bytes are not the gossip that they are said to be.
 pub(crate) const NO_GOSSIP: Reason = Reason::GossipUnreadable;
 /// Gossip that is not about this channel, this node or this chain.
