@@ -4,9 +4,10 @@ use claviger::lightning::driver::invoice_to_sign;
 use claviger::reasons::Reason;
 use claviger_tests::random::Random;
 use vls_protocol::model::{BitcoinSignature, PubKey, Signature};
-use vls_protocol::msgs::{self, SerBolt};
+use vls_protocol::msgs;
 
 use crate::channel::{Channel, Terms};
+use crate::reasons::{NO_GOSSIP, NO_INVOICE};
 use crate::thief::Scene;
 
 const TYPES: u16 = 3_100;
@@ -34,12 +35,12 @@ fn hostile_blocks_of_the_node_are_not_taken_and_cost_no_memory() {
 fn hostile_malformed_messages_are_refused_and_the_node_lives() {
     let scene = Scene::new("ldk");
     let channel = Channel::open(&scene, 7);
-    let refused = |message: &dyn SerBolt| scene.thief.refused(Reason::Malformed, None, message);
-    refused(&msgs::Ecdh { point: PubKey([0xff; 33]) });
-    refused(&msgs::SignNodeAnnouncement { announcement: vec![1; 10].into() });
-    refused(&msgs::SignChannelUpdate { update: Vec::new().into() });
-    refused(&msgs::SignInvoice { u5bytes: vec![32; 200].into(), hrp: b"lnbcrt".to_vec().into() });
-    refused(&msgs::SignInvoice { u5bytes: vec![1; 200].into(), hrp: vec![0xff, 0xfe].into() });
+    scene.thief.refused(Reason::Malformed, None, &msgs::Ecdh { point: PubKey([0xff; 33]) });
+    scene.thief.refused(NO_GOSSIP, None, &msgs::SignNodeAnnouncement { announcement: vec![1; 10].into() });
+    scene.thief.refused(NO_GOSSIP, None, &msgs::SignChannelUpdate { update: vec![1; 10].into() });
+    let invoice = |u5, hrp: &[u8]| msgs::SignInvoice { u5bytes: vec![u5; 200].into(), hrp: hrp.to_vec().into() };
+    scene.thief.refused(NO_INVOICE, None, &invoice(32, b"lnbcrt"));
+    scene.thief.refused(NO_INVOICE, None, &invoice(1, &[0xff, 0xfe]));
     let zeros = BitcoinSignature { signature: Signature([0; 64]), sighash: 1 };
     let commitment = msgs::ValidateCommitmentTx2 {
         commitment_number: 1,

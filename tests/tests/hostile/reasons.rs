@@ -26,6 +26,8 @@ pub(crate) const TOO_LATE: Reason = Reason::ForwardCltv;
 pub(crate) const GIVEN_AWAY: Reason = Reason::ForwardUnclaimed;
 /// The bytes are not the gossip that they are said to be.
 pub(crate) const NO_GOSSIP: Reason = Reason::GossipUnreadable;
+/// The bytes are no invoice.
+pub(crate) const NO_INVOICE: Reason = Reason::InvoiceUnreadable;
 /// Gossip that is not about this channel, this node or this chain.
 pub(crate) const FOREIGN_GOSSIP: Reason = Reason::GossipForeign;
 /// A tag that is none of BOLT 12's.
@@ -34,5 +36,3 @@ pub(crate) const NO_BOLT12: Reason = Reason::Bolt12Tag;
 pub(crate) const NO_PURPOSE: Reason = Reason::SecretPurpose;
 /// Another invoice has this hash.
 pub(crate) const INVOICE_HASH: Reason = Reason::Validation;
-/// An HTLC of no commitment that is known.
-pub(crate) const HTLC_UNKNOWN: Reason = Reason::Validation;
