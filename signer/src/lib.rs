@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod bench;
+pub mod bucket;
 pub mod chain;
 pub mod cli;
 pub mod config;

@@ -111,6 +111,8 @@ reasons! {
         "A frame is larger than the link carries." "Check that node and signer versions match.";
     ShuttingDown "shutting-down" retry=true
         "The signer is stopping." "Start it again: `claviger run`. The client connects by itself.";
+    LeftOut "refusals-left-out" retry=false
+        "Refusals of this node were counted here instead of being recorded one by one." "Look at the refusals recorded before: something sends the same kind of refused request over and over.";
     Fault "fault" retry=false
         "The signer failed while handling the request; nothing was signed." "Look at the daemon's log; report the request id.";
 }
@@ -125,8 +127,16 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal for `reason` with its detail.
+    /// The longest detail, in characters. What a caller sends may be quoted in it, and it is stored (P6).
+    pub const MAX_DETAIL: usize = 1_000;
+
+    /// A refusal for `reason` with its detail, of which at most [`Self::MAX_DETAIL`] characters are kept.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        let mut detail = detail.into();
+        if let Some((end, _)) = detail.char_indices().nth(Self::MAX_DETAIL) {
+            detail.truncate(end);
+            detail.push('…');
+        }
+        Self { reason, detail }
     }
 }

@@ -189,6 +189,12 @@ fn state(status: &NodeStatus) -> String {
     if let Some(fault) = &status.last_fault {
         text += &format!(", {} faults, last: {fault}", status.faults);
     }
+    if status.left_out > 0 {
+        text += &format!(", {} requests refused ({} counted, not recorded)", status.refused, status.left_out);
+    }
+    if !status.held_back.is_zero() {
+        text += &format!(", refusals held back for {:.1} s", status.held_back.as_secs_f64());
+    }
     text
 }
 

@@ -1,5 +1,7 @@
 //! The decision that a request leaves in the journal. Holds digests of request and reply, never their bytes.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
 use super::guard::Row;
@@ -14,7 +16,7 @@ pub(super) struct Recorded<'a> {
     /// Absent for a message that is not in the table.
     pub(super) row: Option<&'a Row>,
     pub(super) request: &'a Request,
-    pub(super) reply: &'a Result<Vec<u8>, Refusal>,
+    pub(super) reply: Result<&'a [u8], &'a Refusal>,
 }
 
 impl Recorded<'_> {
@@ -33,7 +35,7 @@ impl Recorded<'_> {
             channel,
             verdict,
             request_sha256: digest(&self.request.message),
-            reply_sha256: self.reply.as_ref().ok().map(|reply| digest(reply)),
+            reply_sha256: self.reply.ok().map(digest),
         }
     }
 
@@ -43,6 +45,20 @@ impl Recorded<'_> {
             (None, Some((number, _))) => format!("message {}", u16::from_be_bytes(*number)),
             (None, None) => "no message".to_owned(),
         }
+    }
+}
+
+/// Stands for refusals that have no line of their own: how many there were, by reason.
+pub(super) fn tally(name: &str, at_ms: u64, left_out: &BTreeMap<&'static str, u64>) -> Decision {
+    let counts: Vec<_> = left_out.iter().map(|(reason, count)| format!("{reason}: {count}")).collect();
+    Decision {
+        request: name.to_owned(),
+        at_ms,
+        action: "Tally".to_owned(),
+        channel: None,
+        verdict: Verdict::deny(Reason::LeftOut, counts.join(", ")),
+        request_sha256: digest(&[]),
+        reply_sha256: None,
     }
 }
 

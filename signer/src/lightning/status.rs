@@ -1,5 +1,7 @@
 //! What `status` shows of a node.
 
+use std::time::Duration;
+
 use bitcoin::{BlockHash, Network};
 
 use super::engine::{NodeSpec, node_id};
@@ -36,6 +38,12 @@ pub struct NodeStatus {
     pub channels: usize,
     /// Requests that are waiting or being recorded.
     pub unanswered: usize,
+    /// Requests that were refused in this run, other than for a busy or closing node.
+    pub refused: u64,
+    /// How many of them were counted in the journal rather than recorded one by one.
+    pub left_out: u64,
+    /// For how long the answer to the next refused request is held back; zero for a node that behaves.
+    pub held_back: Duration,
     /// How often its state machine failed in this run.
     pub faults: u64,
     /// What failed last.
@@ -53,6 +61,9 @@ impl NodeStatus {
             tip: None,
             channels: 0,
             unanswered: 0,
+            refused: 0,
+            left_out: 0,
+            held_back: Duration::ZERO,
             faults: 0,
             last_fault: None,
         }

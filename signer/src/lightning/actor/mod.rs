@@ -3,22 +3,26 @@
 //! While a commit is on its way to the disk the actor works on the next request. If a commit fails, or vls panics, the
 //! state machine is dropped and built again from the journal, and what was not acknowledged is refused (P6).
 
+mod conduct;
 mod flights;
 mod rebuilds;
+mod refusals;
 mod seat;
 mod work;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use self::conduct::Conduct;
 use self::flights::Flights;
 use self::seat::Seat;
 use self::work::Turns;
 use super::clock::NodeClock;
 use super::engine::{NodeSpec, Settings};
 use super::persist::ChainStart;
-use super::pool::{Bounds, Mailbox, Pool, Rejected};
+use super::pool::{Account, Bounds, Mailbox, Pool, Rejected};
 use super::status::NodeStatus;
 use crate::chain::{Attestor, ChainBlock, SinkError, TrackerPosition};
 use crate::journal::Journal;
@@ -56,6 +60,8 @@ pub struct Actor {
     seat: Mutex<Seat>,
     flights: Arc<Flights>,
     status: Mutex<NodeStatus>,
+    conduct: Arc<Mutex<Conduct>>,
+    account: Account,
     clock: Arc<NodeClock>,
     /// With the counter, a request's name in the journal: differs from those of earlier runs.
     run: u32,
@@ -68,6 +74,8 @@ enum Work {
     Block(Step, Arc<ChainBlock>, SyncSender<Result<TrackerPosition, SinkError>>),
     /// Build the node if it is not there.
     Wake,
+    /// Record how many refusals were left out.
+    Tally,
     /// Let go of the node and of its keys.
     Retire(SyncSender<()>),
 }
@@ -95,6 +103,8 @@ impl Actor {
             seat: Mutex::default(),
             flights: Arc::default(),
             status,
+            conduct: Arc::new(Mutex::new(Conduct::new(Instant::now()))),
+            account: Account::default(),
             clock: Arc::default(),
             run: u32::from_be_bytes(run),
             requests: AtomicU64::new(0),
@@ -151,6 +161,7 @@ impl Actor {
     pub fn status(&self) -> NodeStatus {
         let mut status = lock(&self.status).clone();
         status.unanswered = self.mailbox.unanswered().items;
+        (status.refused, status.left_out, status.held_back) = lock(&self.conduct).figures(Instant::now());
         status
     }
 

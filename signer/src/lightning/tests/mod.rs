@@ -3,6 +3,7 @@
 mod closing;
 mod failures;
 mod gossip;
+mod isolation;
 mod ldk;
 mod limits;
 mod onchain;
