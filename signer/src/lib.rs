@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod datadir;
+pub mod facts;
 pub mod gateway;
 pub mod harden;
 pub mod journal;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use super::guard::Row;
+use super::orders::{Given, Order};
 use crate::journal::{Decision, Verdict};
 use crate::pipeline::Request;
 use crate::reasons::{Reason, Refusal};
@@ -34,6 +35,7 @@ impl Recorded<'_> {
             action: self.action(),
             channel,
             verdict,
+            facts: self.reply.as_ref().err().map(|refusal| refusal.facts.clone()).unwrap_or_default(),
             request_sha256: digest(&self.request.message),
             reply_sha256: self.reply.ok().map(digest),
         }
@@ -57,6 +59,21 @@ pub(super) fn tally(name: &str, at_ms: u64, left_out: &BTreeMap<&'static str, u6
         action: "Tally".to_owned(),
         channel: None,
         verdict: Verdict::deny(Reason::LeftOut, counts.join(", ")),
+        facts: Vec::new(),
+        request_sha256: digest(&[]),
+        reply_sha256: None,
+    }
+}
+
+/// The line of the log for an operator's order.
+pub(super) fn order(name: &str, order: &Order, given: &Given) -> Decision {
+    Decision {
+        request: name.to_owned(),
+        at_ms: given.at_ms,
+        action: order.action().to_owned(),
+        channel: order.channel().map(|channel| channel.to_string()),
+        verdict: Verdict::Permit,
+        facts: order.facts(given),
         request_sha256: digest(&[]),
         reply_sha256: None,
     }

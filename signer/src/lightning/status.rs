@@ -5,6 +5,7 @@ use std::time::Duration;
 use bitcoin::{BlockHash, Network};
 
 use super::engine::{NodeSpec, node_id};
+use super::orders::OrdersSummary;
 use crate::names::{NodeKind, NodeName};
 
 /// Where a node is in its life.
@@ -36,6 +37,8 @@ pub struct NodeStatus {
     pub tip: Option<(u32, BlockHash)>,
     /// Channels it holds, unfunded ones included.
     pub channels: usize,
+    /// What is ordered about it, as far as it is known.
+    pub orders: OrdersSummary,
     /// Requests that are waiting or being recorded.
     pub unanswered: usize,
     /// Requests that were refused in this run, other than for a busy or closing node.
@@ -50,6 +53,13 @@ pub struct NodeStatus {
     pub last_fault: Option<String>,
 }
 
+/// What the state machine tells.
+pub(super) struct Facts {
+    pub(super) tip: (u32, BlockHash),
+    pub(super) channels: usize,
+    pub(super) orders: OrdersSummary,
+}
+
 impl NodeStatus {
     pub(super) fn new(spec: &NodeSpec) -> Self {
         Self {
@@ -60,6 +70,7 @@ impl NodeStatus {
             phase: Phase::Down,
             tip: None,
             channels: 0,
+            orders: OrdersSummary::default(),
             unanswered: 0,
             refused: 0,
             left_out: 0,
@@ -69,12 +80,13 @@ impl NodeStatus {
         }
     }
 
-    /// Takes over what the state machine tells: its tip and its channels.
-    pub(super) fn note(&mut self, facts: Option<((u32, BlockHash), usize)>) {
+    /// Takes over what the state machine tells.
+    pub(super) fn note(&mut self, facts: Option<Facts>) {
         self.phase = if facts.is_some() { Phase::Up } else { Phase::Down };
-        self.tip = facts.map(|(tip, _)| tip);
-        if let Some((_, channels)) = facts {
+        self.tip = facts.as_ref().map(|facts| facts.tip);
+        if let Some(Facts { channels, orders, .. }) = facts {
             self.channels = channels;
+            self.orders = orders;
         }
     }
 

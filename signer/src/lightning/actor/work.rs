@@ -14,7 +14,7 @@ use crate::lightning::engine::Engine;
 use crate::lightning::guard::{self, Row};
 use crate::lightning::pool::{Account, Ended, ITEMS_PER_TURN, TIME_PER_TURN, Turn};
 use crate::lightning::record::Recorded;
-use crate::lightning::status::Phase;
+use crate::lightning::status::{Facts, Phase};
 use crate::pipeline::{Outcome, Request, Responder};
 use crate::reasons::{Reason, Refusal};
 
@@ -54,6 +54,7 @@ impl Actor {
             Work::Block(step, block, reply) => self.block(seat, step, &block, reply),
             Work::Wake => drop(self.engine(seat)),
             Work::Tally => self.record_tally(),
+            Work::Operator(call) => call(self, seat),
             Work::Retire(done) => {
                 for work in self.mailbox.close() {
                     if let Work::Request(request, respond) = work {
@@ -235,12 +236,16 @@ impl Drop for Slot {
     }
 }
 
-fn facts(engine: &Engine) -> ((u32, bitcoin::BlockHash), usize) {
+fn facts(engine: &Engine) -> Facts {
     let tip = {
         let tracker = engine.node().get_tracker();
         (tracker.height(), tracker.tip().0.block_hash())
     };
-    (tip, engine.node().get_channels().len())
+    Facts {
+        tip,
+        channels: engine.node().get_channels().len(),
+        orders: engine.orders().summary(engine.clock().now_ms()),
+    }
 }
 
 type Moved = ((u32, bitcoin::BlockHash), Vec<Put>);

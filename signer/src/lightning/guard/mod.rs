@@ -90,14 +90,15 @@ impl Guard {
         Self { kind, node, closings }
     }
 
-    /// Decodes and judges a request whose row is known.
-    pub fn admit(&self, row: &Row, request: &Request) -> Result<Admitted, Refusal> {
+    /// Decodes and judges a request whose row is known. `seen` is shown the message between the two.
+    pub fn admit(&self, row: &Row, request: &Request, seen: impl FnOnce(&Message)) -> Result<Admitted, Refusal> {
         if row.number == preimages::NUMBER {
             require_scope(row, request.channel)?;
             require_layout(row, &request.message)?;
             return preimages::decode(&request.message).map(Admitted::Learn);
         }
         let message = read(row, request)?;
+        seen(&message);
         match row.judge {
             Judge::Vls => {}
             Judge::Gossip => gossip::judge(self.kind, &self.node, request.channel, &message)?,

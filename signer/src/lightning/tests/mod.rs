@@ -7,6 +7,7 @@ mod isolation;
 mod ldk;
 mod limits;
 mod onchain;
+mod operator;
 mod sessions;
 mod sweeps;
 mod tags;
