@@ -33,7 +33,7 @@ impl Ledger {
         self.operations += 1;
         *self.kinds.entry(kind).or_default() += 1;
         self.note(format!("{:>5} {kind} {what}", self.operations));
-        if self.operations % PROGRESS_EVERY == 0 {
+        if self.operations.is_multiple_of(PROGRESS_EVERY) {
             println!("{}", self.summary());
         }
     }
