@@ -45,6 +45,8 @@ section! {
         advertise: String = String::new();
         /// More host names and addresses the server certificate is valid for.
         names: Vec<String> = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        /// Bytes a second that are read from one node, once it has sent four times as many at once. The node waits for the rest.
+        bytes_per_s: u64 = 4 << 20;
     }
 }
 
@@ -232,6 +234,9 @@ impl Config {
         if !self.link.advertise.is_empty() && !is_address(&self.link.advertise) {
             return out_of_range("link.advertise", &self.link.advertise, "use host:port");
         }
+        if !(64 << 10..=1 << 30).contains(&self.link.bytes_per_s) {
+            return out_of_range("link.bytes_per_s", &self.link.bytes_per_s, "use 65536 to 1073741824");
+        }
         if self.chain.user.is_some() != self.chain.password_file.is_some() {
             return out_of_range("chain.user", &"…", "user and password_file go together");
         }
@@ -343,6 +348,7 @@ mod tests {
             ("chain.poll_ms", "[chain]\npoll_ms = 0", "[chain]\npoll_ms = 10"),
             ("chain.stale_after_s", "[chain]\nstale_after_s = 0", "[chain]\nstale_after_s = 1"),
             ("chain.stale_after_s", "[chain]\nstale_after_s = 99999999999", "[chain]\nstale_after_s = 3600"),
+            ("link.bytes_per_s", "[link]\nbytes_per_s = 1", "[link]\nbytes_per_s = 65536"),
             ("chain.url", "[chain]\nurl = \"http://u:CANARY@h:1\"", "[chain]\nurl = \"http://h:1\""),
             ("link.advertise", "[link]\nadvertise = \"signer\"", "[link]\nadvertise = \"signer:7700\""),
             (

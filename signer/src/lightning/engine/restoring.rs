@@ -16,7 +16,9 @@ use super::super::bookkeeper::Bookkeeper;
 use super::super::clock::{NodeClock, RandomStart};
 use super::super::guard::{Guard, GuardEntries};
 use super::super::limits::{self, Limits};
+use super::super::orders::Orders;
 use super::super::persist::{ChainStart, NodePersister, genesis};
+use super::super::standing::Claims;
 use super::super::validator::{HouseValidatorFactory, RefusedBy, policy};
 use super::negotiation::negotiate;
 use super::{Engine, NodeSpec, Settings};
@@ -64,6 +66,7 @@ impl Engine {
     ) -> Result<Self, RestoreError> {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
         let answers = Answers::restore(&mut entries).map_err(|e| unreadable(&e))?;
+        let orders = Orders::restore(&mut entries).map_err(|e| unreadable(&e))?;
         let guard_entries = GuardEntries::take(&mut entries).map_err(|e| unreadable(&e))?;
         let spent = entries.remove(limits::KEY);
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
@@ -81,15 +84,29 @@ impl Engine {
             validator_factory: Arc::new(validators),
             starting_time_factory: Arc::new(RandomStart),
             persister: persister.clone(),
-            clock,
+            clock: clock.clone(),
             trusted_oracle_pubkeys: vec![settings.oracle],
         };
         let node = restore_node(spec, &persister, services)?;
         persister.after_restore(&node);
         let (root, init_reply) = negotiate(&node, limits.clone())?;
         let guard = Guard::new(spec.kind, node.clone(), guard_entries);
-        let secp = Secp256k1::new();
-        Ok(Self { node, root, guard, init_reply, persister, limits, bookkeeper, refused_by, answers, secp })
+        let (claims, secp) = (Claims::default(), Secp256k1::new());
+        Ok(Self {
+            node,
+            root,
+            guard,
+            init_reply,
+            persister,
+            limits,
+            bookkeeper,
+            refused_by,
+            answers,
+            clock,
+            orders,
+            claims,
+            secp,
+        })
     }
 }
 

@@ -3,9 +3,11 @@
 mod closing;
 mod failures;
 mod gossip;
+mod isolation;
 mod ldk;
 mod limits;
 mod onchain;
+mod operator;
 mod sessions;
 mod sweeps;
 mod tags;
