@@ -6,6 +6,7 @@ use bitcoin::psbt::raw;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 
+use super::super::super::preimages;
 use super::super::{Row, TABLE, decode, row};
 use super::*;
 use crate::names::NodeKind;
@@ -126,7 +127,8 @@ fn row_of(kind: NodeKind, number: u16) -> Option<&'static str> {
 fn honest_messages_of_every_row_fit_and_decode_to_themselves() {
     let mut numbers = Numbers(1);
     assert!(rows().count() > 50);
-    for row in rows() {
+    // vls does not know our own.
+    for row in rows().filter(|row| row.number != preimages::NUMBER) {
         for _ in 0..30 {
             let message = numbers.message(row.number, row.layout);
             let decoded = decode(row, &message).unwrap_or_else(|refusal| panic!("{refusal:?}"));
