@@ -3,7 +3,7 @@
 use super::Book;
 use super::channel::{Channel, Held, Place, Settlement};
 use super::dust::Dust;
-use super::facts::{ChannelKey, Commitment, Direction, Hash, Moment, Side, Terms};
+use super::facts::{ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Side, Terms};
 use super::payment::Totals;
 use super::removal::{self, Removal};
 use super::view::Standing;
@@ -65,8 +65,13 @@ pub(super) fn judge(
     let brings_preimages = book.rules.brings_preimages;
     let is_known =
         |hash: &Hash| !brings_preimages || book.payments.get(hash).is_some_and(|payment| payment.preimage.is_some());
-    let removal = removal::compare(base, &commitment, &terms, is_known, is_known);
-    require_conserved(&terms, base, &commitment, &removal, is_known)?;
+    let is_needed = |htlc: &Htlc| {
+        let Some(payment) = book.payments.get(&htlc.payment_hash) else { return false };
+        let totals = book.totals(&htlc.payment_hash, Some((key, channel)), at.height);
+        totals.is_short_of(htlc.amount_msat, payment.approval.as_ref())
+    };
+    let removal = removal::compare(base, &commitment, &terms, is_known, is_needed);
+    require_conserved(&terms, base, &commitment, &removal, is_known, is_needed)?;
 
     let before = |(hash, leaves)| (hash, leaves, book.totals(&hash, Some((key, channel)), at.height));
     let before: Vec<(Hash, bool, Totals)> = touched(&removal).into_iter().map(before).collect();
@@ -144,28 +149,33 @@ fn require_sound(book: &Book, terms: &Terms, commitment: &Commitment) -> Result<
     Ok(())
 }
 
-/// What is ours falls only by HTLCs that were settled, and by what is in dust now. Refuses with `value-not-conserved` or
-/// `preimage-missing`.
+/// What is ours falls only by HTLCs that were settled, and by what is in dust now. Refuses with `value-not-conserved`,
+/// `preimage-missing` or `forward-unclaimed`.
 fn require_conserved(
     terms: &Terms,
     base: &Held,
     commitment: &Commitment,
     removal: &Removal,
     is_known: impl Fn(&Hash) -> bool,
+    is_needed: impl Fn(&Htlc) -> bool,
 ) -> Result<(), Refusal> {
     let dust_msat = commitment.dust_msat(terms).hi;
     if removal.least_lost_msat <= dust_msat {
         return Ok(());
     }
-    let unproven = removal.removed.iter().filter(|(htlc, _)| htlc.direction == Direction::Out);
-    let unproven = unproven.filter(|(htlc, settled)| !settled && !is_known(&htlc.payment_hash));
-    let unproven: Vec<_> = unproven.map(|(htlc, _)| htlc).collect();
-    let unproven_msat: i128 = unproven.iter().map(|htlc| i128::from(htlc.amount_msat)).sum();
-    if removal.least_lost_msat <= dust_msat + unproven_msat {
-        let hashes: Vec<String> = unproven.iter().map(|htlc| htlc.payment_hash.to_string()).collect();
-        let what = "were not given back, and no message brought the preimage";
-        let detail = format!("{unproven_msat} msat of {} {what}", hashes.join(", "));
-        return Err(Refusal::new(Reason::PreimageMissing, detail));
+    let of = |direction| removal.removed.iter().map(|(htlc, _)| htlc).filter(move |htlc| htlc.direction == direction);
+    let unproven = of(Direction::Out).filter(|htlc| !is_known(&htlc.payment_hash)).collect();
+    let unclaimed = of(Direction::In).filter(|htlc| is_needed(htlc)).collect();
+    let explanations: [(Vec<&Htlc>, _, _); 2] = [
+        (unproven, Reason::PreimageMissing, "were not given back, and no message brought the preimage"),
+        (unclaimed, Reason::ForwardUnclaimed, "were given up, and what left or may leave depends on them"),
+    ];
+    for (htlcs, reason, what) in explanations {
+        let in_htlcs_msat: i128 = htlcs.iter().map(|htlc| i128::from(htlc.amount_msat)).sum();
+        if !htlcs.is_empty() && removal.least_lost_msat <= dust_msat + in_htlcs_msat {
+            let hashes: Vec<String> = htlcs.iter().map(|htlc| htlc.payment_hash.to_string()).collect();
+            return Err(Refusal::new(reason, format!("{in_htlcs_msat} msat of {} {what}", hashes.join(", "))));
+        }
     }
     let observed = commitment.ours(terms);
     let detail = format!(
@@ -213,8 +223,14 @@ fn settlements(
                 last.out_msat = last.out_msat.saturating_add(out_msat);
                 last.in_msat = last.in_msat.saturating_add(in_msat);
             }
-            None => all.push(Settlement { payment_hash: htlc.payment_hash, out_msat, in_msat }),
+            None => {
+                let payment_hash = htlc.payment_hash;
+                all.push(Settlement { payment_hash, out_msat, certain_msat: 0, in_msat });
+            }
         }
+    }
+    if removal.is_exact || book.rules.brings_preimages {
+        all.iter_mut().for_each(|settlement| settlement.certain_msat = settlement.out_msat);
     }
     for settlement in all.iter_mut().filter(|settlement| settlement.in_msat > 0) {
         let hash = &settlement.payment_hash;

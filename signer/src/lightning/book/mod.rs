@@ -165,6 +165,7 @@ impl Book {
             let hash = settlement.payment_hash;
             let sums = self.payments.entry(hash).or_default().settled_on(key).side_mut(side);
             sums.out_msat = sums.out_msat.saturating_add(settlement.out_msat);
+            sums.certain_msat = sums.certain_msat.saturating_add(settlement.certain_msat);
             sums.in_msat = sums.in_msat.saturating_add(settlement.in_msat);
             self.dirty.payments.insert(hash);
         }
