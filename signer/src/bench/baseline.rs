@@ -7,6 +7,8 @@ use bitcoin::hash_types::FilterHeader;
 use bitcoin::hashes::Hash;
 use bitcoin::{Network, Transaction};
 use lightning_signer::node::{Node, NodeServices};
+use lightning_signer::policy::onchain_validator::OnchainValidatorFactory;
+use lightning_signer::policy::simple_validator::SimpleValidatorFactory;
 use vls_persist::kvv::memory::MemoryKVVStore;
 use vls_persist::kvv::{JsonFormat, KVVPersister};
 use vls_protocol::model::PubKey;
@@ -20,8 +22,7 @@ use crate::chain::Attestor;
 use crate::lightning::clock::{NodeClock, RandomStart};
 use crate::lightning::driver::{Driver, MiniChain};
 use crate::lightning::engine::own_init;
-use crate::lightning::validator::{HouseValidatorFactory, RefusedBy};
-use crate::names::NodeName;
+use crate::lightning::validator::policy;
 use crate::pipeline::{ChannelRef, Outcome};
 use crate::reasons::{Reason, Refusal};
 
@@ -38,9 +39,8 @@ impl Baseline {
     pub(super) fn new() -> Result<Self, BenchError> {
         let failed = |error: &dyn std::fmt::Debug| BenchError::System(format!("the baseline: {error:?}"));
         let attestor = attestor();
-        let (limits, facts) = (unlimited(), Arc::new(MiniChain::default()));
-        let name = NodeName::new("baseline").map_err(|error| failed(&error))?;
-        let validators = HouseValidatorFactory::new(Network::Regtest, &limits, facts, name, RefusedBy::default());
+        let rules = SimpleValidatorFactory::new_with_policy(policy(Network::Regtest, &unlimited()));
+        let validators = OnchainValidatorFactory::new_with_simple_factory(rules);
         let services = NodeServices {
             validator_factory: Arc::new(validators),
             starting_time_factory: Arc::new(RandomStart),

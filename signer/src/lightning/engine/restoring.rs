@@ -13,9 +13,11 @@ use lightning_signer::signer::my_keys_manager::MyKeysManager;
 use super::super::actor::ChainFacts;
 use super::super::answers::Answers;
 use super::super::clock::{NodeClock, RandomStart};
+use super::super::issued::{Archive, Issued};
 use super::super::limits::{self, Limits};
 use super::super::persist::{ChainStart, NodePersister, genesis};
-use super::super::validator::{HouseValidatorFactory, RefusedBy};
+use super::super::validator::outputs::Outputs;
+use super::super::validator::{HouseValidatorFactory, RefusedBy, View};
 use super::negotiation::negotiate;
 use super::{Engine, NodeSpec, Settings};
 use crate::journal::Put;
@@ -51,17 +53,19 @@ pub fn node_id(spec: &NodeSpec) -> PublicKey {
 }
 
 impl Engine {
-    /// Builds the node from all live entries of its tenant. `chain` tells how far its view of the chain can be trusted, and
-    /// `clock` no earlier time than the entries know of (P7).
+    /// Builds the node from all live entries of its tenant but the cold ones, which `archive` looks up. `chain` tells how
+    /// far its view of the chain can be trusted, and `clock` no earlier time than the entries know of (P7).
     pub fn restore(
         spec: &NodeSpec,
         settings: &Settings,
         chain: Arc<dyn ChainFacts>,
         clock: Arc<NodeClock>,
+        archive: Arc<dyn Archive>,
         mut entries: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, RestoreError> {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
         let answers = Answers::restore(&mut entries).map_err(|e| unreadable(&e))?;
+        let outputs = Arc::new(Outputs::restore(&mut entries).map_err(|e| unreadable(&e))?);
         let spent = entries.remove(limits::KEY);
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
         let limits = Arc::new(limits.map_err(|e| unreadable(&e))?);
@@ -69,8 +73,15 @@ impl Engine {
         clock.raise(persister.latest_time_s().saturating_mul(1_000));
 
         let refused_by = RefusedBy::default();
-        let validators =
-            HouseValidatorFactory::new(spec.network, &settings.limits, chain, spec.name.clone(), refused_by.clone());
+        let view = View {
+            chain: chain.clone(),
+            node: spec.name.clone(),
+            funding_depth: settings.funding_depth,
+            outputs: outputs.clone(),
+            shutdown_index: Arc::default(),
+        };
+        let shutdown_index = view.shutdown_index.clone();
+        let validators = HouseValidatorFactory::new(spec.network, &settings.limits, view, refused_by.clone());
         let services = NodeServices {
             validator_factory: Arc::new(validators),
             starting_time_factory: Arc::new(RandomStart),
@@ -80,8 +91,25 @@ impl Engine {
         };
         let node = restore_node(spec, &persister, services)?;
         persister.after_restore(&node);
+        let allowed = node.set_allowlist(&settings.limits.allow);
+        allowed.map_err(|status| RestoreError::Refused(format!("limits.allow: {}", status.message())))?;
         let (root, init_reply) = negotiate(&node, limits.clone())?;
-        Ok(Self { node, root, init_reply, persister, limits, refused_by, answers, secp: Secp256k1::new() })
+        Ok(Self {
+            node,
+            root,
+            init_reply,
+            persister,
+            limits,
+            refused_by,
+            answers,
+            issued: Issued::new(archive),
+            outputs,
+            chain,
+            name: spec.name.clone(),
+            funding_depth: settings.funding_depth,
+            shutdown_index,
+            secp: Secp256k1::new(),
+        })
     }
 }
 
@@ -128,6 +156,15 @@ mod tests {
         }
     }
 
+    /// An archive of a node that signed no invoice yet.
+    struct Nothing;
+
+    impl Archive for Nothing {
+        fn get(&self, _key: &str) -> Result<Option<Vec<u8>>, crate::reasons::Refusal> {
+            Ok(None)
+        }
+    }
+
     type Entries = BTreeMap<String, Vec<u8>>;
 
     fn entries() -> Entries {
@@ -137,8 +174,8 @@ mod tests {
     }
 
     fn restore_at(spec: &NodeSpec, clock: Arc<NodeClock>, entries: Entries) -> Result<Engine, RestoreError> {
-        let settings = Settings { limits: LimitsConfig::default(), oracle: node_id(spec) };
-        Engine::restore(spec, &settings, Arc::new(MiniChain::default()), clock, entries)
+        let settings = Settings { limits: LimitsConfig::default(), funding_depth: 1, oracle: node_id(spec) };
+        Engine::restore(spec, &settings, Arc::new(MiniChain::default()), clock, Arc::new(Nothing), entries)
     }
 
     fn restore(spec: &NodeSpec) -> Result<Engine, RestoreError> {
