@@ -80,6 +80,10 @@ pub struct Driver {
     funding: Transaction,
     /// The number of the commitments in force.
     number: u64,
+    /// The HTLCs in them.
+    htlcs: Vec<PaymentHash>,
+    /// What the peer gave us when it opened the channel.
+    pushed_sat: u64,
     /// The signer's points for commitments `number` and `number + 1`.
     points: [PublicKey; 2],
 }
@@ -97,6 +101,17 @@ impl Driver {
         dbid: u64,
         fund: impl FnOnce(&bitcoin::Script, Amount) -> Transaction,
     ) -> Result<Self, DriverError> {
+        Self::open_with(ask, dbid, 0, |_| {}, fund)
+    }
+
+    /// The same for a channel in which the peer gives us `pushed_sat`; `change` has the last word on SetupChannel.
+    pub fn open_with(
+        ask: &mut Ask<'_>,
+        dbid: u64,
+        pushed_sat: u64,
+        change: impl FnOnce(&mut msgs::SetupChannel),
+        fund: impl FnOnce(&bitcoin::Script, Amount) -> Transaction,
+    ) -> Result<Self, DriverError> {
         let secp = Secp256k1::new();
         let mut keys_id = [0; 32];
         keys_id[..8].copy_from_slice(&dbid.to_be_bytes());
@@ -112,11 +127,14 @@ impl Driver {
         let script = chan_utils::make_funding_redeemscript(&ours.funding_pubkey, &theirs.funding_pubkey).to_p2wsh();
         let funding = fund(&script, Amount::from_sat(CHANNEL_SAT));
         let outpoint = OutPoint { txid: funding.compute_txid(), vout: 0 };
-        call::<msgs::SetupChannelReply>(ask, Some(channel), &setup_message(&theirs, outpoint))?;
+        let mut setup = msgs::SetupChannel { push_value: pushed_sat * 1_000, ..setup_message(&theirs, outpoint) };
+        change(&mut setup);
+        call::<msgs::SetupChannelReply>(ask, Some(channel), &setup)?;
 
         let parameters = parameters(theirs, ours, outpoint);
         let points = [point(ask, channel, 0)?, point(ask, channel, 1)?];
-        let driver = Self { channel, secp, peer, parameters, funding, number: 0, points };
+        let driver =
+            Self { channel, secp, peer, parameters, funding, number: 0, htlcs: Vec::new(), pushed_sat, points };
         driver.sign_remote(ask, 0, &[])?;
         driver.validate(ask, 0, &driver.points[0], &[])?;
         Ok(driver)
@@ -137,6 +155,50 @@ impl Driver {
         self.number
     }
 
+    /// The signer's commitment in force.
+    pub fn our_commitment(&self) -> CommitmentTransaction {
+        self.commitment(self.number, &self.points[0], &self.htlcs)
+    }
+
+    /// The peer's commitment in force, and its point.
+    pub fn peer_commitment(&self) -> Result<(CommitmentTransaction, PublicKey), DriverError> {
+        let point = self.peer.get_per_commitment_point(FIRST_COMMITMENT - self.number, &self.secp);
+        let point = point.map_err(|()| DriverError::Peer("tell its point"))?;
+        let offered = |hash| HTLCOutputInCommitment { offered: true, ..received_htlc(hash) };
+        let commitment = CommitmentTransaction::new(
+            FIRST_COMMITMENT - self.number,
+            &point,
+            self.to_peer_sat(self.htlcs.len()),
+            self.pushed_sat,
+            FEERATE_PER_KW,
+            self.htlcs.iter().map(offered).collect(),
+            &self.parameters.as_holder_broadcastable(),
+            &self.secp,
+        );
+        Ok((commitment, point))
+    }
+
+    fn commitment(&self, number: u64, ours: &PublicKey, htlcs: &[PaymentHash]) -> CommitmentTransaction {
+        CommitmentTransaction::new(
+            FIRST_COMMITMENT - number,
+            ours,
+            self.pushed_sat,
+            self.to_peer_sat(htlcs.len()),
+            FEERATE_PER_KW,
+            htlcs.iter().map(received_htlc).collect(),
+            &self.parameters.as_counterparty_broadcastable(),
+            &self.secp,
+        )
+    }
+
+    /// What the peer is left with: all of the channel less the fee (BOLT 3, appendix A), what it gave away and the HTLCs it
+    /// offered.
+    pub fn to_peer_sat(&self, htlcs: usize) -> u64 {
+        let weight = 1_124 + 172 * htlcs as u64;
+        let fee_sat = weight * u64::from(FEERATE_PER_KW) / 1_000;
+        CHANNEL_SAT - fee_sat - ANCHORS_SAT - self.pushed_sat - HTLC_SAT * htlcs as u64
+    }
+
     /// Moves both sides one commitment on, with `htlcs` HTLCs offered by the peer in the new ones: five messages.
     pub fn advance(&mut self, ask: &mut Ask<'_>, htlcs: usize) -> Result<(), DriverError> {
         let (old, new) = (self.number, self.number + 1);
@@ -153,7 +215,7 @@ impl Driver {
         };
         call::<msgs::ValidateRevocationReply>(ask, Some(self.channel), &revocation)?;
         self.points = [self.points[1], point(ask, self.channel, new + 1)?];
-        self.number = new;
+        (self.number, self.htlcs) = (new, htlcs);
         Ok(())
     }
 
@@ -164,8 +226,8 @@ impl Driver {
             remote_per_commitment_point: PubKey(theirs.serialize()),
             commitment_number: number,
             feerate: FEERATE_PER_KW,
-            to_local_value_sat: 0,
-            to_remote_value_sat: to_peer_sat(htlcs.len()),
+            to_local_value_sat: self.pushed_sat,
+            to_remote_value_sat: self.to_peer_sat(htlcs.len()),
             htlcs: wire_htlcs(htlcs).into(),
         };
         call::<msgs::SignCommitmentTxWithHtlcsReply>(ask, Some(self.channel), &message).map(drop)
@@ -179,16 +241,7 @@ impl Driver {
         ours: &PublicKey,
         htlcs: &[PaymentHash],
     ) -> Result<(), DriverError> {
-        let commitment = CommitmentTransaction::new(
-            FIRST_COMMITMENT - number,
-            ours,
-            0,
-            to_peer_sat(htlcs.len()),
-            FEERATE_PER_KW,
-            htlcs.iter().map(received_htlc).collect(),
-            &self.parameters.as_counterparty_broadcastable(),
-            &self.secp,
-        );
+        let commitment = self.commitment(number, ours, htlcs);
         let signed =
             self.peer.sign_counterparty_commitment(&self.parameters, &commitment, Vec::new(), Vec::new(), &self.secp);
         let (signature, of_htlcs) = signed.map_err(|()| DriverError::Peer("sign the commitment"))?;
@@ -199,8 +252,8 @@ impl Driver {
         let message = msgs::ValidateCommitmentTx2 {
             commitment_number: number,
             feerate: FEERATE_PER_KW,
-            to_local_value_sat: 0,
-            to_remote_value_sat: to_peer_sat(htlcs.len()),
+            to_local_value_sat: self.pushed_sat,
+            to_remote_value_sat: self.to_peer_sat(htlcs.len()),
             htlcs: wire_htlcs(htlcs).into(),
             signature: wire(signature, 0x01),
             htlc_signatures: of_htlcs.into_iter().map(|s| wire(s, 0x83)).collect::<Vec<_>>().into(),
@@ -300,12 +353,6 @@ fn funding_transaction(script: &bitcoin::Script, amount: Amount, dbid: u64) -> T
         }],
         output: vec![TxOut { value: amount, script_pubkey: script.to_owned() }],
     }
-}
-
-/// What the peer is left with: all of the channel less the fee (BOLT 3, appendix A) and the HTLCs it offered.
-fn to_peer_sat(htlcs: usize) -> u64 {
-    let weight = 1_124 + 172 * htlcs as u64;
-    CHANNEL_SAT - weight * u64::from(FEERATE_PER_KW) / 1_000 - ANCHORS_SAT - HTLC_SAT * htlcs as u64
 }
 
 /// HTLCs differ from one commitment to the next, so that each advance settles the old ones and adds new ones.

@@ -40,7 +40,7 @@ pub(super) fn taproot(key: PublicKey) -> ScriptBuf {
     Address::p2tr(&Secp256k1::new(), key.into(), None, Network::Regtest).script_pubkey()
 }
 
-fn stranger() -> ScriptBuf {
+pub(super) fn stranger() -> ScriptBuf {
     let address = Address::from_str("bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080").expect("an address");
     address.assume_checked().script_pubkey()
 }
