@@ -1,9 +1,13 @@
 //! Nodes over a journal in memory, driven by channels with real signatures.
 
+mod closes;
 mod failures;
+mod funding;
+mod invoices;
 mod ldk;
 mod limits;
 mod onchain;
+mod second_level;
 mod sessions;
 mod sweeps;
 
