@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use vls_protocol::model::PubKey;
+use vls_protocol::msgs::{self, SerBolt};
+
 use super::*;
 use crate::journal::COLD;
 use crate::lightning::driver::{invoice_to_sign, invoice_to_sign_within};
@@ -27,6 +30,19 @@ fn a_hostile_second_invoice_for_a_hash_is_refused_after_expiry_and_restart_too()
     }
     replied(signer.ask(&alice, None, invoice_to_sign(7, 6_000)));
     replied(signer.ask(&bob, None, invoice_to_sign(5_000, 6_000)));
+}
+
+/// Libraries cap both at 1,000.
+#[test]
+fn an_honest_node_has_more_than_a_thousand_channels_and_open_invoices() {
+    let signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let peer_id = PubKey([2; 33]);
+    for n in 1..=1_100 {
+        replied(signer.ask(&alice, None, invoice_to_sign(n, 1_000)));
+        replied(signer.ask(&alice, None, msgs::NewChannel { peer_id: peer_id.clone(), dbid: n }.as_vec()));
+    }
+    assert_eq!(signer.nodes().status()[0].channels, 1_100);
 }
 
 #[test]
