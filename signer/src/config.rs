@@ -192,7 +192,11 @@ impl Config {
         Self {
             network,
             link: LinkConfig::default(),
-            chain: ChainConfig { url: default_chain_url(network), ..ChainConfig::default() },
+            chain: ChainConfig {
+                url: default_chain_url(network),
+                funding_depth: default_funding_depth(network),
+                ..ChainConfig::default()
+            },
             limits: LimitsConfig::default(),
             signer: SignerConfig::default(),
             log: LogConfig::default(),
@@ -314,6 +318,11 @@ pub fn reference() -> String {
         text += &format!("| `{}.{}` | {default} | {} |\n", key.section, key.name, key.doc);
     }
     text
+}
+
+/// Less than a node asks for by itself (Core Lightning: 3, and 1 where blocks are free), so that it seldom waits for us.
+fn default_funding_depth(network: Network) -> u32 {
+    if network == Network::Bitcoin { 2 } else { 1 }
 }
 
 fn default_chain_url(network: Network) -> String {

@@ -52,7 +52,7 @@ reasons! {
     CoinUnproven "coin-unproven" retry=false
         "Several coins are spent and the amounts of more than one are not proven." "Send the coins' transactions in the PSBT (non_witness_utxo), or spend the coins one by one.";
     SweepFee "sweep-fee" retry=false
-        "The fee of a sweep is not a fee." "Lower the node's feerate for sweeps.";
+        "A sweep burns more than any feerate explains, or pays more than it spends." "Lower the node's feerate for sweeps.";
     CloseValue "close-value" retry=false
         "A mutual close pays this node less than the last commitments owe it." "Do not agree to this close; close by force if the peer insists.";
     InvoiceReused "invoice-reused" retry=false

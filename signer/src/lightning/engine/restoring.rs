@@ -137,14 +137,16 @@ mod tests {
     use bitcoin::Network;
     use zeroize::Zeroizing;
 
-    use super::super::super::driver::{MiniChain, keysend};
+    use super::super::super::driver::{MiniChain, invoice_to_sign, keysend};
     use super::super::super::messages;
     use super::*;
     use crate::config::LimitsConfig;
+    use crate::journal::COLD;
     use crate::keys::import::Derivation;
     use crate::keys::memory::Secret;
     use crate::names::{NodeKind, NodeName};
     use crate::pipeline::Request;
+    use crate::reasons::{Reason, Refusal};
 
     fn spec(byte: u8) -> NodeSpec {
         NodeSpec {
@@ -156,12 +158,10 @@ mod tests {
         }
     }
 
-    /// An archive of a node that signed no invoice yet.
-    struct Nothing;
-
-    impl Archive for Nothing {
-        fn get(&self, _key: &str) -> Result<Option<Vec<u8>>, crate::reasons::Refusal> {
-            Ok(None)
+    /// An archive that holds these entries.
+    impl Archive for Entries {
+        fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Refusal> {
+            Ok(BTreeMap::get(self, key).cloned())
         }
     }
 
@@ -175,7 +175,9 @@ mod tests {
 
     fn restore_at(spec: &NodeSpec, clock: Arc<NodeClock>, entries: Entries) -> Result<Engine, RestoreError> {
         let settings = Settings { limits: LimitsConfig::default(), funding_depth: 1, oracle: node_id(spec) };
-        Engine::restore(spec, &settings, Arc::new(MiniChain::default()), clock, Arc::new(Nothing), entries)
+        let archive = Arc::new(entries.clone());
+        let hot = entries.into_iter().filter(|(key, _)| !key.starts_with(COLD)).collect();
+        Engine::restore(spec, &settings, Arc::new(MiniChain::default()), clock, archive, hot)
     }
 
     fn restore(spec: &NodeSpec) -> Result<Engine, RestoreError> {
@@ -204,6 +206,42 @@ mod tests {
         let slice_ms = 300_000; // vls counts in slices
         assert!(set_back.now_ms() > ahead.now_ms() - slice_ms);
         approve(&mut engine, 2);
+    }
+
+    fn record(entries: &mut Entries, puts: Vec<Put>) {
+        for Put { key, value } in puts {
+            match value {
+                Some(value) => entries.insert(key, value),
+                None => entries.remove(&key),
+            };
+        }
+    }
+
+    /// What is open takes memory; what expired a day ago takes an entry on the disk, and keeps its hash for ever.
+    #[test]
+    fn expired_invoices_are_pruned_and_their_hashes_are_refused_to_hostile_others_for_ever() {
+        let (mut entries, clock) = (entries(), Arc::new(NodeClock::default()));
+        let mut engine = restore_at(&spec(1), clock.clone(), entries.clone()).expect("restores");
+        let ask = |engine: &mut Engine, message: Vec<u8>| {
+            let row = messages::row(NodeKind::Ldk, &message).expect("known");
+            engine.handle(row, &Request { request_id: 1, channel: None, message })
+        };
+        let first = invoice_to_sign(1, 1_000); // for a day
+        let signed = ask(&mut engine, first.clone());
+        let reply = signed.reply.expect("signed");
+        record(&mut entries, signed.puts);
+        let open = |entries: &Entries| entries.keys().filter(|key| key.starts_with("issued/")).count();
+        assert_eq!(open(&entries), 1);
+        clock.raise(clock.now_ms() + 1_000 * 86_400 * 2 + 60_000);
+        record(&mut entries, engine.prune().expect("prunes"));
+        assert_eq!(open(&entries), 0);
+        let mut restarted = restore_at(&spec(1), clock, entries).expect("restores");
+        for engine in [&mut engine, &mut restarted] {
+            let other = ask(engine, invoice_to_sign(1, 2_000)).reply;
+            assert_eq!(other.map_err(|refusal| refusal.reason), Err(Reason::InvoiceReused));
+            assert_eq!(ask(engine, first.clone()).reply, Ok(reply.clone()));
+            assert!(ask(engine, invoice_to_sign(2, 2_000)).reply.is_ok());
+        }
     }
 
     #[test]

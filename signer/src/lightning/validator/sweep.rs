@@ -64,7 +64,7 @@ fn amount_differs(outputs: &Outputs, spent: &bitcoin::OutPoint, told_sat: u64) -
     Refusal::new(Reason::CoinAmount, format!("{spent}: the node says {told_sat} sat, the chain {shown_sat} sat"))
 }
 
-/// Whether what the outputs leave of `swept_sat` is a fee.
+/// Whether what the outputs leave of `swept_sat` can be a fee.
 fn require_fee(tx: &Transaction, swept_sat: u64) -> Result<(), Refusal> {
     let paid_sat = tx.output.iter().fold(0u64, |sum, output| sum.saturating_add(output.value.to_sat()));
     let Some(fee_sat) = swept_sat.checked_sub(paid_sat) else {
