@@ -1,4 +1,4 @@
-//! What the process gives up before it reads a secret (P8), and the environment it refuses to run in (P3).
+//! What the process gives up before it reads a secret (P8), and the environment and build it refuses to run in (P3).
 
 use std::ffi::OsStr;
 use std::io;
@@ -87,6 +87,23 @@ pub fn refuse_environment(names: impl IntoIterator<Item = impl AsRef<OsStr>>) ->
         .map_or(Ok(()), |name| Err(ForbiddenVariable(name)))
 }
 
+/// The binary was built with `--cfg fuzzing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this build is for fuzzing: the state machine in it verifies no signatures")]
+pub struct FuzzingBuild;
+
+impl FuzzingBuild {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        "Build without `--cfg fuzzing` in RUSTFLAGS."
+    }
+}
+
+/// Refuses a build that leaves out what a signer cannot do without (P3).
+pub fn refuse_build() -> Result<(), FuzzingBuild> {
+    if cfg!(fuzzing) { Err(FuzzingBuild) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -136,6 +153,11 @@ mod tests {
         drop(writer);
         let passphrase = crate::keys::passphrase::Source::Descriptor(reader.as_raw_fd()).read().expect("read");
         assert_eq!(passphrase.expose(<[u8]>::to_vec), b"passphrase");
+    }
+
+    #[test]
+    fn a_build_for_fuzzing_does_not_run() {
+        assert_eq!(refuse_build().is_err(), cfg!(fuzzing));
     }
 
     #[test]

@@ -33,6 +33,28 @@ reasons! {
         "The message number is not known for this kind of node." "Check that node and signer versions match.";
     NotAllowed "message-not-allowed" retry=false
         "This kind of caller may not send this message." "Nothing to do for an honest node; look at who uses its certificate.";
+    MessageScope "message-scope" retry=false
+        "The message is the node's and came for a channel, or is a channel's and names none." "Check that node and signer versions match; look at who uses the node's certificate.";
+    GossipUnreadable "gossip-unreadable" retry=false
+        "The bytes to be signed are not the BOLT 7 message that the request signs." "Check that node and signer versions match; an honest node does not see this.";
+    GossipForeign "gossip-foreign" retry=false
+        "The announcement or update is not this node's, this channel's or this chain's." "Compare the keys in the detail with the node's channel; an honest node does not see this.";
+    InvoiceUnreadable "invoice-unreadable" retry=false
+        "What is to be signed is not an invoice as BOLT 11 or BOLT 12 writes it." "Check that node and signer versions match.";
+    InvoiceForeign "invoice-foreign" retry=false
+        "The invoice names another payee or another chain." "Check the network of node and signer.";
+    SignedMessageTooLong "signed-message-too-long" retry=false
+        "The text to be signed is so long that it could pass for something else." "Sign a digest of the text instead.";
+    Bolt12Tag "bolt12-tag" retry=false
+        "The name, field or key is none that BOLT 12 has a node sign with." "Check that node and signer versions match.";
+    SecretPurpose "secret-purpose" retry=false
+        "The secret, or the answer about one, has no purpose that the signer knows." "If a plugin asks for it, the plugin cannot be used with a signer.";
+    RevokeAfterClose "revoke-after-close" retry=false
+        "A commitment that was signed to close the channel, or a later one, would be revoked." "The channel is closing; let it confirm. Its peer could take everything otherwise.";
+    UpdateAfterClose "update-after-close" retry=false
+        "The channel is closing and takes no new commitment." "Let the close confirm.";
+    CommitmentRevoked "commitment-revoked" retry=false
+        "A commitment that was revoked would be signed." "The node's state is old: do not restore a node from a backup, and close with the signer's state.";
     ChannelUnknown "channel-unknown" retry=false
         "The channel does not exist in the signer." "Compare `claviger node show` with the node's channels.";
     ChannelNotReady "channel-not-ready" retry=false

@@ -43,6 +43,55 @@ fn init(dir: &Path) {
     assert_eq!(run(dir, &quick, "first passphrase").0, Some(0));
 }
 
+/// Whoever owns the start of the signer, its environment or its file finds no switch that weakens a safety rule (P3).
+#[test]
+fn hostile_switches_do_not_start_the_signer() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path());
+    let start = |variable: Option<&str>, flag: Option<&str>| {
+        let mut command = claviger(dir.path(), &["run"]);
+        command.args(flag).envs(variable.map(|name| (name, "1"))).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let variables = [
+        "VLS_PERMISSIVE",
+        "VLS_ONCHAIN_VALIDATION_DISABLE",
+        "VLS_MAX_PROTOCOL_VERSION",
+        "VLS_AUTOAPPROVE",
+        "VLS_POLICY_FILTER",
+        "REMOTE_SIGNER_ALLOWLIST",
+        "vls_permissive",
+    ];
+    for name in variables {
+        let (code, stderr) = start(Some(name), None);
+        assert_eq!(code, Some(1), "{name}: {stderr}");
+        assert!(stderr.contains(name), "{stderr}");
+    }
+    for flag in ["--permissive", "--policy-filter=policy-revoke-not-closed:warn", "--dev", "--no-guard"] {
+        assert_eq!(start(None, Some(flag)).0, Some(2), "{flag}");
+    }
+    let file = dir.path().join("data/claviger.toml");
+    let honest = std::fs::read_to_string(&file).unwrap();
+    for (section, line) in [
+        ("", "policy_filter = [\"policy-revoke-new-commitment-signed:warn\"]"),
+        ("", "permissive = true"),
+        ("[policy]", "filter = []"),
+        ("[guard]", "enabled = false"),
+        ("[safety]", "revoke_after_close = \"warn\""),
+    ] {
+        // What belongs to no section stands before the first.
+        std::fs::write(
+            &file,
+            if section.is_empty() { format!("{line}\n{honest}") } else { format!("{honest}\n{section}\n{line}\n") },
+        )
+        .unwrap();
+        let (code, stderr) = start(None, None);
+        assert_eq!(code, Some(1), "{section} {line}: {stderr}");
+        assert!(stderr.contains("unknown field"), "{stderr}");
+    }
+}
+
 #[test]
 fn results_are_on_stdout_and_errors_on_stderr() {
     let dir = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bitcoin::Amount;
 use claviger::lightning::driver::{Driver, invoice_to_sign};
-use claviger::lightning::messages;
+use claviger::lightning::guard;
 use claviger::names::NodeKind;
 use claviger::pipeline::{ChannelRef, Outcome};
 use claviger::reasons::{Reason, Refusal};
@@ -164,7 +164,7 @@ impl<'a> Caller<'a> {
 
     fn note(&mut self, answered: Answered) {
         self.tally.acknowledged += 1;
-        if messages::row(NodeKind::Ldk, &answered.message).is_ok_and(messages::Row::is_recorded) {
+        if guard::row(NodeKind::Ldk, &answered.message).is_ok_and(guard::Row::is_recorded) {
             self.tally.decided.insert(digest(&answered.message));
         }
         if let (Some(channel), Ok(asked)) = (answered.channel, commitment(&answered.message)) {
@@ -183,7 +183,7 @@ impl<'a> Caller<'a> {
     /// After a start: what was acknowledged is answered with the same bytes, and no second signature can be had.
     fn ask_again(&mut self) {
         for known in self.last.values().flatten().cloned().collect::<Vec<_>>() {
-            let name = messages::row(NodeKind::Ldk, &known.message).map_or("?", |row| row.name);
+            let name = guard::row(NodeKind::Ldk, &known.message).map_or("?", |row| row.name);
             match self.send(known.channel, &known.message) {
                 Ok(reply) if reply == known.reply => self.tally.asked_again += 1,
                 Ok(_) => self.tally.double.push(format!("{name} is answered differently")),

@@ -12,7 +12,7 @@ use crate::admin::socket::AdminSocket;
 use crate::config::{Config, LogConfig, LogFormat};
 use crate::daemon::Daemon;
 use crate::datadir::DataDir;
-use crate::harden::refuse_environment;
+use crate::harden::{refuse_build, refuse_environment};
 use crate::reasons::Reason;
 
 /// What `run` is told.
@@ -28,6 +28,7 @@ const IO_THREADS: usize = 2;
 
 /// Runs the daemon until SIGINT or SIGTERM.
 pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
+    refuse_build().map_err(|error| CliError::new(error, error.hint()))?;
     let names = std::env::vars_os().map(|(name, _)| name);
     refuse_environment(names).map_err(|error| CliError::new(&error, error.hint()))?;
     let hardening = harden(&args.passphrase.descriptors())?;

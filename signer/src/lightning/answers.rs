@@ -1,14 +1,13 @@
 //! Answers that could not be computed a second time (P5).
 //!
 //! Signatures are deterministic, with exceptions: those on wallet and anchor inputs and those that close a channel by force
-//! take a fresh auxiliary nonce. Their answers are kept, in the commit that made them durable, so that a repeated request
+//! take a fresh auxiliary nonce (the table's flag `nonce`). Their answers are kept, in the commit that made them durable, so that a repeated request
 //! gets the same bytes and is counted once.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use sha2::{Digest, Sha256};
 
-use super::messages::Row;
 use crate::journal::Put;
 use crate::pipeline::Request;
 
@@ -18,14 +17,6 @@ pub const PREFIX: &str = "answer/";
 /// How many answers a node keeps, and how many bytes of them; the oldest goes first.
 const KEPT: usize = 1_024;
 const KEPT_BYTES: usize = 4 << 20;
-
-/// Whether signatures in the answer take a fresh nonce.
-pub fn is_random(row: &Row) -> bool {
-    matches!(
-        row.name,
-        "SignWithdrawal" | "SignHtlcTxMingle" | "SignAnchorspend" | "SignCommitmentTx" | "SignLocalCommitmentTx2"
-    )
-}
 
 /// Identifies what was asked: channel and message, not the request's number.
 pub type Question = [u8; 32];

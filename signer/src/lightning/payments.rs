@@ -49,7 +49,8 @@ fn expires(after: Duration) -> Result<(), Refusal> {
     Err(Refusal::new(Reason::Malformed, detail))
 }
 
-fn bolt11(hrp: &[u8], u5bytes: &[u8]) -> Option<RawBolt11Invoice> {
+/// The BOLT 11 invoice with these parts, if they are one.
+pub(super) fn bolt11(hrp: &[u8], u5bytes: &[u8]) -> Option<RawBolt11Invoice> {
     let data: Vec<_> = u5bytes.iter().map(|u5| bitcoin::bech32::Fe32::try_from(*u5)).collect::<Result<_, _>>().ok()?;
     RawBolt11Invoice::from_raw(std::str::from_utf8(hrp).ok()?, &data).ok()
 }

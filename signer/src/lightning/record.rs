@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::messages::Row;
+use super::guard::Row;
 use crate::journal::{Decision, Verdict};
 use crate::pipeline::Request;
 use crate::reasons::{Reason, Refusal};

@@ -11,7 +11,7 @@ use super::{Actor, Step, Work, lock};
 use crate::chain::{Attestor, ChainBlock, SinkError, TrackerPosition, apply_block, revert_block};
 use crate::journal::{Commit, CommitError, Health, Put};
 use crate::lightning::engine::Engine;
-use crate::lightning::messages::{self, Row};
+use crate::lightning::guard::{self, Row};
 use crate::lightning::pool::{ITEMS_PER_TURN, TIME_PER_TURN, Turn};
 use crate::lightning::record::Recorded;
 use crate::lightning::status::Phase;
@@ -74,11 +74,11 @@ impl Actor {
         if let Health::Faulted(error) = self.house.journal.health() {
             return respond(self.refused(unrecorded(&error)));
         }
-        let row = match messages::row(self.spec.kind, &request.message) {
+        let row = match guard::row(self.spec.kind, &request.message) {
             Ok(row) => row,
             Err(refusal) => return self.commit(None, &request, Err(refusal), Vec::new(), respond),
         };
-        if row.needs_tip
+        if row.needs_tip()
             && let Err(refusal) = self.house.chain.require_fresh(&self.spec.name)
         {
             return respond(self.refused(refusal));
@@ -142,7 +142,7 @@ impl Actor {
             if result.is_err() {
                 flights.broken.store(true, Ordering::SeqCst);
             }
-            // The journal's thread serves all nodes; what a front door does with its answer must not end it.
+            // The thread that tells serves all nodes; what a front door does with its answer must not end it.
             if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
                 tracing::error!(node = %name, "an answer could not be handed over");
             }

@@ -150,6 +150,13 @@ impl Driver {
         &self.funding
     }
 
+    /// The funding keys: the signer's and the peer's.
+    pub fn funding_keys(&self) -> [PublicKey; 2] {
+        let theirs = &self.parameters.holder_pubkeys;
+        let ours = self.parameters.counterparty_parameters.as_ref().map_or(theirs, |ours| &ours.pubkeys);
+        [ours.funding_pubkey, theirs.funding_pubkey]
+    }
+
     /// The number of the commitments in force.
     pub fn number(&self) -> u64 {
         self.number

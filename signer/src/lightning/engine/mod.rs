@@ -20,20 +20,20 @@ use vls_protocol_signer::handler::{Handler, RootHandler};
 
 use super::actor::ChainFacts;
 use super::answers::{self, Answers};
+use super::guard::{Admitted, Guard, Level, Row, channel_of};
 use super::issued::{self, Issued};
 use super::limits::Limits;
-use super::messages::{self, Level, Row};
 use super::persist::NodePersister;
 use super::validator::outputs::Outputs;
 use super::validator::{RefusedBy, second_level};
-use super::{ldk, payments, refusals, shapes};
+use super::{ldk, payments, refusals};
 use crate::chain::{ChainBlock, Effect};
 use crate::config::LimitsConfig;
 use crate::journal::Put;
 use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
 use crate::names::{NodeKind, NodeName};
-use crate::pipeline::{ChannelRef, Request};
+use crate::pipeline::Request;
 use crate::reasons::{Reason, Refusal};
 
 pub(crate) use self::negotiation::own_init;
@@ -69,6 +69,7 @@ pub struct Settings {
 pub struct Engine {
     node: Arc<Node>,
     root: RootHandler,
+    guard: Guard,
     /// The answer to every HsmdInit.
     init_reply: Vec<u8>,
     persister: Arc<NodePersister>,
@@ -104,7 +105,7 @@ impl Engine {
     pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         self.limits.begin();
         self.refused_by.take();
-        let question = answers::is_random(row).then(|| answers::question(request));
+        let question = row.is_random().then(|| answers::question(request));
         if let Some(reply) = question.and_then(|question| self.answers.get(&question)) {
             return Handled { reply: Ok(reply.to_vec()), puts: Vec::new(), distrust: false };
         }
@@ -115,6 +116,7 @@ impl Engine {
             Err(refusal) => return Handled { reply: Err(refusal), puts: Vec::new(), distrust: true },
         };
         if let Ok(reply) = &reply {
+            puts.extend(self.guard.take_changes());
             puts.extend(self.limits.charge());
             puts.extend(self.issued.take_put());
             puts.extend(question.into_iter().flat_map(|question| self.answers.keep(question, reply)));
@@ -157,9 +159,19 @@ impl Engine {
         Ok(puts)
     }
 
+    /// The guard, then vls.
     fn answer(&mut self, row: &Row, request: &Request) -> Result<Vec<u8>, Refusal> {
-        let message = messages::decode(row, &request.message)?;
-        shapes::check(&message)?;
+        match self.guard.admit(row, request)? {
+            Admitted::Answered(reply) => Ok(reply),
+            Admitted::Ask { message, closing } => {
+                let reply = self.ask(row, request, message)?;
+                closing.into_iter().for_each(|closing| self.guard.signed(closing));
+                Ok(reply)
+            }
+        }
+    }
+
+    fn ask(&mut self, row: &Row, request: &Request, message: Message) -> Result<Vec<u8>, Refusal> {
         match message {
             Message::HsmdInit(init) => return self.hsmd_init(&init),
             Message::HsmdInit2(init) => return self.hsmd_init2(&init),
@@ -183,7 +195,7 @@ impl Engine {
         }
         self.persister.touch(hash.as_slice());
         let handled = match row.level {
-            Level::Node => self.root.handle(message),
+            Level::Node | Level::Either => self.root.handle(message),
             Level::Channel => {
                 let channel = channel_of(row, request)?;
                 self.root.for_new_client(0, PubKey(channel.peer_id), channel.dbid).handle(message)
@@ -199,8 +211,4 @@ impl Engine {
         }
         Ok(reply)
     }
-}
-
-fn channel_of(row: &Row, request: &Request) -> Result<ChannelRef, Refusal> {
-    request.channel.ok_or_else(|| Refusal::new(Reason::Malformed, format!("{} does not name its channel", row.name)))
 }

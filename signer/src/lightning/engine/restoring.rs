@@ -13,6 +13,7 @@ use lightning_signer::signer::my_keys_manager::MyKeysManager;
 use super::super::actor::ChainFacts;
 use super::super::answers::Answers;
 use super::super::clock::{NodeClock, RandomStart};
+use super::super::guard::{Guard, GuardEntries};
 use super::super::issued::{Archive, Issued};
 use super::super::limits::{self, Limits};
 use super::super::persist::{ChainStart, NodePersister, genesis};
@@ -66,6 +67,7 @@ impl Engine {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
         let answers = Answers::restore(&mut entries).map_err(|e| unreadable(&e))?;
         let outputs = Arc::new(Outputs::restore(&mut entries).map_err(|e| unreadable(&e))?);
+        let guard_entries = GuardEntries::take(&mut entries).map_err(|e| unreadable(&e))?;
         let spent = entries.remove(limits::KEY);
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
         let limits = Arc::new(limits.map_err(|e| unreadable(&e))?);
@@ -94,9 +96,11 @@ impl Engine {
         let allowed = node.set_allowlist(&settings.limits.allow);
         allowed.map_err(|status| RestoreError::Refused(format!("limits.allow: {}", status.message())))?;
         let (root, init_reply) = negotiate(&node, limits.clone())?;
+        let guard = Guard::new(spec.kind, node.clone(), guard_entries);
         Ok(Self {
             node,
             root,
+            guard,
             init_reply,
             persister,
             limits,
@@ -138,7 +142,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::super::super::driver::{MiniChain, invoice_to_sign, keysend};
-    use super::super::super::messages;
+    use super::super::super::guard;
     use super::*;
     use crate::config::LimitsConfig;
     use crate::journal::COLD;
@@ -187,7 +191,7 @@ mod tests {
     /// Approves a payment of nothing; returns what changed.
     fn approve(engine: &mut Engine, n: u64) -> Vec<Put> {
         let message = keysend(n, 0);
-        let row = messages::row(NodeKind::Ldk, &message).expect("known");
+        let row = guard::row(NodeKind::Ldk, &message).expect("known");
         let handled = engine.handle(row, &Request { request_id: n, channel: None, message });
         handled.reply.expect("approved");
         handled.puts
@@ -223,7 +227,7 @@ mod tests {
         let (mut entries, clock) = (entries(), Arc::new(NodeClock::default()));
         let mut engine = restore_at(&spec(1), clock.clone(), entries.clone()).expect("restores");
         let ask = |engine: &mut Engine, message: Vec<u8>| {
-            let row = messages::row(NodeKind::Ldk, &message).expect("known");
+            let row = guard::row(NodeKind::Ldk, &message).expect("known");
             engine.handle(row, &Request { request_id: 1, channel: None, message })
         };
         let first = invoice_to_sign(1, 1_000); // for a day

@@ -140,8 +140,9 @@ impl Tables {
     ) -> Result<(), Error> {
         let tip = (tracker.height(), tracker.tip().0.block_hash());
         let changed = self.changed_listeners(tracker, tip);
-        if self.hints.tip.replace(tip) != Some(tip) {
-            self.put_headers(tracker, changes)?;
+        let before = self.hints.tip.replace(tip);
+        if before != Some(tip) {
+            self.put_headers(tracker, before, changes)?;
         }
         match changed {
             Some(listeners) => listeners.iter().try_for_each(|outpoint| self.put_listener(tracker, outpoint, changes)),
@@ -176,15 +177,22 @@ impl Tables {
         None
     }
 
-    fn put_headers(&mut self, tracker: &ChainTracker<ChainMonitor>, changes: &mut Changes) -> Result<(), Error> {
-        self.tracker.put((), encode(&HeaderRecord::new(tracker.height(), tracker.tip()))?, changes);
-        let heights = (0..tracker.height()).rev();
-        let mut lowest = tracker.height();
-        for (height, headers) in heights.zip(tracker.headers()) {
+    /// Writes the tip and the headers below it. If `before` is the block below the tip, it is the only new one of them.
+    fn put_headers(
+        &mut self,
+        tracker: &ChainTracker<ChainMonitor>,
+        before: Option<(u32, BlockHash)>,
+        changes: &mut Changes,
+    ) -> Result<(), Error> {
+        let (height, headers) = (tracker.height(), tracker.headers());
+        self.tracker.put((), encode(&HeaderRecord::new(height, tracker.tip()))?, changes);
+        let below = headers.front().map(|below| (height.wrapping_sub(1), below.0.block_hash()));
+        let new = if below.is_some() && below == before { 1 } else { headers.len() };
+        for (height, headers) in (0..height).rev().zip(headers.iter().take(new)) {
             self.headers.put(height, encode(&HeaderRecord::new(height, headers))?, changes);
-            lowest = height;
         }
-        self.headers.retain(|height| (lowest..tracker.height()).contains(height), changes);
+        let remembered = height.saturating_sub(headers.len() as u32)..height;
+        self.headers.retain(|height| remembered.contains(height), changes);
         Ok(())
     }
 

@@ -71,7 +71,7 @@ fn malformed_messages_are_refused_and_leave_the_node_as_it_was() {
         (None, vec![0xff, 0x00, 1], Reason::MessageUnknown),
         (None, [msgs::NodeInfo {}.as_vec(), vec![0]].concat(), Reason::Malformed),
         (None, msgs::Ecdh { point: PubKey([5; 33]) }.as_vec(), Reason::Malformed),
-        (None, msgs::GetPerCommitmentPoint2 { commitment_number: 0 }.as_vec(), Reason::Malformed),
+        (None, msgs::GetPerCommitmentPoint2 { commitment_number: 0 }.as_vec(), Reason::MessageScope),
         (channel, overflow.as_vec(), Reason::Malformed),
         (
             Some(ChannelRef { peer_id: [2; 33], dbid: 77 }),

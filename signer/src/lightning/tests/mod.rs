@@ -1,8 +1,10 @@
 //! Nodes over a journal in memory, driven by channels with real signatures.
 
 mod closes;
+mod closing;
 mod failures;
 mod funding;
+mod gossip;
 mod invoices;
 mod ldk;
 mod limits;
@@ -10,6 +12,7 @@ mod onchain;
 mod second_level;
 mod sessions;
 mod sweeps;
+mod tags;
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};

@@ -8,7 +8,7 @@ use bitcoin::secp256k1::{PublicKey, SecretKey, ecdsa};
 use vls_protocol::model::{BitcoinSignature, Htlc, PubKey};
 use vls_protocol::msgs::Message;
 
-use super::limits::MAX_MONEY_SAT;
+use super::super::limits::MAX_MONEY_SAT;
 use crate::reasons::{Reason, Refusal};
 
 /// BOLT 2: at most 483 HTLCs in each direction.
@@ -19,17 +19,9 @@ const COMMITMENT_SIGHASH: u8 = 0x01;
 const HTLC_SIGHASHES: [u8; 2] = [0x01, 0x83];
 
 /// Refuses `message` with `malformed` if its shape cannot be handled.
-pub fn check(message: &Message) -> Result<(), Refusal> {
+pub(super) fn check(message: &Message) -> Result<(), Refusal> {
     match message {
         Message::Ecdh(m) => point("point", &m.point),
-        Message::SignNodeAnnouncement(m) => at_least("announcement", m.announcement.len(), 2 + 64),
-        Message::SignChannelUpdate(m) => at_least("update", m.update.len(), 2 + 64),
-        Message::SignChannelAnnouncement(m) => at_least("announcement", m.announcement.len(), 2 + 256),
-        Message::SignAnyChannelAnnouncement(m) => at_least("announcement", m.announcement.len(), 2 + 256),
-        Message::SignInvoice(m) => {
-            require(std::str::from_utf8(&m.hrp).is_ok(), "hrp is not text")?;
-            require(m.u5bytes.iter().all(|byte| *byte < 32), "u5bytes holds more than five bits")
-        }
         Message::Ping(m) => require(std::str::from_utf8(&m.message.0).is_ok(), "message is not text"),
         Message::PreapproveKeysend(m) => {
             require(m.amount_msat <= MAX_MONEY_MSAT, "amount_msat is no amount of bitcoin")
@@ -41,27 +33,45 @@ pub fn check(message: &Message) -> Result<(), Refusal> {
             point("revocation", &m.remote_basepoints.revocation)?;
             point("payment", &m.remote_basepoints.payment)?;
             point("htlc", &m.remote_basepoints.htlc)?;
-            point("delayed_payment", &m.remote_basepoints.delayed_payment)
+            point("delayed_payment", &m.remote_basepoints.delayed_payment)?;
+            channel_type(&m.channel_type)
         }
+        Message::GetPerCommitmentPoint(m) => number(m.commitment_number),
+        Message::GetPerCommitmentPoint2(m) => number(m.commitment_number),
+        Message::RevokeCommitmentTx(m) => number(m.commitment_number),
+        Message::CheckFutureSecret(m) => number(m.commitment_number),
+        Message::SignLocalCommitmentTx2(m) => number(m.commitment_number),
+        Message::SignCommitmentTx(m) => {
+            number(m.commitment_number)?;
+            paths(&m.psbt.inner)
+        }
+        Message::SignMutualCloseTx(m) => paths(&m.psbt.inner),
         Message::SignRemoteCommitmentTx2(m) => {
+            number(m.commitment_number)?;
             point("remote_per_commitment_point", &m.remote_per_commitment_point)?;
             values(m.to_local_value_sat, m.to_remote_value_sat, &m.htlcs)
         }
         Message::ValidateCommitmentTx2(m) => {
+            number(m.commitment_number)?;
             values(m.to_local_value_sat, m.to_remote_value_sat, &m.htlcs)?;
             signatures(&m.signature, &m.htlc_signatures, &m.htlcs)
         }
         Message::SignRemoteCommitmentTx(m) => {
+            number(m.commitment_number)?;
             point("remote_per_commitment_point", &m.remote_per_commitment_point)?;
             require(m.psbt.inner.outputs.len() == m.tx.output.len(), "psbt and tx differ")?;
             values(0, 0, &m.htlcs)
         }
         Message::ValidateCommitmentTx(m) => {
+            number(m.commitment_number)?;
             require(m.psbt.inner.outputs.len() == m.tx.0.output.len(), "psbt and tx differ")?;
             values(0, 0, &m.htlcs)?;
             signatures(&m.signature, &m.htlc_signatures, &m.htlcs)
         }
-        Message::ValidateRevocation(m) => scalar("commitment_secret", &m.commitment_secret.0),
+        Message::ValidateRevocation(m) => {
+            number(m.commitment_number)?;
+            scalar("commitment_secret", &m.commitment_secret.0)
+        }
         Message::SignPenaltyToUs(m) => {
             scalar("revocation_secret", &m.revocation_secret.0)?;
             sweep(&m.psbt.inner, 0)
@@ -70,8 +80,28 @@ pub fn check(message: &Message) -> Result<(), Refusal> {
             scalar("revocation_secret", &m.revocation_secret.0)?;
             sweep(&m.psbt.inner, m.input)
         }
-        Message::SignDelayedPaymentToUs(m) => sweep(&m.psbt.inner, 0),
-        Message::SignAnyDelayedPaymentToUs(m) => sweep(&m.psbt.inner, m.input),
+        Message::SignDelayedPaymentToUs(m) => {
+            number(m.commitment_number)?;
+            sweep(&m.psbt.inner, 0)
+        }
+        Message::SignAnyDelayedPaymentToUs(m) => {
+            number(m.commitment_number)?;
+            sweep(&m.psbt.inner, m.input)
+        }
+        Message::SignLocalHtlcTx(m) => {
+            number(m.commitment_number)?;
+            second_level(&m.psbt.inner, 0)
+        }
+        Message::SignAnyLocalHtlcTx(m) => {
+            number(m.commitment_number)?;
+            second_level(&m.psbt.inner, m.input)
+        }
+        Message::SignRemoteHtlcTx(m) => {
+            point("remote_per_commitment_point", &m.remote_per_commitment_point)?;
+            let counts = [m.psbt.inner.inputs.len(), m.psbt.inner.outputs.len(), m.tx.input.len(), m.tx.output.len()];
+            require(counts == [1; 4], "an HTLC transaction has one input and one output")?;
+            second_level(&m.psbt.inner, 0)
+        }
         Message::SignRemoteHtlcToUs(m) => {
             point("remote_per_commitment_point", &m.remote_per_commitment_point)?;
             sweep(&m.psbt.inner, 0)
@@ -81,6 +111,7 @@ pub fn check(message: &Message) -> Result<(), Refusal> {
             sweep(&m.psbt.inner, m.input)
         }
         Message::SignLocalHtlcTx2(m) => {
+            number(m.per_commitment_number)?;
             require((m.input as usize) < m.tx.0.input.len(), "input is not in tx")?;
             require(m.htlc_amount_msat <= MAX_MONEY_MSAT, "htlc_amount_msat is no amount of bitcoin")
         }
@@ -96,16 +127,23 @@ fn require(holds: bool, complaint: &str) -> Result<(), Refusal> {
     if holds { Ok(()) } else { Err(Refusal::new(Reason::Malformed, complaint)) }
 }
 
-fn at_least(what: &str, len: usize, min: usize) -> Result<(), Refusal> {
-    require(len >= min, &format!("{what}: {len} bytes < {min}"))
-}
-
 fn point(what: &str, key: &PubKey) -> Result<(), Refusal> {
     require(PublicKey::from_slice(&key.0).is_ok(), &format!("{what} is not a point"))
 }
 
 fn scalar(what: &str, bytes: &[u8; 32]) -> Result<(), Refusal> {
     require(SecretKey::from_slice(bytes).is_ok(), &format!("{what} is not a secret key"))
+}
+
+/// BOLT 3: commitments are numbered in 48 bits. vls counts on from the number it is given, without a check.
+fn number(commitment_number: u64) -> Result<(), Refusal> {
+    require(commitment_number < 1 << 48, "a commitment number has 48 bits")
+}
+
+/// Anchors come with static_remotekey: BOLT 9, bits 12, 20 and 22. In a channel type only even bits are set (BOLT 2).
+fn channel_type(features: &[u8]) -> Result<(), Refusal> {
+    let has = |bit: usize| features.iter().rev().nth(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 != 0);
+    require(has(12) || !(has(20) || has(22)), "the channel type has anchors without static_remotekey")
 }
 
 fn values(to_local_sat: u64, to_remote_sat: u64, htlcs: &[Htlc]) -> Result<(), Refusal> {
@@ -130,6 +168,14 @@ fn sweep(psbt: &Psbt, input: u32) -> Result<(), Refusal> {
     require(spent.is_some(), "the input, or the output it spends, is missing")?;
     require(!psbt.outputs.is_empty(), "there is no output")?;
     paths(psbt)
+}
+
+/// A transaction on an HTLC output of a commitment.
+fn second_level(psbt: &Psbt, input: u32) -> Result<(), Refusal> {
+    let spent = psbt.inputs.get(input as usize).and_then(|input| input.witness_utxo.as_ref());
+    require(spent.is_some(), "the input, or the output it spends, is missing")?;
+    let script = psbt.outputs.first().and_then(|output| output.witness_script.as_ref());
+    require(script.is_some(), "the output's witness script is missing")
 }
 
 fn wallet(psbt: &Psbt) -> Result<(), Refusal> {
@@ -211,10 +257,21 @@ mod tests {
     }
 
     #[test]
-    fn short_announcements_are_refused() {
-        let short = msgs::SignChannelUpdate { update: vec![0; 65].into() };
-        assert!(refused(Message::SignChannelUpdate(short)).contains("65 bytes < 66"));
-        let long = msgs::SignChannelUpdate { update: vec![0; 66].into() };
-        assert!(check(&Message::SignChannelUpdate(long)).is_ok());
+    fn commitment_numbers_have_48_bits() {
+        let revoke = |commitment_number| Message::RevokeCommitmentTx(msgs::RevokeCommitmentTx { commitment_number });
+        assert_eq!(check(&revoke((1 << 48) - 1)), Ok(()));
+        for number in [1 << 48, u64::MAX - 1, u64::MAX] {
+            assert_eq!(refused(revoke(number)), "a commitment number has 48 bits");
+        }
+    }
+
+    #[test]
+    fn anchors_come_with_static_remotekey() {
+        for honest in [&[][..], &[0x10, 0x00], &[0x40, 0x10, 0x00], &[0x10, 0x10, 0x00], &[0x20, 0x20, 0x00]] {
+            assert_eq!(channel_type(honest), Ok(()), "{honest:?}");
+        }
+        for hostile in [&[0x40, 0x00, 0x00][..], &[0x10, 0x00, 0x00], &[0x40, 0x20, 0x00]] {
+            assert!(channel_type(hostile).is_err(), "{hostile:?}");
+        }
     }
 }
