@@ -79,6 +79,7 @@ impl Engine {
             chain: chain.clone(),
             node: spec.name.clone(),
             funding_depth: settings.funding_depth,
+            max_fee_sat: settings.limits.max_onchain_fee_sat,
             outputs: outputs.clone(),
             shutdown_index: Arc::default(),
         };

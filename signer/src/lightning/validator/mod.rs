@@ -53,6 +53,8 @@ pub struct View {
     pub node: NodeName,
     /// Confirmations that a funding transaction needs.
     pub funding_depth: u32,
+    /// The highest fee of a close that we pay for.
+    pub max_fee_sat: u64,
     /// What the chain showed of channels.
     pub outputs: Arc<Outputs>,
     /// The wallet index of the upfront shutdown script in the SetupChannel being handled: vls does not pass it on.
@@ -252,7 +254,8 @@ impl Validator for HouseValidator {
     ) -> Result<ClosingTransaction, ValidationError> {
         let wallet = close::WithUpfront { wallet, setup };
         let close = self.noted(self.ending.decode_and_validate_mutual_close_tx(&wallet, setup, state, tx, opaths))?;
-        self.house(close::check(setup, state, close.to_holder_value_sat(), close.to_counterparty_value_sat()))?;
+        let paid = (close.to_holder_value_sat(), close.to_counterparty_value_sat());
+        self.house(close::check(setup, state, paid, self.view.max_fee_sat))?;
         Ok(close)
     }
 
@@ -271,7 +274,7 @@ impl Validator for HouseValidator {
         let (ours_sat, theirs_sat, ours, theirs) =
             (to_holder_sat, to_counterparty_sat, holder_script, counterparty_script);
         self.noted(ending.validate_mutual_close_tx(wallet, setup, state, ours_sat, theirs_sat, ours, theirs, path))?;
-        self.house(close::check(setup, state, ours_sat, theirs_sat))
+        self.house(close::check(setup, state, (ours_sat, theirs_sat), self.view.max_fee_sat))
     }
 
     fn validate_delayed_sweep(
@@ -351,19 +354,24 @@ mod tests {
     use super::super::driver::MiniChain;
     use super::*;
 
-    #[test]
-    fn a_refusing_rule_is_named() {
-        let refused_by = RefusedBy::default();
+    fn validator(network: Network, refused_by: &RefusedBy) -> Arc<dyn Validator> {
         let view = View {
             chain: Arc::new(MiniChain::default()),
             node: NodeName::new("alice").expect("a name"),
             funding_depth: 1,
+            max_fee_sat: 0,
             outputs: Arc::default(),
             shutdown_index: Arc::default(),
         };
-        let factory = HouseValidatorFactory::new(Network::Regtest, &LimitsConfig::default(), view, refused_by.clone());
+        let factory = HouseValidatorFactory::new(network, &LimitsConfig::default(), view, refused_by.clone());
         let node = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619".parse().expect("a point");
-        let validator = factory.make_validator(Network::Regtest, node, None);
+        factory.make_validator(network, node, None)
+    }
+
+    #[test]
+    fn a_refusing_rule_is_named() {
+        let refused_by = RefusedBy::default();
+        let validator = validator(Network::Regtest, &refused_by);
         assert!(validator.validate_payment_balance(5_000, 5_000, None).is_ok());
         assert_eq!(refused_by.take(), None);
         assert!(validator.validate_payment_balance(0, 5_000, None).is_err());
@@ -372,20 +380,11 @@ mod tests {
 
     #[test]
     fn an_honest_base_fee_on_a_small_payment_passes_and_a_hostile_fee_does_not() {
-        let refused_by = RefusedBy::default();
-        let view = View {
-            chain: Arc::new(MiniChain::default()),
-            node: NodeName::new("alice").expect("a name"),
-            funding_depth: 1,
-            outputs: Arc::default(),
-            shutdown_index: Arc::default(),
-        };
-        let factory = HouseValidatorFactory::new(Network::Bitcoin, &LimitsConfig::default(), view, refused_by.clone());
-        let node = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619".parse().expect("a point");
-        let validator = factory.make_validator(Network::Bitcoin, node, None);
-        assert!(validator.validate_payment_balance(0, 1_000 + 2_000, Some(1_000)).is_ok(), "two base fees");
-        assert!(validator.validate_payment_balance(0, 1_000 + 50_001, Some(1_000)).is_err());
-        assert!(validator.validate_payment_balance(0, 10_900_000, Some(10_000_000)).is_ok(), "nine percent");
-        assert!(validator.validate_payment_balance(0, 11_200_000, Some(10_000_000)).is_err(), "twelve percent");
+        let validator = validator(Network::Bitcoin, &RefusedBy::default());
+        let pays = |msat, invoiced_msat| validator.validate_payment_balance(0, msat, Some(invoiced_msat)).is_ok();
+        assert!(pays(1_000 + 2_000, 1_000), "two base fees");
+        assert!(!pays(1_000 + 50_001, 1_000));
+        assert!(pays(10_900_000, 10_000_000), "nine percent");
+        assert!(!pays(11_200_000, 10_000_000), "twelve percent");
     }
 }
