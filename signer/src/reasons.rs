@@ -79,6 +79,28 @@ reasons! {
         "A mutual close pays this node less than the last commitments owe it." "Do not agree to this close; close by force if the peer insists.";
     InvoiceReused "invoice-reused" retry=false
         "The payment hash was signed for another invoice before." "Use a new payment hash for every invoice.";
+    ValueNotConserved "value-not-conserved" retry=false
+        "The commitment leaves the node with less than its channel and its payments account for." "Look at the detail and at `claviger channel show`; an honest node in step with its signer does not see this.";
+    CommitmentFee "commitment-fee" retry=false
+        "The commitment's feerate, which we pay, is above the bound." "Check the node's fee estimates.";
+    CommitmentOrder "commitment-out-of-order" retry=false
+        "The commitment neither repeats one that is valid nor follows it." "Compare the node's channel with `claviger channel show`.";
+    PaymentNotApproved "payment-not-approved" retry=false
+        "A payment leaves that was not approved." "Approve the invoice or the keysend before paying.";
+    PaymentExceeded "payment-exceeded" retry=false
+        "A payment takes more out than was approved, over all its parts and attempts." "Approve a payment under a new hash; the same one is not paid twice.";
+    PreimageMissing "preimage-missing" retry=false
+        "The peer took an outgoing payment, and its preimage is not known." "Nothing to do for an honest node; look at who uses its certificate.";
+    ForwardNotCovered "forward-not-covered" retry=false
+        "A forward takes more out than comes in for it." "Check the node's routing fees; an honest node does not see this.";
+    ForwardCltv "forward-cltv" retry=false
+        "A forward's incoming HTLC ends too soon after its outgoing one." "Raise the node's CLTV delta.";
+    ForwardUnclaimed "forward-unclaimed" retry=false
+        "An incoming HTLC is given up although its payment left or may still leave." "Claim the HTLC with the preimage of the outgoing one.";
+    DustExceeded "dust-exceeded" retry=true
+        "More left through HTLCs too small for an output than came back." "The bound frees itself within a day. Check the node's limit on dust exposure.";
+    ChannelFrozen "channel-frozen" retry=false
+        "The operator froze the channel." "Ask the operator.";
     ChainStale "chain-view-stale" retry=true
         "The signer's view of the chain is missing or behind." "Check the [chain] section and that the chain backend answers: `claviger status`.";
     ChainPending "chain-pending" retry=true

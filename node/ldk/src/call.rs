@@ -19,6 +19,17 @@ pub(crate) struct Caller {
     blocked: Arc<Blocked>,
 }
 
+/// What a request is answered with.
+pub(crate) trait Reply: Sized {
+    fn decode(reply: Vec<u8>) -> Result<Self, String>;
+}
+
+impl<T: DeBolt> Reply for T {
+    fn decode(reply: Vec<u8>) -> Result<Self, String> {
+        T::from_vec(reply).map_err(|error| format!("{error:?}"))
+    }
+}
+
 impl Caller {
     pub(crate) fn new(transport: Arc<dyn Transport>, patience: Duration) -> Self {
         Self { transport, patience, blocked: Arc::default() }
@@ -30,7 +41,7 @@ impl Caller {
     }
 
     /// One attempt. A failure that may pass by itself is remembered for the [`Resumer`](crate::Resumer).
-    pub(crate) fn call<A: DeBolt>(&self, channel: Option<ChannelRef>, request: &impl SerBolt) -> Result<A, LinkError> {
+    pub(crate) fn call<A: Reply>(&self, channel: Option<ChannelRef>, request: &impl SerBolt) -> Result<A, LinkError> {
         let reply = self.attempt(channel, request.name(), request.as_vec());
         if reply.as_ref().is_err_and(LinkError::retry) {
             self.blocked.raise();
@@ -39,7 +50,7 @@ impl Caller {
     }
 
     /// Waits for a signer that is away, for as long as the node's patience lasts.
-    pub(crate) fn call_patiently<A: DeBolt>(
+    pub(crate) fn call_patiently<A: Reply>(
         &self,
         channel: Option<ChannelRef>,
         request: &impl SerBolt,
@@ -58,10 +69,10 @@ impl Caller {
         }
     }
 
-    fn attempt<A: DeBolt>(&self, channel: Option<ChannelRef>, name: &str, message: Vec<u8>) -> Result<A, LinkError> {
+    fn attempt<A: Reply>(&self, channel: Option<ChannelRef>, name: &str, message: Vec<u8>) -> Result<A, LinkError> {
         self.transport
             .call(channel, message)
-            .and_then(|reply| A::from_vec(reply).map_err(|e| LinkError::Protocol(format!("reply to {name}: {e:?}"))))
+            .and_then(|reply| A::decode(reply).map_err(|e| LinkError::Protocol(format!("reply to {name}: {e}"))))
             .inspect_err(|error| tracing::warn!(request = name, %error, "the signer gave no answer"))
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod actor;
 pub mod answers;
+pub mod book;
+pub mod bookkeeper;
 pub mod clock;
 pub mod driver;
 pub mod engine;
@@ -14,6 +16,7 @@ pub mod nodes;
 mod payments;
 pub mod persist;
 pub mod pool;
+pub mod preimages;
 mod record;
 pub mod refusals;
 pub mod status;

@@ -1,6 +1,7 @@
 //! One channel's signer: `ChannelSigner` and `EcdsaChannelSigner` in hsmd messages.
 
 mod opening;
+mod preimages;
 mod sign;
 mod sweep;
 mod wire;
@@ -37,6 +38,7 @@ pub struct ClavigerSigner {
     /// `None` inside: the signer did not name them when LDK asked.
     pubkeys: OnceLock<Option<ChannelPublicKeys>>,
     opening: Mutex<opening::Opening>,
+    told: preimages::Told,
 }
 
 /// Channels numbered by this process that the signer has not heard of.
@@ -73,6 +75,7 @@ impl ClavigerSigner {
             channel_keys_id,
             pubkeys: OnceLock::new(),
             opening: Mutex::default(),
+            told: preimages::Told::default(),
         }
     }
 
@@ -134,8 +137,9 @@ impl ChannelSigner for ClavigerSigner {
     fn validate_holder_commitment(
         &self,
         holder_tx: &HolderCommitmentTransaction,
-        _outbound_htlc_preimages: Vec<PaymentPreimage>,
+        outbound_htlc_preimages: Vec<PaymentPreimage>,
     ) -> Result<(), ()> {
+        self.tell_preimages(outbound_htlc_preimages.into_iter(), true)?;
         let request = wire::validate_commitment(holder_tx);
         if request.commitment_number == 0 {
             return self.validate_first_commitment(request);

@@ -35,8 +35,8 @@ impl EcdsaChannelSigner for ClavigerSigner {
         &self,
         parameters: &ChannelTransactionParameters,
         commitment_tx: &CommitmentTransaction,
-        _inbound_htlc_preimages: Vec<PaymentPreimage>,
-        _outbound_htlc_preimages: Vec<PaymentPreimage>,
+        inbound_htlc_preimages: Vec<PaymentPreimage>,
+        outbound_htlc_preimages: Vec<PaymentPreimage>,
         _: &Secp256k1<All>,
     ) -> Result<(Signature, Vec<Signature>), ()> {
         refuse_splice(parameters)?;
@@ -44,6 +44,7 @@ impl EcdsaChannelSigner for ClavigerSigner {
         if request.commitment_number == 0 {
             self.open(parameters, commitment_tx)?;
         }
+        self.tell_preimages(inbound_htlc_preimages.into_iter().chain(outbound_htlc_preimages), false)?;
         let reply: SignCommitmentTxWithHtlcsReply = self.caller.call(Some(self.channel), &request).map_err(|_| ())?;
         let htlc_signatures = reply.htlc_signatures.iter().map(|s| wire::signature(&s.signature));
         Ok((wire::signature(&reply.signature.signature)?, htlc_signatures.collect::<Result<_, _>>()?))

@@ -10,8 +10,8 @@ mod restoring;
 
 use std::sync::{Arc, Mutex};
 
-use bitcoin::Network;
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
+use bitcoin::{Network, OutPoint};
 use lightning_signer::node::Node;
 use lightning_signer::persist::Persist;
 use vls_protocol::model::PubKey;
@@ -20,13 +20,15 @@ use vls_protocol_signer::handler::{Handler, RootHandler};
 
 use super::actor::ChainFacts;
 use super::answers::{self, Answers};
+use super::book::view::BookView;
+use super::bookkeeper::Bookkeeper;
 use super::guard::{Admitted, Guard, Level, Row, channel_of};
 use super::issued::{self, Issued};
 use super::limits::Limits;
 use super::persist::NodePersister;
 use super::validator::outputs::Outputs;
 use super::validator::{RefusedBy, second_level};
-use super::{ldk, payments, refusals};
+use super::{ldk, payments, preimages, refusals};
 use crate::chain::{ChainBlock, Effect};
 use crate::config::LimitsConfig;
 use crate::journal::Put;
@@ -74,6 +76,7 @@ pub struct Engine {
     init_reply: Vec<u8>,
     persister: Arc<NodePersister>,
     limits: Arc<Limits>,
+    bookkeeper: Arc<Bookkeeper>,
     refused_by: RefusedBy,
     answers: Answers,
     issued: Issued,
@@ -101,9 +104,16 @@ impl Engine {
         &self.node
     }
 
+    /// The channel book, to be shown.
+    pub fn book(&self) -> BookView {
+        let height = self.node.get_tracker().height();
+        self.bookkeeper.view(height)
+    }
+
     /// Answers one message. May panic: vls does on some inputs that only it can tell from good ones.
     pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         self.limits.begin();
+        self.bookkeeper.begin();
         self.refused_by.take();
         let question = row.is_random().then(|| answers::question(request));
         if let Some(reply) = question.and_then(|question| self.answers.get(&question)) {
@@ -119,6 +129,7 @@ impl Engine {
             puts.extend(self.guard.take_changes());
             puts.extend(self.limits.charge());
             puts.extend(self.issued.take_put());
+            puts.extend(self.bookkeeper.finish(&self.node));
             puts.extend(question.into_iter().flat_map(|question| self.answers.keep(question, reply)));
         }
         Handled { reply, puts, distrust }
@@ -144,7 +155,17 @@ impl Engine {
             .map_err(|error| Refusal::new(Reason::Fault, format!("the node's tracker cannot be encoded: {error:?}")))?;
         let mut puts = self.changes()?;
         puts.extend(self.outputs.take_puts());
+        puts.extend(self.bookkeeper.closed(self.spent(&effect.touched).into_iter()));
         Ok(puts)
+    }
+
+    /// Those of these outputs, which fund channels, that are spent.
+    fn spent(&self, fundings: &[OutPoint]) -> Vec<OutPoint> {
+        let tracker = self.node.get_tracker();
+        let is_spent = |funding: &&OutPoint| {
+            tracker.listeners.get(funding).is_some_and(|(monitor, _)| monitor.closing_depth() > 0)
+        };
+        fundings.iter().filter(is_spent).copied().collect()
     }
 
     /// Lets vls forget what is long over: expired invoices, ended forwards, closed and forgotten channels. Returns what
@@ -153,6 +174,7 @@ impl Engine {
         // vls prunes when it is asked for a heartbeat, and only then.
         self.node.get_heartbeat();
         let mut puts = self.changes()?;
+        puts.extend(self.bookkeeper.prune(&self.node));
         let tracker = self.node.get_tracker();
         self.outputs.retain(|funding| tracker.listeners.contains_key(funding));
         puts.extend(self.outputs.take_puts());
@@ -163,6 +185,10 @@ impl Engine {
     fn answer(&mut self, row: &Row, request: &Request) -> Result<Vec<u8>, Refusal> {
         match self.guard.admit(row, request)? {
             Admitted::Answered(reply) => Ok(reply),
+            Admitted::Learn(preimages) => {
+                self.bookkeeper.note_preimages(preimages);
+                Ok(preimages::reply())
+            }
             Admitted::Ask { message, closing } => {
                 let reply = self.ask(row, request, message)?;
                 closing.into_iter().for_each(|closing| self.guard.signed(closing));
@@ -179,6 +205,8 @@ impl Engine {
             Message::SetupChannel(ref setup) => self.begin_setup(channel_of(row, request)?, setup)?,
             _ => {}
         }
+        let paid = payments::hash(&message)?;
+        self.bookkeeper.note(&self.node, request.channel, &message, paid);
         if let Some(channel) = request.channel
             && let Some(reply) = ldk::answer(&self.node, &self.secp, channel, &message)
         {
@@ -186,14 +214,13 @@ impl Engine {
         }
         self.begin_onchain(&message)?;
         second_level::check(&self.node, &self.secp, (&*self.chain, &self.name), request.channel, &message)?;
-        let hash = payments::hash(&message)?;
-        let invoice = issued::asked(&message, hash);
+        let invoice = issued::asked(&message, paid);
         if let Some(invoice) = &invoice
             && let Some(reply) = self.issued.recall(invoice)?
         {
             return Ok(reply);
         }
-        self.persister.touch(hash.as_slice());
+        self.persister.touch(paid.as_slice());
         let handled = match row.level {
             Level::Node | Level::Either => self.root.handle(message),
             Level::Channel => {

@@ -12,13 +12,14 @@ use lightning_signer::signer::my_keys_manager::MyKeysManager;
 
 use super::super::actor::ChainFacts;
 use super::super::answers::Answers;
+use super::super::bookkeeper::Bookkeeper;
 use super::super::clock::{NodeClock, RandomStart};
 use super::super::guard::{Guard, GuardEntries};
 use super::super::issued::{Archive, Issued};
 use super::super::limits::{self, Limits};
 use super::super::persist::{ChainStart, NodePersister, genesis};
 use super::super::validator::outputs::Outputs;
-use super::super::validator::{HouseValidatorFactory, RefusedBy, View};
+use super::super::validator::{HouseValidatorFactory, RefusedBy, View, policy};
 use super::negotiation::negotiate;
 use super::{Engine, NodeSpec, Settings};
 use crate::journal::Put;
@@ -71,6 +72,9 @@ impl Engine {
         let spent = entries.remove(limits::KEY);
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
         let limits = Arc::new(limits.map_err(|e| unreadable(&e))?);
+        let policy = policy(spec.network, &settings.limits);
+        let bookkeeper = Bookkeeper::restore(spec.kind, &policy, clock.clone(), &mut entries);
+        let bookkeeper = Arc::new(bookkeeper.map_err(|e| unreadable(&e))?);
         let persister = Arc::new(NodePersister::load(entries).map_err(|e| unreadable(&e))?);
         clock.raise(persister.latest_time_s().saturating_mul(1_000));
 
@@ -82,6 +86,7 @@ impl Engine {
             max_fee_sat: settings.limits.max_onchain_fee_sat,
             outputs: outputs.clone(),
             shutdown_index: Arc::default(),
+            bookkeeper: bookkeeper.clone(),
         };
         let shutdown_index = view.shutdown_index.clone();
         let validators = HouseValidatorFactory::new(spec.network, &settings.limits, view, refused_by.clone());
@@ -105,6 +110,7 @@ impl Engine {
             init_reply,
             persister,
             limits,
+            bookkeeper,
             refused_by,
             answers,
             issued: Issued::new(archive),

@@ -33,6 +33,7 @@ pub use self::closing::{Closing, ClosingUnreadable};
 use self::closing::{Closings, Judged};
 pub use self::table::{Class, Judge, Level, MAX_MESSAGE_BYTES, Row, TABLE, row};
 pub use self::tags::MAX_SIGNED_MESSAGE_BYTES;
+use super::preimages;
 use crate::journal::Put;
 use crate::names::NodeKind;
 use crate::pipeline::{ChannelRef, Request};
@@ -55,6 +56,8 @@ pub enum Admitted {
         /// To be handed to [`Guard::signed`] if it is answered.
         closing: Option<Closing>,
     },
+    /// Preimages are to be noted.
+    Learn(Vec<[u8; 32]>),
     /// It was answered before, at a time when it could be; the encoded reply.
     Answered(Vec<u8>),
 }
@@ -80,6 +83,10 @@ impl Guard {
     /// Decodes and judges a request whose row is known.
     pub fn admit(&self, row: &Row, request: &Request) -> Result<Admitted, Refusal> {
         require_scope(row, request.channel)?;
+        require_layout(row, &request.message)?;
+        if row.number == preimages::NUMBER {
+            return preimages::decode(&request.message).map(Admitted::Learn);
+        }
         let message = decode(row, &request.message)?;
         shapes::check(&message)?;
         match row.judge {
@@ -127,15 +134,21 @@ fn require_scope(row: &Row, channel: Option<ChannelRef>) -> Result<(), Refusal> 
     }
 }
 
+fn require_layout(row: &Row, message: &[u8]) -> Result<(), Refusal> {
+    let body = message.get(2..).unwrap_or_default();
+    layout::check(row.layout, body).map_err(|misfit| malformed(row, &misfit))
+}
+
 /// Decodes a message. Number 20 means two things; the row, that is the dialect, decides.
 fn decode(row: &Row, message: &[u8]) -> Result<Message, Refusal> {
-    let malformed = |cause: String| Refusal::new(Reason::Malformed, format!("{} ({}): {cause}", row.name, row.number));
-    let body = message.get(2..).unwrap_or_default();
-    layout::check(row.layout, body).map_err(|misfit| malformed(misfit.to_string()))?;
     let decoded = match row.name {
         "SignLocalHtlcTx2" => msgs::SignLocalHtlcTx2::from_vec(message.to_vec()).map(Message::SignLocalHtlcTx2),
         // `row` bounds the length, far below what a u32 holds.
         _ => msgs::from_reader(&mut &message[..], message.len() as u32),
     };
-    decoded.map_err(|error| malformed(format!("{error:?}")))
+    decoded.map_err(|error| malformed(row, &format_args!("{error:?}")))
+}
+
+fn malformed(row: &Row, cause: &dyn std::fmt::Display) -> Refusal {
+    Refusal::new(Reason::Malformed, format!("{} ({}): {cause}", row.name, row.number))
 }

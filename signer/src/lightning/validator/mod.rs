@@ -37,6 +37,7 @@ use lightning_signer::wallet::Wallet;
 
 use self::outputs::Outputs;
 use super::actor::ChainFacts;
+use super::bookkeeper::Bookkeeper;
 use crate::config::LimitsConfig;
 use crate::names::NodeName;
 use crate::reasons::{Reason, Refusal};
@@ -59,6 +60,8 @@ pub struct View {
     pub outputs: Arc<Outputs>,
     /// The wallet index of the upfront shutdown script in the SetupChannel being handled: vls does not pass it on.
     pub shutdown_index: Arc<Mutex<Option<u32>>>,
+    /// To whom commitments are shown that everybody else accepts.
+    pub bookkeeper: Arc<Bookkeeper>,
 }
 
 /// Makes the validators of one node.
@@ -215,33 +218,34 @@ impl Validator for HouseValidator {
     fn validate_counterparty_commitment_tx(
         &self,
         state: &EnforcementState,
-        commitment_number: u64,
+        number: u64,
         point: &PublicKey,
         setup: &ChannelSetup,
         chain: &ChainState,
         info: &CommitmentInfo2,
     ) -> Result<(), ValidationError> {
         let inner = &self.inner;
-        self.noted(inner.validate_counterparty_commitment_tx(state, commitment_number, point, setup, chain, info))?;
-        self.house(self.require_funding(commitment_number, setup, chain))
+        self.noted(inner.validate_counterparty_commitment_tx(state, number, point, setup, chain, info))?;
+        self.house(self.require_funding(number, setup, chain))?;
+        self.house(self.view.bookkeeper.commitment(setup, chain.current_height, number, info))
     }
 
     fn validate_holder_commitment_tx(
         &self,
         state: &EnforcementState,
-        commitment_number: u64,
+        number: u64,
         point: &PublicKey,
         setup: &ChannelSetup,
         chain: &ChainState,
         info: &CommitmentInfo2,
     ) -> Result<(), ValidationError> {
         let inner = &self.inner;
-        self.noted(inner.validate_holder_commitment_tx(state, commitment_number, point, setup, chain, info))?;
+        self.noted(inner.validate_holder_commitment_tx(state, number, point, setup, chain, info))?;
         // One that is in force already is only looked at again.
-        if commitment_number < state.next_holder_commit_num {
-            return Ok(());
+        if number >= state.next_holder_commit_num {
+            self.house(self.require_funding(number, setup, chain))?;
         }
-        self.house(self.require_funding(commitment_number, setup, chain))
+        self.house(self.view.bookkeeper.commitment(setup, chain.current_height, number, info))
     }
 
     fn decode_and_validate_mutual_close_tx(
@@ -351,10 +355,15 @@ impl Validator for HouseValidator {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::driver::MiniChain;
     use super::*;
+    use crate::names::NodeKind;
 
     fn validator(network: Network, refused_by: &RefusedBy) -> Arc<dyn Validator> {
+        let policy = policy(network, &LimitsConfig::default());
+        let bookkeeper = Bookkeeper::restore(NodeKind::Ldk, &policy, Arc::default(), &mut BTreeMap::new());
         let view = View {
             chain: Arc::new(MiniChain::default()),
             node: NodeName::new("alice").expect("a name"),
@@ -362,6 +371,7 @@ mod tests {
             max_fee_sat: 0,
             outputs: Arc::default(),
             shutdown_index: Arc::default(),
+            bookkeeper: Arc::new(bookkeeper.expect("fresh")),
         };
         let factory = HouseValidatorFactory::new(network, &LimitsConfig::default(), view, refused_by.clone());
         let node = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619".parse().expect("a point");

@@ -1,0 +1,253 @@
+//! The rules a new commitment must keep.
+
+use super::Book;
+use super::channel::{Channel, Held, Place, Settlement};
+use super::dust::Dust;
+use super::facts::{ChannelKey, Commitment, Direction, Hash, Moment, Side, Terms};
+use super::payment::Totals;
+use super::removal::{self, Removal};
+use super::view::Standing;
+use crate::reasons::{Reason, Refusal};
+
+/// A commitment that may be adopted, and what changes with it.
+pub(super) struct Verdict {
+    pub(super) side: Side,
+    pub(super) place: Place,
+    pub(super) held: Held,
+    pub(super) terms: Terms,
+    /// The balance of dust, if it changes.
+    pub(super) dust: Option<Dust>,
+    /// Small payments that left as HTLCs which are no dust.
+    pub(super) withdrawn: Vec<Hash>,
+}
+
+/// Judges `commitment` of `side` on `channel`, which is not in the book's map meanwhile and is left as it was. `None`: it
+/// is valid already.
+pub(super) fn judge(
+    book: &Book,
+    key: &ChannelKey,
+    channel: &mut Channel,
+    side: Side,
+    commitment: Commitment,
+    issued: &[Hash],
+    at: Moment,
+) -> Result<Option<Verdict>, Refusal> {
+    let terms = channel.terms.clone();
+    let chain = channel.chain(side);
+    let place = match chain.place(side, &commitment) {
+        Some(Place::Held) => return Ok(None),
+        Some(place) => place,
+        None => return Err(out_of_order(channel, side, &commitment)),
+    };
+    if channel.standing == Standing::Frozen {
+        return Err(Refusal::new(Reason::ChannelFrozen, format!("channel {key} is frozen")));
+    }
+    require_sound(book, &terms, &commitment)?;
+
+    let opening;
+    let base = match (&chain.current, place) {
+        (Some(current), Place::Next) => current,
+        _ => {
+            opening = Held::opening(&terms);
+            &opening
+        }
+    };
+    let brings_preimages = book.rules.brings_preimages;
+    let is_known =
+        |hash: &Hash| !brings_preimages || book.payments.get(hash).is_some_and(|payment| payment.preimage.is_some());
+    let removal = removal::compare(base, &commitment, &terms, is_known, is_known);
+    require_conserved(&terms, base, &commitment, &removal, is_known)?;
+
+    let before = |(hash, leaves)| (hash, leaves, book.totals(&hash, Some((key, channel)), at.height));
+    let before: Vec<(Hash, bool, Totals)> = touched(&removal).into_iter().map(before).collect();
+    let lost_before = channel.dust_lost_msat();
+    let dust_lost_msat = i128::from(base.dust_lost_msat) + removal.lost_msat;
+    let held = Held {
+        settled: removal.settled,
+        dust_lost_msat: i64::try_from(dust_lost_msat).unwrap_or(i64::MAX),
+        settlements: settlements(book, key, channel, side, &removal, at),
+        commitment,
+    };
+    let slot = |channel: &mut Channel, held: Option<Held>| {
+        let chain = channel.chain_mut(side);
+        let slot = if place == Place::First { &mut chain.current } else { &mut chain.next };
+        std::mem::replace(slot, held)
+    };
+    let replaced = slot(channel, Some(held));
+    let outcome = require_payments(book, key, channel, &before, issued, at)
+        .and_then(|withdrawn| Ok((charge_dust(book, channel, lost_before, &withdrawn, at)?, withdrawn)));
+    let held = slot(channel, replaced);
+    let (dust, withdrawn) = outcome?;
+    Ok(held.map(|held| Verdict { side, place, held, terms, dust, withdrawn }))
+}
+
+impl Held {
+    /// What a channel's first commitment is compared with.
+    fn opening(terms: &Terms) -> Self {
+        let commitment = Commitment { number: 0, feerate_per_kw: 0, to_us_sat: 0, to_them_sat: 0, htlcs: Vec::new() };
+        Self { commitment, settled: terms.opening(), dust_lost_msat: 0, settlements: Vec::new() }
+    }
+}
+
+fn out_of_order(channel: &Channel, side: Side, commitment: &Commitment) -> Refusal {
+    let whose = if side == Side::Ours { "our" } else { "the peer's" };
+    let detail = match channel.chain(side).newest() {
+        Some(held) => {
+            let valid: Vec<u64> = channel.chain(side).valid().map(|held| held.commitment.number).collect();
+            let same = held.commitment.number == commitment.number;
+            let other = if same { ", and differs from it" } else { "" };
+            format!("{whose} commitment {} beside valid {valid:?}{other}", commitment.number)
+        }
+        None => format!("{whose} first commitment has number {}", commitment.number),
+    };
+    Refusal::new(Reason::CommitmentOrder, detail)
+}
+
+/// What a commitment must keep by itself.
+fn require_sound(book: &Book, terms: &Terms, commitment: &Commitment) -> Result<(), Refusal> {
+    let most = book.rules.max_feerate_per_kw;
+    if terms.we_fund && commitment.feerate_per_kw > most {
+        let detail = format!("feerate {} sat per 1000 weight > {most}", commitment.feerate_per_kw);
+        return Err(Refusal::new(Reason::CommitmentFee, detail));
+    }
+    if !commitment.fits(terms) || commitment.dust_msat(terms).hi < 0 {
+        let htlcs: u128 = commitment.htlcs.iter().map(|htlc| u128::from(htlc.amount_msat)).sum();
+        let detail = format!(
+            "commitment {}: {} sat to us, {} sat to the peer, {htlcs} msat in HTLCs and the fee at {} sat per 1000 \
+             weight exceed the channel's {} sat",
+            commitment.number,
+            commitment.to_us_sat,
+            commitment.to_them_sat,
+            commitment.feerate_per_kw,
+            terms.capacity_sat
+        );
+        return Err(Refusal::new(Reason::ValueNotConserved, detail));
+    }
+    Ok(())
+}
+
+/// What is ours falls only by HTLCs that were settled, and by what is in dust now. Refuses with `value-not-conserved` or
+/// `preimage-missing`.
+fn require_conserved(
+    terms: &Terms,
+    base: &Held,
+    commitment: &Commitment,
+    removal: &Removal,
+    is_known: impl Fn(&Hash) -> bool,
+) -> Result<(), Refusal> {
+    let dust_msat = commitment.dust_msat(terms).hi;
+    if removal.least_lost_msat <= dust_msat {
+        return Ok(());
+    }
+    let unproven = removal.removed.iter().filter(|(htlc, _)| htlc.direction == Direction::Out);
+    let unproven = unproven.filter(|(htlc, settled)| !settled && !is_known(&htlc.payment_hash));
+    let unproven: Vec<_> = unproven.map(|(htlc, _)| htlc).collect();
+    let unproven_msat: i128 = unproven.iter().map(|htlc| i128::from(htlc.amount_msat)).sum();
+    if removal.least_lost_msat <= dust_msat + unproven_msat {
+        let hashes: Vec<String> = unproven.iter().map(|htlc| htlc.payment_hash.to_string()).collect();
+        let what = "were not given back, and no message brought the preimage";
+        let detail = format!("{unproven_msat} msat of {} {what}", hashes.join(", "));
+        return Err(Refusal::new(Reason::PreimageMissing, detail));
+    }
+    let observed = commitment.ours(terms);
+    let detail = format!(
+        "commitment {}: ours was {} msat, HTLCs settled since leave at least {} msat, the commitment at most {} msat; \
+         {} msat in dust do not account for the difference",
+        commitment.number,
+        base.settled.lo,
+        observed.hi + removal.least_lost_msat,
+        observed.hi,
+        dust_msat.max(0)
+    );
+    Err(Refusal::new(Reason::ValueNotConserved, detail))
+}
+
+/// Hashes of which more leaves (`true`), or less comes in without having been settled.
+fn touched(removal: &Removal) -> Vec<(Hash, bool)> {
+    let added = removal.added.iter().filter(|htlc| htlc.direction == Direction::Out);
+    let failed = removal.removed.iter().filter(|(htlc, settled)| htlc.direction == Direction::In && !settled);
+    let added = added.map(|htlc| (htlc.payment_hash, true));
+    let mut touched: Vec<_> = added.chain(failed.map(|(htlc, _)| (htlc.payment_hash, false))).collect();
+    touched.dedup(); // HTLCs are ordered by hash
+    touched
+}
+
+/// What removed HTLCs mean for their payments. What comes in counts as far as it stands for something that left: the
+/// rest is ours to keep, and covers nothing later.
+fn settlements(
+    book: &Book,
+    key: &ChannelKey,
+    channel: &Channel,
+    side: Side,
+    removal: &Removal,
+    at: Moment,
+) -> Vec<Settlement> {
+    let mut all: Vec<Settlement> = Vec::new();
+    for (htlc, _) in removal.removed.iter().filter(|(_, settled)| *settled) {
+        let (out_msat, in_msat) = match htlc.direction {
+            Direction::Out => (htlc.amount_msat, 0),
+            Direction::In => (0, htlc.amount_msat),
+        };
+        match all.last_mut().filter(|last| last.payment_hash == htlc.payment_hash) {
+            Some(last) => {
+                last.out_msat = last.out_msat.saturating_add(out_msat);
+                last.in_msat = last.in_msat.saturating_add(in_msat);
+            }
+            None => all.push(Settlement { payment_hash: htlc.payment_hash, out_msat, in_msat }),
+        }
+    }
+    for settlement in all.iter_mut().filter(|settlement| settlement.in_msat > 0) {
+        let hash = &settlement.payment_hash;
+        let left_msat = book.totals(hash, Some((key, channel)), at.height).out_msat();
+        let settled = book.payments.get(hash).map_or(&[][..], |payment| &payment.settled);
+        let counted_msat = settled.iter().map(|settled| settled.side(side).in_msat).sum();
+        settlement.in_msat = settlement.in_msat.min(left_msat.saturating_sub(counted_msat));
+    }
+    all.retain(|settlement| settlement.out_msat > 0 || settlement.in_msat > 0);
+    all
+}
+
+/// What leaves is approved or covered, and what comes in is not given up while something depends on it. Returns small
+/// payments that leave as HTLCs which are no dust. `channel` has the new commitment in place.
+fn require_payments(
+    book: &Book,
+    key: &ChannelKey,
+    channel: &Channel,
+    before: &[(Hash, bool, Totals)],
+    issued: &[Hash],
+    at: Moment,
+) -> Result<Vec<Hash>, Refusal> {
+    let mut withdrawn = Vec::new();
+    for (hash, leaves, before) in before {
+        let after = book.totals(hash, Some((key, channel)), at.height);
+        let payment = book.payments.get(hash);
+        let approval = payment.and_then(|payment| payment.approval.as_ref());
+        if *leaves && after.out_msat() > before.out_msat() {
+            after.require_cover(hash, approval, issued.contains(hash), book.rules.cltv_delta)?;
+            withdrawn.extend(payment.filter(|payment| payment.small_msat > 0).map(|_| *hash));
+        } else if !leaves && after.in_msat() < before.in_msat() {
+            after.require_kept(hash, approval)?;
+        }
+    }
+    Ok(withdrawn)
+}
+
+/// The balance of dust with the new commitment in place, if it changes. Refuses with `dust-exceeded`.
+fn charge_dust(
+    book: &Book,
+    channel: &Channel,
+    lost_before: i64,
+    withdrawn: &[Hash],
+    at: Moment,
+) -> Result<Option<Dust>, Refusal> {
+    let left_msat = i128::from(channel.dust_lost_msat()) - i128::from(lost_before);
+    if left_msat == 0 && withdrawn.is_empty() {
+        return Ok(None);
+    }
+    let mut dust = book.dust;
+    for payment in withdrawn.iter().filter_map(|hash| book.payments.get(hash)) {
+        dust.withdraw(payment.small_msat);
+    }
+    dust.charge(at.now_ms, left_msat, book.channels.len() + 1)?;
+    Ok(Some(dust))
+}

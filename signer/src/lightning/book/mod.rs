@@ -1,0 +1,314 @@
+//! The channel book: value is conserved (P9).
+//!
+//! For each channel the book knows what is ours in every valid commitment, and for each payment hash what left and what
+//! came over all channels of the node. A new commitment may lower what is ours only by what was approved, by a forward
+//! that something irrevocable comes in for, by the fee if we fund the channel, and by dust within a bound. The rules and
+//! bounds are in `docs/channel-book.md`.
+//!
+//! It is told facts, in the order in which messages bring them, and answers with a refusal or with what changed for the
+//! journal. It knows no wire and no library's types. A commitment is judged and kept aside by [`Book::commitment`], and
+//! counts once [`Book::adopt`] is called: a request that is refused elsewhere leaves the book as it was.
+
+mod channel;
+mod commitment;
+mod dust;
+mod facts;
+mod judge;
+mod payment;
+mod record;
+mod removal;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bitcoin::OutPoint;
+use bitcoin::hashes::{Hash as _, sha256};
+
+use self::channel::{Channel, Place};
+use self::dust::{Dust, SMALL_PAYMENT_MSAT};
+pub use self::facts::{Approval, ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Rules, Side, Terms};
+use self::judge::Verdict;
+use self::payment::{Payment, Totals};
+pub use self::record::BookUnreadable;
+use self::view::{BookView, PaymentView, Standing};
+use crate::journal::Put;
+use crate::reasons::Refusal;
+
+/// The entries of a node's tenant that hold the book begin with this.
+pub const PREFIX: &str = "book/";
+
+/// The book of one node.
+pub struct Book {
+    rules: Rules,
+    channels: HashMap<ChannelKey, Channel>,
+    payments: HashMap<Hash, Payment>,
+    dust: Dust,
+    /// A commitment that was accepted and does not count yet.
+    staged: Option<(ChannelKey, Verdict)>,
+    dirty: Dirty,
+}
+
+/// What changed since the journal was told last.
+#[derive(Default)]
+struct Dirty {
+    channels: BTreeSet<ChannelKey>,
+    payments: BTreeSet<Hash>,
+    dust: bool,
+}
+
+impl Book {
+    /// An empty book.
+    pub fn new(rules: Rules) -> Self {
+        let (channels, payments) = (HashMap::new(), HashMap::new());
+        Self { rules, channels, payments, dust: Dust::default(), staged: None, dirty: Dirty::default() }
+    }
+
+    /// The book from its entries, which all begin with [`PREFIX`].
+    pub fn restore(rules: Rules, entries: &BTreeMap<String, Vec<u8>>) -> Result<Self, BookUnreadable> {
+        let mut book = Self::new(rules);
+        record::read(&mut book, entries)?;
+        Ok(book)
+    }
+
+    /// Judges a new commitment of `side` and keeps it aside. `terms` open a channel that the book does not know;
+    /// `issued` are the hashes of those of its outgoing HTLCs for which this node issued an invoice.
+    ///
+    /// Refuses with a reason of the book's; one that is valid already passes and changes nothing.
+    pub fn commitment(
+        &mut self,
+        key: &ChannelKey,
+        terms: &Terms,
+        side: Side,
+        commitment: Commitment,
+        issued: &[Hash],
+        at: Moment,
+    ) -> Result<(), Refusal> {
+        self.staged = None;
+        let known = self.channels.remove(key);
+        let is_known = known.is_some();
+        let mut channel = known.unwrap_or_else(|| Channel::new(terms.clone()));
+        let verdict = judge::judge(self, key, &mut channel, side, commitment, issued, at);
+        if is_known {
+            self.channels.insert(key.clone(), channel);
+        }
+        self.staged = verdict?.map(|verdict| (key.clone(), verdict));
+        Ok(())
+    }
+
+    /// The request that brought the commitment kept aside succeeded: it counts.
+    pub fn adopt(&mut self, at: Moment) {
+        let Some((key, verdict)) = self.staged.take() else { return };
+        let Verdict { side, place, held, terms, dust, withdrawn } = verdict;
+        if let Some(dust) = dust {
+            self.dust = dust;
+            self.dirty.dust = true;
+        }
+        for hash in withdrawn {
+            if let Some(payment) = self.payments.get_mut(&hash) {
+                payment.small_msat = 0;
+                self.dirty.payments.insert(hash);
+            }
+        }
+        let hashes: Vec<Hash> = held.commitment.regular(&terms).map(|htlc| htlc.payment_hash).collect();
+        let channel = self.channels.entry(key.clone()).or_insert_with(|| Channel::new(terms));
+        let chain = channel.chain_mut(side);
+        let replaced = match place {
+            Place::Held => None,
+            Place::First => chain.current.replace(held),
+            Place::Next => chain.next.replace(held),
+        };
+        for hash in hashes {
+            let channels = &mut self.payments.entry(hash).or_default().channels;
+            if !channels.contains(&key) {
+                channels.push(key.clone());
+            }
+        }
+        self.dirty.channels.insert(key.clone());
+        if let Some(replaced) = replaced {
+            self.release(&key, &replaced.commitment, at.now_ms);
+        }
+    }
+
+    /// Commitment `number` of `side` was revoked: the next one is in force.
+    pub fn revoked(&mut self, key: &ChannelKey, side: Side, number: u64, at: Moment) {
+        let channels = self.channels.len();
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let lost_before = channel.dust_lost_msat();
+        let chain = channel.chain_mut(side);
+        if chain.current.as_ref().is_none_or(|held| held.commitment.number != number) {
+            return;
+        }
+        let Some(mut next) = chain.next.take() else { return };
+        let settlements = std::mem::take(&mut next.settlements);
+        let Some(revoked) = chain.current.replace(next) else { return };
+        // One valid commitment less: nothing can be lost by that.
+        let back_msat = i128::from(channel.dust_lost_msat()) - i128::from(lost_before);
+        if back_msat < 0 && self.dust.charge(at.now_ms, back_msat, channels).is_ok() {
+            self.dirty.dust = true;
+        }
+        for settlement in settlements {
+            let hash = settlement.payment_hash;
+            let sums = self.payments.entry(hash).or_default().settled_on(key).side_mut(side);
+            sums.out_msat = sums.out_msat.saturating_add(settlement.out_msat);
+            sums.in_msat = sums.in_msat.saturating_add(settlement.in_msat);
+            self.dirty.payments.insert(hash);
+        }
+        self.dirty.channels.insert(key.clone());
+        self.release(key, &revoked.commitment, at.now_ms);
+    }
+
+    /// A payment may leave. Told again, the larger amount counts, not both.
+    pub fn approve(&mut self, hash: Hash, approval: Approval, at: Moment) {
+        let payment = self.payments.entry(hash).or_default();
+        let known = payment.approval.unwrap_or(Approval { amount_msat: 0, expires_ms: 0 });
+        let merged = Approval {
+            amount_msat: known.amount_msat.max(approval.amount_msat),
+            expires_ms: known.expires_ms.max(approval.expires_ms),
+        };
+        if payment.approval == Some(merged) {
+            return;
+        }
+        let most_msat = merged.most_msat();
+        if payment.approval.is_none() && payment.channels.is_empty() && most_msat <= SMALL_PAYMENT_MSAT {
+            payment.small_msat = most_msat;
+            self.dust.approve(at.now_ms, most_msat, self.channels.len());
+            self.dirty.dust = true;
+        }
+        payment.approval = Some(merged);
+        self.dirty.payments.insert(hash);
+    }
+
+    /// A message brought a preimage. Kept if a payment in flight has its hash.
+    pub fn learn(&mut self, preimage: [u8; 32]) {
+        let hash = Hash(sha256::Hash::hash(&preimage).to_byte_array());
+        if let Some(payment) = self.payments.get_mut(&hash)
+            && payment.preimage.is_none()
+        {
+            payment.preimage = Some(preimage);
+            self.dirty.payments.insert(hash);
+        }
+    }
+
+    /// A closing transaction or our own commitment was signed for broadcast.
+    pub fn closing(&mut self, key: &ChannelKey) {
+        self.stand(key, Standing::Closing, |standing| standing == Standing::Ready);
+    }
+
+    /// The output that funds a channel was spent on chain.
+    pub fn closed(&mut self, funding: &OutPoint) {
+        let found = self.channels.iter().find(|(_, channel)| channel.terms.funding == *funding);
+        if let Some(key) = found.map(|(key, _)| key.clone()) {
+            self.stand(&key, Standing::Closed, |standing| standing != Standing::Closed);
+        }
+    }
+
+    /// The operator froze a channel: no new commitment is accepted.
+    pub fn freeze(&mut self, key: &ChannelKey) {
+        self.stand(key, Standing::Frozen, |standing| standing == Standing::Ready);
+    }
+
+    fn stand(&mut self, key: &ChannelKey, standing: Standing, from: impl Fn(Standing) -> bool) {
+        if let Some(channel) = self.channels.get_mut(key)
+            && from(channel.standing)
+        {
+            channel.standing = standing;
+            self.dirty.channels.insert(key.clone());
+        }
+    }
+
+    /// Drops closed channels that `is_gone` elsewhere, and payments that are over.
+    pub fn prune(&mut self, is_gone: impl Fn(&ChannelKey) -> bool, at: Moment) {
+        let closed = self.channels.iter().filter(|(_, channel)| channel.standing == Standing::Closed);
+        let gone: Vec<ChannelKey> = closed.map(|(key, _)| key.clone()).filter(|key| is_gone(key)).collect();
+        for key in gone {
+            let Some(channel) = self.channels.remove(&key) else { continue };
+            for (_, held) in channel.valid() {
+                self.release(&key, &held.commitment, at.now_ms);
+            }
+            self.dirty.channels.insert(key);
+        }
+        let over = self.payments.iter().filter(|(_, payment)| payment.is_over(at.now_ms));
+        let over: Vec<Hash> = over.map(|(hash, _)| *hash).collect();
+        for hash in over {
+            self.drop_payment(hash);
+        }
+    }
+
+    /// Entries that changed since the last call, for the journal.
+    pub fn changes(&mut self) -> Vec<Put> {
+        record::changes(self)
+    }
+
+    /// All of it, to be shown.
+    pub fn view(&self, at: Moment) -> BookView {
+        let channels: BTreeMap<_, _> = self.channels.iter().collect();
+        let payments: BTreeMap<_, _> = self.payments.iter().collect();
+        let payments = payments.into_iter().map(|(hash, payment)| {
+            let totals = self.totals(hash, None, at.height);
+            PaymentView {
+                payment_hash: hash.to_string(),
+                approved_msat: payment.approval.map_or(0, |approval| approval.amount_msat),
+                max_fee_msat: payment.approval.map_or(0, |approval| approval.max_fee_msat()),
+                expires_ms: payment.approval.map(|approval| approval.expires_ms),
+                out_msat: totals.out_msat(),
+                in_msat: totals.in_msat(),
+                preimage_known: payment.preimage.is_some(),
+                channels: payment.channels.iter().map(ToString::to_string).collect(),
+            }
+        });
+        BookView {
+            channels: channels.into_iter().map(|(key, channel)| channel.view(key.to_string())).collect(),
+            payments: payments.collect(),
+            dust: self.dust.view(at.now_ms, self.channels.len()),
+        }
+    }
+
+    /// What of `hash` left and came. `apart` is a channel that is not in the map at the moment.
+    fn totals(&self, hash: &Hash, apart: Option<(&ChannelKey, &Channel)>, height: u32) -> Totals {
+        let mut totals = Totals::default();
+        let empty = Payment::default();
+        let payment = self.payments.get(hash).unwrap_or(&empty);
+        let settled_on = |key: &ChannelKey| payment.settled.iter().find(|settled| settled.channel == *key);
+        if let Some((key, channel)) = apart {
+            totals.add(channel, hash, settled_on(key), height);
+        }
+        let is_apart = |key: &ChannelKey| apart.is_some_and(|(apart, _)| apart == key);
+        for key in payment.channels.iter().filter(|key| !is_apart(key)) {
+            if let Some(channel) = self.channels.get(key) {
+                totals.add(channel, hash, settled_on(key), height);
+            }
+        }
+        let elsewhere = payment.settled.iter().filter(|s| !payment.channels.contains(&s.channel));
+        for settled in elsewhere.filter(|settled| !is_apart(&settled.channel)) {
+            totals.add_settled(settled);
+        }
+        totals
+    }
+
+    /// A commitment is no longer valid: forgets payments that only it carried.
+    fn release(&mut self, key: &ChannelKey, commitment: &Commitment, now_ms: u64) {
+        let channel = self.channels.get(key);
+        let mut hashes: Vec<Hash> = commitment.htlcs.iter().map(|htlc| htlc.payment_hash).collect();
+        hashes.dedup();
+        hashes.retain(|hash| !channel.is_some_and(|channel| channel.carries(hash)));
+        for hash in hashes {
+            let Some(payment) = self.payments.get_mut(&hash) else { continue };
+            payment.channels.retain(|other| other != key);
+            if payment.is_over(now_ms) {
+                self.drop_payment(hash);
+            }
+        }
+    }
+
+    fn drop_payment(&mut self, hash: Hash) {
+        if let Some(payment) = self.payments.remove(&hash) {
+            if payment.stored {
+                self.dirty.payments.insert(hash);
+            } else {
+                self.dirty.payments.remove(&hash);
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! One payment hash over all channels of a node: what may leave, what left, what came.
+
+use super::channel::{Channel, Held, of_hash};
+use super::facts::{Approval, ChannelKey, Direction, Hash, Side};
+use super::view::Standing;
+use crate::reasons::{Reason, Refusal};
+
+/// The routing fee that an approval includes, in parts of the amount, and at least.
+const FEE_PARTS: u64 = 10;
+const LEAST_FEE_MSAT: u64 = 50_000;
+
+/// What is known of one hash.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Payment {
+    pub(super) approval: Option<Approval>,
+    /// As much of the approval counts as dust that may leave.
+    pub(super) small_msat: u64,
+    pub(super) preimage: Option<[u8; 32]>,
+    /// Settled by the commitments in force, by channel.
+    pub(super) settled: Vec<Settled>,
+    /// Channels with a valid commitment that carries it. Follows from the channels.
+    pub(super) channels: Vec<ChannelKey>,
+    /// Whether the journal has an entry.
+    pub(super) stored: bool,
+}
+
+/// Settled on one channel, as the two commitments in force have it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settled {
+    pub(super) channel: ChannelKey,
+    pub(super) ours: Sums,
+    pub(super) theirs: Sums,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    pub(super) out_msat: u64,
+    pub(super) in_msat: u64,
+}
+
+impl Approval {
+    /// The routing fee that may come on top.
+    pub(super) fn max_fee_msat(&self) -> u64 {
+        if self.amount_msat == 0 { 0 } else { (self.amount_msat / FEE_PARTS).max(LEAST_FEE_MSAT) }
+    }
+
+    pub(super) fn most_msat(&self) -> u64 {
+        self.amount_msat.saturating_add(self.max_fee_msat())
+    }
+}
+
+impl Settled {
+    pub(super) fn side(&self, side: Side) -> Sums {
+        match side {
+            Side::Ours => self.ours,
+            Side::Theirs => self.theirs,
+        }
+    }
+
+    pub(super) fn side_mut(&mut self, side: Side) -> &mut Sums {
+        match side {
+            Side::Ours => &mut self.ours,
+            Side::Theirs => &mut self.theirs,
+        }
+    }
+}
+
+impl Payment {
+    pub(super) fn settled_on(&mut self, channel: &ChannelKey) -> &mut Settled {
+        let known = self.settled.iter().position(|settled| settled.channel == *channel);
+        let index = known.unwrap_or_else(|| {
+            let (ours, theirs) = (Sums::default(), Sums::default());
+            self.settled.push(Settled { channel: channel.clone(), ours, theirs });
+            self.settled.len() - 1
+        });
+        &mut self.settled[index]
+    }
+
+    /// Whether it is over: nothing is in flight and nothing may leave.
+    pub(super) fn is_over(&self, now_ms: u64) -> bool {
+        self.channels.is_empty() && self.approval.is_none_or(|approval| approval.expires_ms <= now_ms)
+    }
+
+    /// Whether it holds anything that does not follow from the channels.
+    pub(super) fn is_durable(&self) -> bool {
+        self.approval.is_some() || self.preimage.is_some() || !self.settled.is_empty()
+    }
+}
+
+/// What of one hash left, at most, and came, at least, if the worst of the valid commitments count.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Totals {
+    /// Amounts with their expiry; 0 for what is settled.
+    outs: Vec<(u32, u64)>,
+    /// Amounts with their expiry; `u32::MAX` for what is settled.
+    ins: Vec<(u32, u64)>,
+    /// Of what left, what must be covered by what came even if nothing more leaves.
+    pub(super) binding_msat: u64,
+}
+
+impl Totals {
+    /// Adds what `channel` says of `hash`, and what settled there before.
+    pub(super) fn add(&mut self, channel: &Channel, hash: &Hash, settled: Option<&Settled>, height: u32) {
+        let parts = || channel.valid().map(|(side, held)| Part::new(channel, side, held, hash, settled));
+        if let Some(worst) = parts().max_by_key(Part::out_msat) {
+            let standing = channel.standing;
+            let binds = |expiry: u32| match standing {
+                Standing::Ready | Standing::Frozen => true,
+                // From its expiry on an honest node has it back, or gives it up.
+                Standing::Closing => expiry > height,
+                // The chain decides what becomes of it, and an honest node goes by that.
+                Standing::Closed => false,
+            };
+            let binding = worst.outs.iter().filter(|(expiry, _)| binds(*expiry)).map(|(_, amount)| amount);
+            self.binding_msat = add(self.binding_msat, add(worst.settled.out_msat, sum(binding)));
+            self.outs.extend(worst.outs);
+            self.outs.extend((worst.settled.out_msat > 0).then_some((0, worst.settled.out_msat)));
+        }
+        // What is not in both sides' commitments in force may never come.
+        if channel.ours.current.is_none() || channel.theirs.current.is_none() {
+            return;
+        }
+        if let Some(worst) = parts().min_by_key(Part::in_msat) {
+            self.ins.extend(worst.ins);
+            self.ins.extend((worst.settled.in_msat > 0).then_some((u32::MAX, worst.settled.in_msat)));
+        }
+    }
+
+    /// What settled on a channel that is no longer in the book.
+    pub(super) fn add_settled(&mut self, settled: &Settled) {
+        let out_msat = settled.ours.out_msat.max(settled.theirs.out_msat);
+        self.binding_msat = add(self.binding_msat, out_msat);
+        self.outs.push((0, out_msat));
+        self.ins.push((u32::MAX, settled.ours.in_msat.min(settled.theirs.in_msat)));
+    }
+
+    pub(super) fn out_msat(&self) -> u64 {
+        sum(self.outs.iter().map(|(_, amount)| amount))
+    }
+
+    pub(super) fn in_msat(&self) -> u64 {
+        sum(self.ins.iter().map(|(_, amount)| amount))
+    }
+
+    /// Whether all that leaves is approved or covered by what comes, and outlasted by `cltv_delta` blocks. A hash that we
+    /// issued an invoice for is a payment to ourselves: what comes is not to be passed on.
+    ///
+    /// Refuses with `payment-not-approved`, `payment-exceeded`, `forward-not-covered` or `forward-cltv`.
+    pub(super) fn require_cover(
+        &self,
+        hash: &Hash,
+        approval: Option<&Approval>,
+        is_issued: bool,
+        cltv_delta: u32,
+    ) -> Result<(), Refusal> {
+        let mut ins = if is_issued { Vec::new() } else { self.ins.clone() };
+        let (out_msat, in_msat) = (self.out_msat(), sum(ins.iter().map(|(_, amount)| amount)));
+        let most_msat = approval.map_or(0, Approval::most_msat);
+        if out_msat > add(most_msat, in_msat) {
+            return Err(uncovered(hash, out_msat, in_msat, approval, is_issued));
+        }
+        // Whatever may last to a height needs so much that lasts longer.
+        let mut outs = self.outs.clone();
+        outs.sort_unstable_by_key(|(expiry, _)| std::cmp::Reverse(*expiry));
+        ins.sort_unstable_by_key(|(expiry, _)| std::cmp::Reverse(*expiry));
+        let (mut out_msat, mut in_msat, mut lasting) = (0, 0, ins.iter().peekable());
+        for (expiry, amount_msat) in outs.into_iter().take_while(|(expiry, _)| *expiry > 0) {
+            out_msat = add(out_msat, amount_msat);
+            let needed = expiry.saturating_add(cltv_delta);
+            while let Some((_, amount_msat)) = lasting.next_if(|(expiry, _)| *expiry >= needed) {
+                in_msat = add(in_msat, *amount_msat);
+            }
+            if out_msat > add(most_msat, in_msat) {
+                let detail = format!(
+                    "payment {hash}: {out_msat} msat out that may last to height {expiry} or longer; {most_msat} msat \
+                     approved, {in_msat} msat in that lasts to height {needed} ({cltv_delta} blocks more)"
+                );
+                return Err(Refusal::new(Reason::ForwardCltv, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what came still covers what left. Refuses with `forward-unclaimed`.
+    pub(super) fn require_kept(&self, hash: &Hash, approval: Option<&Approval>) -> Result<(), Refusal> {
+        let (most_msat, in_msat) = (approval.map_or(0, Approval::most_msat), self.in_msat());
+        if self.binding_msat <= add(most_msat, in_msat) {
+            return Ok(());
+        }
+        let detail = format!(
+            "payment {hash}: {} msat left or may leave, {most_msat} msat approved, and only {in_msat} msat would still \
+             come in",
+            self.binding_msat
+        );
+        Err(Refusal::new(Reason::ForwardUnclaimed, detail))
+    }
+}
+
+fn uncovered(hash: &Hash, out_msat: u64, in_msat: u64, approval: Option<&Approval>, is_issued: bool) -> Refusal {
+    match approval {
+        Some(approval) if approval.amount_msat == 0 => {
+            let why = "its invoice names no amount: approve the amount with PreapproveKeysend for the same hash";
+            Refusal::new(Reason::PaymentNotApproved, format!("payment {hash}: {out_msat} msat out; {why}"))
+        }
+        Some(approval) => {
+            let detail = format!(
+                "payment {hash}: {out_msat} msat out, over all channels and attempts > {} msat approved + {} msat of \
+                 routing fee + {in_msat} msat in",
+                approval.amount_msat,
+                approval.max_fee_msat()
+            );
+            Refusal::new(Reason::PaymentExceeded, detail)
+        }
+        None if is_issued => {
+            let why = "this node issued the invoice, so what comes in for it is not to be passed on";
+            Refusal::new(Reason::PaymentNotApproved, format!("payment {hash}: {out_msat} msat out; {why}"))
+        }
+        None if in_msat == 0 => {
+            let why = "nothing is approved, and nothing irrevocable comes in for it";
+            Refusal::new(Reason::PaymentNotApproved, format!("payment {hash}: {out_msat} msat out; {why}"))
+        }
+        None => Refusal::new(
+            Reason::ForwardNotCovered,
+            format!("payment {hash}: {out_msat} msat out > {in_msat} msat in that is irrevocable"),
+        ),
+    }
+}
+
+/// What one commitment says of one hash.
+struct Part {
+    outs: Vec<(u32, u64)>,
+    ins: Vec<(u32, u64)>,
+    settled: Sums,
+}
+
+impl Part {
+    fn new(channel: &Channel, side: Side, held: &Held, hash: &Hash, settled: Option<&Settled>) -> Self {
+        let commitment = &held.commitment;
+        let of = |direction| {
+            let htlcs = of_hash(&commitment.htlcs, hash).iter().filter(move |htlc| {
+                htlc.direction == direction && !channel.terms.is_dust(commitment.feerate_per_kw, htlc.amount_msat)
+            });
+            htlcs.map(|htlc| (htlc.cltv_expiry, htlc.amount_msat)).collect()
+        };
+        let mut sums = settled.map_or(Sums::default(), |settled| settled.side(side));
+        if let Some(step) = held.settlements.iter().find(|step| step.payment_hash == *hash) {
+            sums.out_msat = add(sums.out_msat, step.out_msat);
+            sums.in_msat = add(sums.in_msat, step.in_msat);
+        }
+        Self { outs: of(Direction::Out), ins: of(Direction::In), settled: sums }
+    }
+
+    fn out_msat(&self) -> u64 {
+        add(self.settled.out_msat, sum(self.outs.iter().map(|(_, amount)| amount)))
+    }
+
+    fn in_msat(&self) -> u64 {
+        add(self.settled.in_msat, sum(self.ins.iter().map(|(_, amount)| amount)))
+    }
+}
+
+fn add(a: u64, b: u64) -> u64 {
+    a.saturating_add(b)
+}
+
+fn sum<'a>(amounts: impl Iterator<Item = &'a u64>) -> u64 {
+    amounts.fold(0, |sum, amount| add(sum, *amount))
+}

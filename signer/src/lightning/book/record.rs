@@ -1,0 +1,265 @@
+//! The book's entries in the journal: one version byte, then CBOR (RFC 8949).
+//!
+//! | entry | holds | changes with |
+//! |---|---|---|
+//! | `book/channel/<peer id>:<dbid>` | terms, standing, valid commitments | commitments, revocations, closes |
+//! | `book/payment/<hash>` | approval, preimage, what settled | those; not HTLCs in flight, which channels hold |
+//! | `book/dust` | the balance of dust | commitments that move it, small approvals |
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_bytes::{ByteArray, ByteBuf};
+
+use super::channel::{Chain, Channel, Held, Settlement};
+use super::commitment::Span;
+use super::facts::{Approval, ChannelKey, Commitment, Direction, Hash, Htlc, Side, Terms};
+use super::payment::{Payment, Settled, Sums};
+use super::view::Standing;
+use super::{Book, PREFIX};
+use crate::journal::Put;
+
+const VERSION: u8 = 1;
+const CHANNEL: &str = "channel/";
+const PAYMENT: &str = "payment/";
+const DUST: &str = "dust";
+
+/// An entry of the book was not written by this version, or is damaged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the channel book's entry {0} cannot be read")]
+pub struct BookUnreadable(pub String);
+
+#[derive(Serialize, Deserialize)]
+struct ChannelRecord {
+    terms: Terms,
+    standing: u8,
+    ours: (Option<HeldRecord>, Option<HeldRecord>),
+    theirs: (Option<HeldRecord>, Option<HeldRecord>),
+}
+
+/// Number, feerate, to us, to them, HTLCs of [`HTLC_BYTES`] each, settled (lowest, highest), dust lost, settlements of
+/// [`SETTLEMENT_BYTES`] each.
+#[derive(Serialize, Deserialize)]
+struct HeldRecord(u64, u32, u64, u64, ByteBuf, u64, u64, i64, ByteBuf);
+
+const HTLC_BYTES: usize = 32 + 1 + 8 + 4;
+const SETTLEMENT_BYTES: usize = 32 + 8 + 8;
+
+#[derive(Serialize, Deserialize)]
+struct PaymentRecord {
+    /// Amount and end.
+    approval: Option<(u64, u64)>,
+    small_msat: u64,
+    preimage: Option<ByteArray<32>>,
+    /// Channel; by our commitments out and in, by theirs out and in.
+    settled: Vec<(String, u64, u64, u64, u64)>,
+}
+
+/// The entries of what is dirty, which is then clean.
+pub(super) fn changes(book: &mut Book) -> Vec<Put> {
+    let dirty = std::mem::take(&mut book.dirty);
+    let mut puts = Vec::with_capacity(dirty.channels.len() + dirty.payments.len() + 1);
+    for key in dirty.channels {
+        let value = book.channels.get(&key).map(|channel| encode(&ChannelRecord::from(channel)));
+        puts.push(Put { key: format!("{PREFIX}{CHANNEL}{key}"), value });
+    }
+    for hash in dirty.payments {
+        let value = match book.payments.get_mut(&hash) {
+            None => None,
+            Some(payment) if payment.is_durable() => {
+                payment.stored = true;
+                Some(encode(&PaymentRecord::from(&*payment)))
+            }
+            Some(_) => continue, // follows from the channels
+        };
+        puts.push(Put { key: format!("{PREFIX}{PAYMENT}{hash}"), value });
+    }
+    if dirty.dust {
+        puts.push(Put { key: format!("{PREFIX}{DUST}"), value: Some(encode(&book.dust)) });
+    }
+    puts
+}
+
+/// Fills an empty book.
+pub(super) fn read(book: &mut Book, entries: &BTreeMap<String, Vec<u8>>) -> Result<(), BookUnreadable> {
+    for (key, value) in entries {
+        read_entry(book, key, value).ok_or_else(|| BookUnreadable(key.clone()))?;
+    }
+    for (key, channel) in &book.channels {
+        for (_, held) in channel.valid() {
+            for htlc in held.commitment.regular(&channel.terms) {
+                let channels = &mut book.payments.entry(htlc.payment_hash).or_default().channels;
+                if !channels.contains(key) {
+                    channels.push(key.clone());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_entry(book: &mut Book, key: &str, value: &[u8]) -> Option<()> {
+    let name = key.strip_prefix(PREFIX)?;
+    if let Some(channel) = name.strip_prefix(CHANNEL) {
+        let record: ChannelRecord = decode(value)?;
+        book.channels.insert(ChannelKey(channel.into()), record.into_channel()?);
+    } else if let Some(hash) = name.strip_prefix(PAYMENT) {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(hash, &mut bytes).ok()?;
+        let record: PaymentRecord = decode(value)?;
+        book.payments.insert(Hash(bytes), record.into());
+    } else if name == DUST {
+        book.dust = decode(value)?;
+    } else {
+        return None;
+    }
+    Some(())
+}
+
+fn encode(record: &impl Serialize) -> Vec<u8> {
+    let mut value = vec![VERSION];
+    ciborium::into_writer(record, &mut value).expect("plain data always encodes, and a Vec takes all of it");
+    value
+}
+
+fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
+    match value.split_first() {
+        Some((&VERSION, cbor)) => ciborium::from_reader(cbor).ok(),
+        _ => None,
+    }
+}
+
+impl From<&Channel> for ChannelRecord {
+    fn from(channel: &Channel) -> Self {
+        let chain = |side| {
+            let Chain { current, next } = channel.chain(side);
+            (current.as_ref().map(HeldRecord::from), next.as_ref().map(HeldRecord::from))
+        };
+        Self {
+            terms: channel.terms.clone(),
+            standing: channel.standing as u8,
+            ours: chain(Side::Ours),
+            theirs: chain(Side::Theirs),
+        }
+    }
+}
+
+impl ChannelRecord {
+    fn into_channel(self) -> Option<Channel> {
+        let chain = |(current, next): (Option<HeldRecord>, Option<HeldRecord>)| {
+            let held = |record: Option<HeldRecord>| match record {
+                Some(record) => record.into_held().map(Some),
+                None => Some(None),
+            };
+            Some(Chain { current: held(current)?, next: held(next)? })
+        };
+        let standing = [Standing::Ready, Standing::Closing, Standing::Closed, Standing::Frozen];
+        let standing = standing.into_iter().find(|standing| *standing as u8 == self.standing)?;
+        Some(Channel { terms: self.terms, standing, ours: chain(self.ours)?, theirs: chain(self.theirs)? })
+    }
+}
+
+impl From<&Held> for HeldRecord {
+    fn from(held: &Held) -> Self {
+        let Commitment { number, feerate_per_kw, to_us_sat, to_them_sat, htlcs } = &held.commitment;
+        let mut packed = Vec::with_capacity(htlcs.len() * HTLC_BYTES);
+        for htlc in htlcs {
+            packed.extend(htlc.payment_hash.0);
+            packed.push((htlc.direction == Direction::In).into());
+            packed.extend(htlc.amount_msat.to_be_bytes());
+            packed.extend(htlc.cltv_expiry.to_be_bytes());
+        }
+        let mut settlements = Vec::with_capacity(held.settlements.len() * SETTLEMENT_BYTES);
+        for settlement in &held.settlements {
+            settlements.extend(settlement.payment_hash.0);
+            settlements.extend(settlement.out_msat.to_be_bytes());
+            settlements.extend(settlement.in_msat.to_be_bytes());
+        }
+        // A balance that was read from outputs is not negative.
+        let msat = |msat: i128| u64::try_from(msat.max(0)).unwrap_or(u64::MAX);
+        let (lo, hi) = (msat(held.settled.lo), msat(held.settled.hi));
+        let (packed, settlements) = (ByteBuf::from(packed), ByteBuf::from(settlements));
+        Self(*number, *feerate_per_kw, *to_us_sat, *to_them_sat, packed, lo, hi, held.dust_lost_msat, settlements)
+    }
+}
+
+impl HeldRecord {
+    fn into_held(self) -> Option<Held> {
+        let Self(number, feerate_per_kw, to_us_sat, to_them_sat, htlcs, lo, hi, dust_lost_msat, settlements) = self;
+        let htlcs = unpack(&htlcs, HTLC_BYTES, |bytes| {
+            let (direction, rest) = bytes.split_first()?;
+            let direction = if *direction == 0 { Direction::Out } else { Direction::In };
+            let (amount_msat, cltv_expiry) = rest.split_first_chunk::<8>()?;
+            let cltv_expiry = u32::from_be_bytes(cltv_expiry.try_into().ok()?);
+            Some((direction, u64::from_be_bytes(*amount_msat), cltv_expiry))
+        })?;
+        let htlcs = htlcs.into_iter().map(|(payment_hash, (direction, amount_msat, cltv_expiry))| Htlc {
+            payment_hash,
+            direction,
+            amount_msat,
+            cltv_expiry,
+        });
+        let settlements = unpack(&settlements, SETTLEMENT_BYTES, |bytes| {
+            let (out_msat, in_msat) = bytes.split_first_chunk::<8>()?;
+            Some((u64::from_be_bytes(*out_msat), u64::from_be_bytes(in_msat.try_into().ok()?)))
+        })?;
+        let settlements = settlements.into_iter().map(|(payment_hash, (out_msat, in_msat))| Settlement {
+            payment_hash,
+            out_msat,
+            in_msat,
+        });
+        Some(Held {
+            commitment: Commitment { number, feerate_per_kw, to_us_sat, to_them_sat, htlcs: htlcs.collect() },
+            settled: Span { lo: lo.into(), hi: hi.into() },
+            dust_lost_msat,
+            settlements: settlements.collect(),
+        })
+    }
+}
+
+/// Records of `size` bytes that begin with a hash.
+fn unpack<T>(bytes: &[u8], size: usize, rest: impl Fn(&[u8]) -> Option<T>) -> Option<Vec<(Hash, T)>> {
+    if !bytes.len().is_multiple_of(size) {
+        return None;
+    }
+    let one = |record: &[u8]| {
+        let (hash, tail) = record.split_first_chunk::<32>()?;
+        Some((Hash(*hash), rest(tail)?))
+    };
+    bytes.chunks(size).map(one).collect()
+}
+
+impl From<&Payment> for PaymentRecord {
+    fn from(payment: &Payment) -> Self {
+        let settled = payment.settled.iter().map(|settled| {
+            let Settled { channel, ours, theirs } = settled;
+            (channel.to_string(), ours.out_msat, ours.in_msat, theirs.out_msat, theirs.in_msat)
+        });
+        Self {
+            approval: payment.approval.map(|approval| (approval.amount_msat, approval.expires_ms)),
+            small_msat: payment.small_msat,
+            preimage: payment.preimage.map(ByteArray::new),
+            settled: settled.collect(),
+        }
+    }
+}
+
+impl From<PaymentRecord> for Payment {
+    fn from(record: PaymentRecord) -> Self {
+        let approval = record.approval.map(|(amount_msat, expires_ms)| Approval { amount_msat, expires_ms });
+        let settled = record.settled.into_iter().map(|(channel, our_out, our_in, their_out, their_in)| Settled {
+            channel: ChannelKey(channel.into()),
+            ours: Sums { out_msat: our_out, in_msat: our_in },
+            theirs: Sums { out_msat: their_out, in_msat: their_in },
+        });
+        Self {
+            approval,
+            small_msat: record.small_msat,
+            preimage: record.preimage.map(ByteArray::into_array),
+            settled: settled.collect(),
+            channels: Vec::new(),
+            stored: true,
+        }
+    }
+}

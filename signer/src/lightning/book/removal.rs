@@ -1,0 +1,163 @@
+//! What became of the HTLCs that a new commitment no longer has.
+//!
+//! The wire does not say which were settled and which failed: our balance does, together with the preimages. The
+//! expected case (an outgoing HTLC is settled if its preimage is known, and so is an incoming one) is tried first. If it
+//! does not meet our balance to the satoshi, the removed HTLCs are told apart by what does.
+
+use super::channel::Held;
+use super::commitment::Span;
+use super::facts::{Commitment, Direction, Hash, Htlc, Terms};
+
+/// Removed HTLCs of which every combination is tried; of more, one after the other.
+const ALL_COMBINATIONS: usize = 10;
+
+/// What a new commitment means beside the one before.
+#[derive(Debug, PartialEq)]
+pub(super) struct Removal {
+    /// HTLCs that are no longer there, and whether each was settled.
+    pub(super) removed: Vec<(Htlc, bool)>,
+    /// HTLCs that were not there.
+    pub(super) added: Vec<Htlc>,
+    /// What is ours now.
+    pub(super) settled: Span,
+    /// What is ours less (positive) or more (negative) than HTLCs account for: at least, which is 0 where they do.
+    pub(super) least_lost_msat: i128,
+    /// The same, counted from lower bound to lower bound, so that it adds up over commitments without an error.
+    pub(super) lost_msat: i128,
+}
+
+/// Compares `new` with the commitment before it. `may_settle` tells whether the peer can have settled an outgoing HTLC;
+/// `is_known` whether the preimage is known.
+pub(super) fn compare(
+    base: &Held,
+    new: &Commitment,
+    terms: &Terms,
+    may_settle: impl Fn(&Hash) -> bool,
+    is_known: impl Fn(&Hash) -> bool,
+) -> Removal {
+    let (removed, added) = difference(&base.commitment, new, terms);
+    let observed = new.ours(terms);
+    let mut candidates: Vec<Candidate> =
+        removed.into_iter().map(|htlc| Candidate::new(htlc, &may_settle, &is_known)).collect();
+    let gained: i128 = candidates.iter().map(Candidate::gained_msat).sum();
+    let dust = Span { lo: -new.dust_msat(terms).hi, hi: base.commitment.dust_msat(terms).hi };
+    let expected = tell_apart(&mut candidates, base.settled.shifted(gained), observed, dust);
+    let removed = candidates.into_iter().map(|candidate| (candidate.htlc, candidate.settled)).collect();
+    match expected.intersection(observed) {
+        Some(settled) => Removal { removed, added, settled, least_lost_msat: 0, lost_msat: 0 },
+        None => Removal {
+            removed,
+            added,
+            settled: observed,
+            least_lost_msat: -expected.distance_to(observed),
+            lost_msat: expected.lo - observed.lo,
+        },
+    }
+}
+
+/// The regular HTLCs of `base` that `new` no longer has, and those it has and `base` did not. What the new feerate makes
+/// dust is neither removed nor added: its amount counts as dust from now on.
+fn difference(base: &Commitment, new: &Commitment, terms: &Terms) -> (Vec<Htlc>, Vec<Htlc>) {
+    let (mut before, mut after) = (base.regular(terms).peekable(), new.regular(terms).peekable());
+    let (mut removed, mut added) = (Vec::new(), Vec::new());
+    loop {
+        let order = match (before.peek(), after.peek()) {
+            (Some(b), Some(a)) => b.cmp(a),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (None, None) => return (removed, added),
+        };
+        match order {
+            std::cmp::Ordering::Less => {
+                removed.extend(before.next().filter(|h| !terms.is_dust(new.feerate_per_kw, h.amount_msat)));
+            }
+            std::cmp::Ordering::Greater => added.extend(after.next()),
+            std::cmp::Ordering::Equal => {
+                before.next();
+                after.next();
+            }
+        }
+    }
+}
+
+struct Candidate {
+    htlc: Htlc,
+    settled: bool,
+    is_certain: bool,
+}
+
+impl Candidate {
+    fn new(htlc: Htlc, may_settle: impl Fn(&Hash) -> bool, is_known: impl Fn(&Hash) -> bool) -> Self {
+        let may_settle = match htlc.direction {
+            Direction::Out => may_settle(&htlc.payment_hash),
+            Direction::In => true, // whatever the peer pays us
+        };
+        let settled = match htlc.direction {
+            Direction::Out => may_settle,
+            Direction::In => is_known(&htlc.payment_hash),
+        };
+        Self { htlc, settled, is_certain: !may_settle }
+    }
+
+    /// What it changes of what is ours.
+    fn gained_msat(&self) -> i128 {
+        let amount_msat = i128::from(self.htlc.amount_msat);
+        match (self.settled, self.htlc.direction) {
+            (false, _) => 0,
+            (true, Direction::Out) => -amount_msat,
+            (true, Direction::In) => amount_msat,
+        }
+    }
+
+    /// What changes if the other thing became of it.
+    fn turn_msat(&self) -> i128 {
+        let turned = Self { settled: !self.settled, ..*self };
+        turned.gained_msat() - self.gained_msat()
+    }
+}
+
+/// Turns candidates until what is `expected` meets what is `observed`; returns what is expected then. If nothing meets
+/// it, dust made the difference: the expectation stands as long as dust is enough for that.
+fn tell_apart(candidates: &mut [Candidate], expected: Span, observed: Span, dust: Span) -> Span {
+    let gap = |expected: Span| expected.distance_to(observed);
+    if gap(expected) == 0 {
+        return expected;
+    }
+    let mut open: Vec<&mut Candidate> = candidates.iter_mut().filter(|candidate| !candidate.is_certain).collect();
+    let turns = if open.len() <= ALL_COMBINATIONS {
+        best_turns(&open, |msat| gap(expected.shifted(msat)))
+    } else {
+        nearest_turns(&open, |msat| gap(expected.shifted(msat)))
+    };
+    let turned = turns.iter().map(|n| open[*n].turn_msat()).sum();
+    let told_apart = expected.shifted(turned);
+    if gap(told_apart) != 0 && (dust.lo..=dust.hi).contains(&gap(expected)) {
+        return expected;
+    }
+    for n in turns {
+        open[n].settled ^= true;
+    }
+    told_apart
+}
+
+/// The fewest turns that leave the smallest gap.
+fn best_turns(open: &[&mut Candidate], gap: impl Fn(i128) -> i128) -> Vec<usize> {
+    let members = |set: u32| (0..open.len()).filter(move |n| set >> n & 1 == 1);
+    let left = |set: u32| gap(members(set).map(|n| open[n].turn_msat()).sum()).abs();
+    let best = (0..1u32 << open.len()).min_by_key(|set| (left(*set), set.count_ones())).unwrap_or(0);
+    members(best).collect()
+}
+
+/// One turn after the other, the one that leaves the smallest gap each time.
+fn nearest_turns(open: &[&mut Candidate], gap: impl Fn(i128) -> i128) -> Vec<usize> {
+    let (mut turned, mut turns) = (0, Vec::new());
+    loop {
+        let left = |n: &usize| gap(turned + open[*n].turn_msat()).abs();
+        let Some(best) = (0..open.len()).filter(|n| !turns.contains(n)).min_by_key(left) else { return turns };
+        if left(&best) >= gap(turned).abs() {
+            return turns;
+        }
+        turned += open[best].turn_msat();
+        turns.push(best);
+    }
+}

@@ -1,0 +1,142 @@
+//! What no commitment shows: bounded for an attacker, in nobody's way for a router.
+
+use super::super::Direction::{In, Out};
+use super::model::{DAY_MS, Node, WITH_PREIMAGES, htlc, terms};
+use crate::reasons::{Reason, Refusal};
+
+/// Sends one payment too small for an output; it is settled.
+fn pay(node: &mut Node, channel: usize, n: u64, amount_msat: u64) -> Result<(), Refusal> {
+    let payment = node.add(channel, htlc(n, Out, amount_msat, 500));
+    node.sync(channel)?;
+    node.remove(channel, payment, true);
+    node.sync(channel)
+}
+
+fn receive(node: &mut Node, channel: usize, n: u64, amount_msat: u64) -> Result<(), Refusal> {
+    let payment = node.add(channel, htlc(n, In, amount_msat, 500));
+    node.sync(channel)?;
+    node.remove(channel, payment, true);
+    node.sync(channel)
+}
+
+#[test]
+fn hostile_drain_dust_by_dust_ends_at_the_allowance() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    let a = node.balanced();
+    let allowance_msat = node.view().dust.allowance_msat;
+    assert_eq!(allowance_msat, 100_000_000);
+    let mut lost_msat = 0;
+    let refusal = loop {
+        match pay(&mut node, a, 1, 500_000) {
+            Ok(()) => lost_msat += 500_000,
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_eq!((refusal.reason, lost_msat), (Reason::DustExceeded, allowance_msat));
+    assert!(refusal.detail.contains("100500000 msat > 100000000 msat"), "{}", refusal.detail);
+    node.restart();
+    assert_eq!(node.sync(a).unwrap_err().reason, Reason::DustExceeded);
+    // A day later the next one fits.
+    node.at.now_ms += DAY_MS / 100;
+    node.sync(a).unwrap();
+}
+
+#[test]
+fn hostile_payment_to_us_does_not_widen_the_allowance() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    let a = node.balanced();
+    for n in 0..300 {
+        receive(&mut node, a, n, 500_000).unwrap();
+    }
+    let paid = (0..).take_while(|n| pay(&mut node, a, 1_000 + n, 500_000).is_ok()).count();
+    assert_eq!(paid, 200);
+}
+
+#[test]
+fn honest_storm_of_forwarded_dust_passes_for_ever() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    let (a, b) = (node.balanced(), node.balanced());
+    for n in 0..400 {
+        // Fifty at a time; every third fails.
+        let comes: Vec<_> = (0..10).map(|k| node.add(a, htlc(n * 50 + k, In, 353_999 - k, 600))).collect();
+        node.sync(a).unwrap();
+        let leaves: Vec<_> = (0..10).map(|k| node.add(b, htlc(n * 50 + k, Out, 353_900 - k, 500))).collect();
+        node.sync(b).unwrap();
+        leaves.iter().for_each(|id| node.remove(b, *id, id % 3 != 0));
+        node.sync(b).unwrap();
+        comes.iter().zip(&leaves).for_each(|(id, left)| node.remove(a, *id, left % 3 != 0));
+        node.sync(a).unwrap();
+    }
+    assert_eq!(node.view().dust.lost_msat, 0);
+}
+
+#[test]
+fn honest_small_payments_that_were_approved_pass_for_ever() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    let a = node.balanced();
+    for n in 0..1_000 {
+        node.approve(n, 300_000);
+        // The first attempt fails.
+        let attempt = node.add(a, htlc(n, Out, 301_000, 500));
+        node.sync(a).unwrap();
+        node.remove(a, attempt, false);
+        node.sync(a).unwrap();
+        pay(&mut node, a, n, 301_000).unwrap();
+    }
+    assert_eq!(node.view().dust.lost_msat, 0);
+}
+
+#[test]
+fn hostile_use_of_an_approval_as_dust_and_as_an_htlc_counts_once() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    let a = node.balanced();
+    for n in 0..300 {
+        node.approve(n, 600_000);
+        let paid = node.add(a, htlc(n, Out, 600_000, 500));
+        node.sync(a).unwrap();
+        node.remove(a, paid, true);
+        node.sync(a).unwrap();
+    }
+    let paid = (0..).take_while(|n| pay(&mut node, a, 1_000 + n, 500_000).is_ok()).count();
+    assert_eq!(paid, 200, "the allowance and no more");
+}
+
+#[test]
+fn honest_htlc_that_only_one_side_can_show_is_forwarded() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    let (a, b) = (node.balanced(), node.balanced());
+    node.channels[a].dust_limit_sat = [354, 546];
+    for n in 0..400 {
+        let comes = node.add(a, htlc(n, In, 500_000, 600));
+        node.sync(a).unwrap();
+        let leaves = node.add(b, htlc(n, Out, 499_000, 500));
+        node.sync(b).unwrap();
+        node.remove(b, leaves, true);
+        node.sync(b).unwrap();
+        node.remove(a, comes, true);
+        node.sync(a).unwrap();
+    }
+    assert_eq!(node.view().dust.lost_msat, 0);
+}
+
+#[test]
+fn honest_feerate_that_makes_an_htlc_dust_and_back_passes() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    for we_fund in [false, true] {
+        let mut old = terms(u64::from(we_fund), 10_000_000, we_fund, 5_000_000_000);
+        (old.anchors, old.zero_fee_htlcs) = (false, false);
+        let a = node.open(old);
+        node.approve(1, 3_000_000);
+        let leaves = node.add(a, htlc(1, Out, 3_000_000, 500));
+        let comes = node.add(a, htlc(2, In, 3_000_000, 500));
+        for feerate_per_kw in [1_000, 9_000, 3_600, 1_000] {
+            node.set_feerate(a, feerate_per_kw);
+            node.sync(a).unwrap();
+        }
+        node.remove(a, leaves, false);
+        node.remove(a, comes, true);
+        node.sync(a).unwrap();
+        node.book.prune(|_| false, node.at);
+        assert_eq!(node.view().dust.lost_msat, 0);
+    }
+}

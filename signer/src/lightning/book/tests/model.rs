@@ -1,0 +1,405 @@
+//! An honest node beside its book: channels that keep BOLT 2 and BOLT 3, and every message told to the book.
+
+use std::collections::BTreeMap;
+
+use bitcoin::hashes::{Hash as _, sha256};
+use bitcoin::{OutPoint, Txid};
+
+use super::super::view::BookView;
+use super::super::{Approval, Book, ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Rules, Side, Terms};
+use crate::reasons::Refusal;
+
+pub(super) const DELTA: u32 = 34;
+pub(super) const DAY_MS: u64 = 24 * 3_600_000;
+const ANCHORS_SAT: u64 = 660;
+
+/// The wire tells preimages.
+pub(super) const WITH_PREIMAGES: Rules =
+    Rules { cltv_delta: DELTA, max_feerate_per_kw: 50_000, brings_preimages: true };
+/// It does not.
+pub(super) const WITHOUT_PREIMAGES: Rules = Rules { brings_preimages: false, ..WITH_PREIMAGES };
+
+/// Whoever sends an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    Us,
+    Peer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Update {
+    Add(usize),
+    /// The HTLC, and whether it was settled.
+    Remove(usize, bool),
+    Fee(u32),
+}
+
+/// How many updates of each a commitment has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Applied {
+    us: usize,
+    peer: usize,
+}
+
+#[derive(Clone)]
+pub(super) struct Channel {
+    pub(super) key: ChannelKey,
+    pub(super) terms: Terms,
+    /// Of our commitments, and of the peer's.
+    pub(super) dust_limit_sat: [u64; 2],
+    htlcs: Vec<Htlc>,
+    us: Vec<Update>,
+    peer: Vec<Update>,
+    /// In force, and signed to follow.
+    ours: (Applied, Option<Applied>),
+    theirs: (Applied, Option<Applied>),
+    numbers: [u64; 2],
+}
+
+/// The node.
+pub(super) struct Node {
+    pub(super) book: Book,
+    pub(super) rules: Rules,
+    pub(super) at: Moment,
+    pub(super) channels: Vec<Channel>,
+    pub(super) issued: Vec<Hash>,
+    entries: BTreeMap<String, Vec<u8>>,
+}
+
+/// A preimage for `n`, and its hash.
+pub(super) fn secret(n: u64) -> ([u8; 32], Hash) {
+    let mut preimage = [0x5a; 32];
+    preimage[..8].copy_from_slice(&n.to_be_bytes());
+    (preimage, Hash(sha256::Hash::hash(&preimage).to_byte_array()))
+}
+
+pub(super) fn htlc(n: u64, direction: Direction, amount_msat: u64, cltv_expiry: u32) -> Htlc {
+    Htlc { payment_hash: secret(n).1, direction, amount_msat, cltv_expiry }
+}
+
+pub(super) fn terms(n: u64, capacity_sat: u64, we_fund: bool, push_msat: u64) -> Terms {
+    let mut txid = [7; 32];
+    txid[..8].copy_from_slice(&n.to_be_bytes());
+    let funding = OutPoint { txid: Txid::from_byte_array(txid), vout: 0 };
+    Terms { funding, capacity_sat, push_msat, we_fund, anchors: true, zero_fee_htlcs: true }
+}
+
+impl Channel {
+    fn updates(&self, applied: Applied) -> impl Iterator<Item = &Update> {
+        self.us[..applied.us].iter().chain(&self.peer[..applied.peer])
+    }
+
+    fn is_added(&self, applied: Applied, id: usize) -> bool {
+        self.updates(applied).any(|update| *update == Update::Add(id))
+    }
+
+    fn removed(&self, applied: Applied, id: usize) -> Option<bool> {
+        self.updates(applied).find_map(|update| match update {
+            Update::Remove(removed, settled) if *removed == id => Some(*settled),
+            _ => None,
+        })
+    }
+
+    fn valid(&self) -> impl Iterator<Item = Applied> {
+        [Some(self.ours.0), self.ours.1, Some(self.theirs.0), self.theirs.1].into_iter().flatten()
+    }
+
+    /// Whether every valid commitment has it.
+    pub(super) fn is_irrevocable(&self, id: usize) -> bool {
+        self.valid().all(|applied| self.is_added(applied, id) && self.removed(applied, id).is_none())
+            && !self.is_removal_sent(id)
+    }
+
+    /// Whether no valid commitment has it any more, and how it ended.
+    pub(super) fn ended(&self, id: usize) -> Option<bool> {
+        let ends: Vec<_> = self.valid().map(|applied| self.removed(applied, id)).collect();
+        ends.iter().all(Option::is_some).then(|| ends[0]).flatten()
+    }
+
+    fn is_removal_sent(&self, id: usize) -> bool {
+        let sent = self.us.iter().chain(&self.peer);
+        sent.into_iter().any(|update| matches!(update, Update::Remove(removed, _) if *removed == id))
+    }
+
+    pub(super) fn htlc(&self, id: usize) -> Htlc {
+        self.htlcs[id]
+    }
+
+    pub(super) fn ids(&self) -> std::ops::Range<usize> {
+        0..self.htlcs.len()
+    }
+
+    /// What is ours if every HTLC fails.
+    pub(super) fn balance_msat(&self, side: Side) -> u64 {
+        self.balances(self.newest(side)).0
+    }
+
+    fn newest(&self, side: Side) -> Applied {
+        let (current, next) = if side == Side::Ours { self.ours } else { self.theirs };
+        next.unwrap_or(current)
+    }
+
+    /// Ours and the peer's, if every HTLC fails; HTLCs; the feerate.
+    fn balances(&self, applied: Applied) -> (u64, u64, Vec<usize>, u32) {
+        let opening = if self.terms.we_fund {
+            self.terms.capacity_sat * 1_000 - self.terms.push_msat
+        } else {
+            self.terms.push_msat
+        };
+        let (mut us, mut peer) = (opening, self.terms.capacity_sat * 1_000 - opening);
+        let (mut live, mut feerate) = (Vec::new(), 1_000);
+        for update in self.updates(applied) {
+            match update {
+                Update::Add(id) => live.push(*id),
+                Update::Fee(rate) => feerate = *rate,
+                Update::Remove(..) => {}
+            }
+        }
+        live.retain(|id| match self.removed(applied, *id) {
+            None => true,
+            Some(false) => false,
+            Some(true) => {
+                let Htlc { direction, amount_msat, .. } = self.htlcs[*id];
+                match direction {
+                    Direction::Out => (us, peer) = (us - amount_msat, peer + amount_msat),
+                    Direction::In => (us, peer) = (us + amount_msat, peer - amount_msat),
+                }
+                false
+            }
+        });
+        (us, peer, live, feerate)
+    }
+
+    /// BOLT 3.
+    fn commitment(&self, side: Side, applied: Applied, number: u64) -> Commitment {
+        let (mut us, mut peer, live, feerate_per_kw) = self.balances(applied);
+        let dust_limit_sat = self.dust_limit_sat[side as usize];
+        let mut htlcs = Vec::new();
+        for id in live {
+            let htlc = self.htlcs[id];
+            match htlc.direction {
+                Direction::Out => us -= htlc.amount_msat,
+                Direction::In => peer -= htlc.amount_msat,
+            }
+            let fee_sat = if self.terms.zero_fee_htlcs {
+                0
+            } else {
+                let offered = (htlc.direction == Direction::Out) == (side == Side::Ours);
+                u64::from(feerate_per_kw) * if offered { 663 } else { 703 } / 1_000
+            };
+            if htlc.amount_msat / 1_000 >= dust_limit_sat + fee_sat {
+                htlcs.push(htlc);
+            }
+        }
+        htlcs.sort();
+        let weight = if self.terms.anchors { 1_124 } else { 724 } + 172 * htlcs.len() as u64;
+        let anchors_sat = if self.terms.anchors { ANCHORS_SAT } else { 0 };
+        let cost_sat = u64::from(feerate_per_kw) * weight / 1_000 + anchors_sat;
+        let funder = if self.terms.we_fund { &mut us } else { &mut peer };
+        *funder = funder.saturating_sub(cost_sat * 1_000);
+        let output = |msat: u64| if msat / 1_000 >= dust_limit_sat { msat / 1_000 } else { 0 };
+        Commitment { number, feerate_per_kw, to_us_sat: output(us), to_them_sat: output(peer), htlcs }
+    }
+
+    /// What the funder needs for the fee stays free, and the reserve too.
+    pub(super) fn spendable_msat(&self, who: Who) -> u64 {
+        let (us, peer, live, feerate) = self.balances(Applied { us: self.us.len(), peer: self.peer.len() });
+        let direction = if who == Who::Us { Direction::Out } else { Direction::In };
+        let in_flight: u64 =
+            live.iter().map(|id| self.htlcs[*id]).filter(|h| h.direction == direction).map(|h| h.amount_msat).sum();
+        let balance = if who == Who::Us { us } else { peer };
+        let fee_sat =
+            u64::from(feerate.max(5_000)) * (1_124 + 172 * (self.htlcs.len() as u64 + 4)) / 1_000 + ANCHORS_SAT;
+        balance.saturating_sub(in_flight + fee_sat * 1_000 + self.terms.capacity_sat * 10)
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        let all = Applied { us: self.us.len(), peer: self.peer.len() };
+        self.ours == (all, None) && self.theirs == (all, None)
+    }
+}
+
+impl Node {
+    pub(super) fn new(rules: Rules) -> Self {
+        let at = Moment { now_ms: 1_700_000_000_000, height: 100_000 };
+        let (channels, issued, entries) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { book: Book::new(rules), rules, at, channels, issued, entries }
+    }
+
+    /// Opens a channel; returns its index.
+    pub(super) fn open(&mut self, terms: Terms) -> usize {
+        let key = ChannelKey(format!("02ab:{}", self.channels.len()).into());
+        let (ours, theirs) = Default::default();
+        let (htlcs, us, peer) = Default::default();
+        let channel =
+            Channel { key, terms, dust_limit_sat: [354, 354], htlcs, us, peer, ours, theirs, numbers: [0, 0] };
+        let first = |side| channel.commitment(side, Applied::default(), 0);
+        let (ours, theirs) = (first(Side::Ours), first(Side::Theirs));
+        self.channels.push(channel);
+        let n = self.channels.len() - 1;
+        self.tell(n, Side::Theirs, theirs).unwrap();
+        self.tell(n, Side::Ours, ours).unwrap();
+        n
+    }
+
+    /// A channel of 10,000,000 sat, half of which is ours.
+    pub(super) fn balanced(&mut self) -> usize {
+        self.open(terms(self.channels.len() as u64, 10_000_000, false, 5_000_000_000))
+    }
+
+    /// Shows the book a commitment, and has it count if it is accepted.
+    pub(super) fn tell(&mut self, n: usize, side: Side, commitment: Commitment) -> Result<(), Refusal> {
+        let (key, terms) = (self.channels[n].key.clone(), self.channels[n].terms.clone());
+        self.book.commitment(&key, &terms, side, commitment, &self.issued, self.at)?;
+        self.book.adopt(self.at);
+        self.write();
+        Ok(())
+    }
+
+    /// The same, without its effect.
+    pub(super) fn ask(&mut self, n: usize, side: Side, commitment: Commitment) -> Result<(), Refusal> {
+        let (key, terms) = (self.channels[n].key.clone(), self.channels[n].terms.clone());
+        let before = self.view();
+        let outcome = self.book.commitment(&key, &terms, side, commitment, &self.issued, self.at);
+        assert_eq!(self.view(), before, "nothing counts before it is adopted");
+        assert!(self.book.changes().is_empty());
+        outcome
+    }
+
+    /// The commitment that is to follow.
+    pub(super) fn following(&self, n: usize, side: Side) -> Commitment {
+        let channel = &self.channels[n];
+        let (us, peer) = (channel.us.len(), channel.peer.len());
+        let applied = match side {
+            Side::Ours => Applied { us: channel.theirs.0.us, peer },
+            Side::Theirs => Applied { us, peer: channel.ours.0.peer },
+        };
+        channel.commitment(side, applied, channel.numbers[side as usize] + 1)
+    }
+
+    /// Whether `side` may get a new commitment, and needs one.
+    pub(super) fn may_sign(&self, n: usize, side: Side) -> bool {
+        let channel = &self.channels[n];
+        let (current, next) = if side == Side::Ours { channel.ours } else { channel.theirs };
+        let applied = match side {
+            Side::Ours => Applied { us: channel.theirs.0.us, peer: channel.peer.len() },
+            Side::Theirs => Applied { us: channel.us.len(), peer: channel.ours.0.peer },
+        };
+        next.is_none() && applied != current
+    }
+
+    pub(super) fn sign(&mut self, n: usize, side: Side) -> Result<(), Refusal> {
+        let commitment = self.following(n, side);
+        if self.rules.brings_preimages {
+            self.tell_preimages(n);
+        }
+        self.tell(n, side, commitment)?;
+        let channel = &mut self.channels[n];
+        let (us, peer) = (channel.us.len(), channel.peer.len());
+        match side {
+            Side::Ours => channel.ours.1 = Some(Applied { us: channel.theirs.0.us, peer }),
+            Side::Theirs => channel.theirs.1 = Some(Applied { us, peer: channel.ours.0.peer }),
+        }
+        Ok(())
+    }
+
+    /// LDK's order: before the commitment.
+    pub(super) fn tell_preimages(&mut self, n: usize) {
+        let channel = &self.channels[n];
+        let settled = channel.us.iter().chain(&channel.peer).filter_map(|update| match update {
+            Update::Remove(id, true) => Some(channel.htlcs[*id].payment_hash),
+            _ => None,
+        });
+        let hashes: Vec<Hash> = settled.collect();
+        for preimage in (0..10_000).map(secret).filter(|(_, hash)| hashes.contains(hash)) {
+            self.book.learn(preimage.0);
+        }
+        self.write();
+    }
+
+    pub(super) fn revoke(&mut self, n: usize, side: Side) {
+        let channel = &mut self.channels[n];
+        let chain = if side == Side::Ours { &mut channel.ours } else { &mut channel.theirs };
+        let Some(next) = chain.1.take() else { return };
+        chain.0 = next;
+        let number = channel.numbers[side as usize];
+        channel.numbers[side as usize] += 1;
+        let key = channel.key.clone();
+        self.book.revoked(&key, side, number, self.at);
+        self.write();
+    }
+
+    /// Signs and revokes until both sides have everything.
+    pub(super) fn sync(&mut self, n: usize) -> Result<(), Refusal> {
+        for _ in 0..8 {
+            for side in [Side::Theirs, Side::Ours] {
+                if self.may_sign(n, side) {
+                    self.sign(n, side)?;
+                }
+                self.revoke(n, side);
+            }
+        }
+        assert!(self.channels[n].is_quiet());
+        Ok(())
+    }
+
+    pub(super) fn add(&mut self, n: usize, htlc: Htlc) -> usize {
+        let channel = &mut self.channels[n];
+        channel.htlcs.push(htlc);
+        let id = channel.htlcs.len() - 1;
+        match htlc.direction {
+            Direction::Out => channel.us.push(Update::Add(id)),
+            Direction::In => channel.peer.push(Update::Add(id)),
+        }
+        id
+    }
+
+    /// Whoever was offered the HTLC ends it.
+    pub(super) fn remove(&mut self, n: usize, id: usize, settled: bool) {
+        let channel = &mut self.channels[n];
+        match channel.htlcs[id].direction {
+            Direction::Out => channel.peer.push(Update::Remove(id, settled)),
+            Direction::In => channel.us.push(Update::Remove(id, settled)),
+        }
+    }
+
+    pub(super) fn set_feerate(&mut self, n: usize, feerate_per_kw: u32) {
+        let channel = &mut self.channels[n];
+        let funder = if channel.terms.we_fund { &mut channel.us } else { &mut channel.peer };
+        funder.push(Update::Fee(feerate_per_kw));
+    }
+
+    pub(super) fn approve(&mut self, n: u64, amount_msat: u64) {
+        let approval = Approval { amount_msat, expires_ms: self.at.now_ms + DAY_MS };
+        self.book.approve(secret(n).1, approval, self.at);
+        self.write();
+    }
+
+    fn write(&mut self) {
+        for put in self.book.changes() {
+            match put.value {
+                Some(value) => self.entries.insert(put.key, value),
+                None => self.entries.remove(&put.key),
+            };
+        }
+    }
+
+    pub(super) fn view(&self) -> BookView {
+        self.book.view(self.at)
+    }
+
+    /// Starts again from the journal.
+    pub(super) fn restart(&mut self) {
+        let before = self.view();
+        self.book = Book::restore(self.rules, &self.entries).unwrap();
+        let mut after = self.view();
+        for (old, new) in before.payments.iter().zip(&mut after.payments) {
+            new.channels.sort_by_key(|channel| old.channels.iter().position(|c| c == channel));
+        }
+        assert_eq!(after, before);
+    }
+
+    pub(super) fn entries(&self) -> usize {
+        self.entries.len()
+    }
+}
