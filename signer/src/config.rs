@@ -46,6 +46,8 @@ section! {
         advertise: String = String::new();
         /// More host names and addresses the server certificate is valid for.
         names: Vec<String> = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        /// Bytes a second that are read from one node, once it has sent four times as many at once. The node waits for the rest.
+        bytes_per_s: u64 = 4 << 20;
     }
 }
 
@@ -241,6 +243,9 @@ impl Config {
         if !self.link.advertise.is_empty() && !is_address(&self.link.advertise) {
             return out_of_range("link.advertise", &self.link.advertise, "use host:port");
         }
+        if !(64 << 10..=1 << 30).contains(&self.link.bytes_per_s) {
+            return out_of_range("link.bytes_per_s", &self.link.bytes_per_s, "use 65536 to 1073741824");
+        }
         if self.chain.user.is_some() != self.chain.password_file.is_some() {
             return out_of_range("chain.user", &"…", "user and password_file go together");
         }
@@ -373,6 +378,7 @@ mod tests {
                 "[limits]\nallow = [\"bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4\"]",
                 "[limits]\nallow = [\"bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080\"]",
             ),
+            ("link.bytes_per_s", "[link]\nbytes_per_s = 1", "[link]\nbytes_per_s = 65536"),
             ("chain.url", "[chain]\nurl = \"http://u:CANARY@h:1\"", "[chain]\nurl = \"http://h:1\""),
             ("link.advertise", "[link]\nadvertise = \"signer\"", "[link]\nadvertise = \"signer:7700\""),
             (

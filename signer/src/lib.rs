@@ -5,11 +5,13 @@
 
 pub mod admin;
 pub mod bench;
+pub mod bucket;
 pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod datadir;
+pub mod facts;
 pub mod gateway;
 pub mod harden;
 pub mod journal;

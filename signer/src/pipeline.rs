@@ -1,6 +1,7 @@
 //! The way of a request.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::reasons::Refusal;
 
@@ -11,6 +12,29 @@ pub struct ChannelRef {
     pub peer_id: [u8; 33],
     /// The node's own number for the channel.
     pub dbid: u64,
+}
+
+/// `peer:number`, in hex and decimal: how people, logs and the journal call a channel.
+impl fmt::Display for ChannelRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", hex::encode(self.peer_id), self.dbid)
+    }
+}
+
+/// Not `peer:number`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a channel is called by its peer's node id in hex, a colon and its number")]
+pub struct BadChannelRef;
+
+impl FromStr for ChannelRef {
+    type Err = BadChannelRef;
+
+    fn from_str(text: &str) -> Result<Self, BadChannelRef> {
+        let (peer, number) = text.split_once(':').ok_or(BadChannelRef)?;
+        let mut peer_id = [0; 33];
+        hex::decode_to_slice(peer, &mut peer_id).map_err(|_| BadChannelRef)?;
+        Ok(Self { peer_id, dbid: number.parse().map_err(|_| BadChannelRef)? })
+    }
 }
 
 /// One request of one node, as a front door hands it in.

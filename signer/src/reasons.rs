@@ -1,5 +1,7 @@
 //! Every reason for which Claviger refuses, in one table (P11). Docs, link replies and logs are worded from here.
 
+use crate::facts::Fact;
+
 /// Declares the table: variant, stable id, whether the same request may succeed later by itself, meaning, next step.
 macro_rules! reasons {
     ($( $variant:ident $id:literal retry=$retry:literal $meaning:literal $hint:literal; )*) => {
@@ -13,6 +15,9 @@ macro_rules! reasons {
 
             /// The stable id: what tests, metrics and scripts compare.
             pub const fn id(self) -> &'static str { match self { $( Reason::$variant => $id, )* } }
+
+            /// The reason with this id.
+            pub fn by_id(id: &str) -> Option<Self> { Self::ALL.iter().copied().find(|known| known.id() == id) }
 
             /// Whether the same request may succeed later without anybody's help.
             pub const fn retry(self) -> bool { match self { $( Reason::$variant => $retry, )* } }
@@ -111,6 +116,8 @@ reasons! {
         "The node's state is being rebuilt from the journal." "The client repeats the request by itself.";
     NodeBusy "node-busy" retry=true
         "Too many requests of this node are waiting." "The client repeats the request by itself.";
+    Frozen "frozen" retry=true
+        "An operator froze the node or the channel: no new state is signed, closing and punishing are." "Look at `claviger node show`; when the matter is settled: `claviger node thaw`, or `claviger channel thaw`.";
     Sealed "sealed" retry=true
         "The signer is sealed." "Run `claviger unseal`.";
     LinkInUse "link-in-use" retry=true
@@ -127,6 +134,8 @@ reasons! {
         "A frame is larger than the link carries." "Check that node and signer versions match.";
     ShuttingDown "shutting-down" retry=true
         "The signer is stopping." "Start it again: `claviger run`. The client connects by itself.";
+    LeftOut "refusals-left-out" retry=false
+        "Refusals of this node were counted here instead of being recorded one by one." "Look at the refusals recorded before: something sends the same kind of refused request over and over.";
     Fault "fault" retry=false
         "The signer failed while handling the request; nothing was signed." "Look at the daemon's log; report the request id.";
 }
@@ -136,13 +145,30 @@ reasons! {
 pub struct Refusal {
     /// Which rule refused.
     pub reason: Reason,
-    /// The facts compared, in words and numbers. Never holds a secret.
+    /// What was compared, in words and numbers. Never holds a secret.
     pub detail: String,
+    /// The same as data.
+    pub facts: Vec<Fact>,
 }
 
 impl Refusal {
-    /// A refusal for `reason` with its detail.
+    /// The longest detail, in characters. What a caller sends may be quoted in it, and it is stored (P6).
+    pub const MAX_DETAIL: usize = 1_000;
+
+    /// A refusal for `reason` with its detail, of which at most [`Self::MAX_DETAIL`] characters are kept.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        let mut detail = detail.into();
+        if let Some((end, _)) = detail.char_indices().nth(Self::MAX_DETAIL) {
+            detail.truncate(end);
+            detail.push('…');
+        }
+        Self { reason, detail, facts: Vec::new() }
+    }
+
+    /// The same with one more fact that was compared.
+    #[must_use]
+    pub fn with_fact(mut self, fact: Fact) -> Self {
+        self.facts.push(fact);
+        self
     }
 }

@@ -89,6 +89,20 @@ impl AdminApi for Scribe {
         sink.put(ExportLine { json: format!("{{\"from\":{from}}}") });
         Ok(())
     }
+    fn channel_list(&self, _: &str) -> Result<Vec<ChannelInfo>, AdminFailure> {
+        Ok(vec![ChannelInfo::default(); 2])
+    }
+    fn channel_show(&self, node: &str, channel: &str) -> Result<ChannelInfo, AdminFailure> {
+        Ok(ChannelInfo { channel: format!("{channel} of {node}"), ..ChannelInfo::default() })
+    }
+    fn order(&self, request: &OrderRequest, by: String) -> Result<OrderReply, AdminFailure> {
+        self.note(format!("{} {} by {by}", request.order, request.node));
+        Ok(OrderReply::default())
+    }
+    fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure> {
+        self.note(format!("doctor {:?} {}", request.node, request.repair));
+        Ok(DoctorReply::default())
+    }
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure> {
         Ok(DecisionRecord { request: request.to_owned(), ..DecisionRecord::default() })
     }
@@ -155,6 +169,21 @@ async fn questions_arrive_and_answers_come_back() {
     let expected =
         ["add alice ldk Some((\"bip39\", 9))", "revoke alice 0a", "remove alice alice", "shutdown"].map(str::to_owned);
     assert_eq!(world.notes(), expected);
+}
+
+#[tokio::test]
+async fn an_order_arrives_with_the_name_of_who_gave_it() {
+    let world = World::new();
+    let mut admin = connect(&world.path()).await;
+    let order = OrderRequest { node: "alice".into(), order: "freeze".into(), ..OrderRequest::default() };
+    admin.order(order).await.unwrap();
+    let list = admin.channel_list(ChannelListRequest { node: "alice".into() }).await.unwrap().into_inner();
+    assert_eq!((list.node.as_str(), list.channels.len()), ("alice", 2));
+    let show = ChannelShowRequest { node: "alice".into(), channel: "7".into() };
+    assert_eq!(admin.channel_show(show).await.unwrap().into_inner().channel, "7 of alice");
+    admin.doctor(DoctorRequest { node: String::new(), repair: true }).await.unwrap();
+    let own = rustix::process::geteuid().as_raw();
+    assert_eq!(world.notes(), [format!("freeze alice by uid {own}"), "doctor \"\" true".to_owned()]);
 }
 
 #[tokio::test]

@@ -26,5 +26,5 @@ mod wallet;
 pub use channel::ClavigerSigner;
 pub use keys::{ClavigerKeys, Options};
 pub use resume::Resumer;
-pub use transport::{ChannelRef, LinkError, Refusal, RefusalReason, Transport};
+pub use transport::{ChannelRef, Fact, LinkError, Refusal, RefusalReason, Transport};
 pub use wallet::{Funding, Wallet, WalletError};

@@ -68,4 +68,21 @@ pub struct RefusalReason {
     pub detail: String,
     /// The next step.
     pub hint: String,
+    /// The facts compared, as data.
+    pub facts: Vec<Fact>,
+}
+
+/// One thing that the signer looked at, and what it held it against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// In snake case.
+    pub name: String,
+    /// A number in decimal, or a word.
+    pub value: String,
+    /// `sat`, `msat`, `sat/kw`, `blocks`, `s`, `bytes`; empty for a plain number or a word.
+    pub unit: String,
+    /// `at-most`, `at-least`, `exactly`; empty for what was only looked at.
+    pub rule: String,
+    /// What would have passed, in the same unit.
+    pub limit: String,
 }

@@ -1,8 +1,8 @@
 //! What an administrator may ask of the daemon. `socket` carries it, `daemon` answers it.
 
 use claviger_proto::v1::{
-    AdminError, DecisionRecord, EnrolmentReply, ExportLine, NodeAddRequest, NodeInfo, NodeRemoveRequest,
-    NodeRevokeRequest, StatusReply, UnsealReply, VerifyProgress,
+    AdminError, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine, NodeAddRequest,
+    NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, StatusReply, UnsealReply, VerifyProgress,
 };
 
 use crate::keys::passphrase::Passphrase;
@@ -51,7 +51,15 @@ pub trait AdminApi: Send + Sync + 'static {
     fn journal_verify(&self, sink: &mut dyn Sink<VerifyProgress>) -> Result<(), AdminFailure>;
     /// Decisions as JSON.
     fn journal_export(&self, from: u64, sink: &mut dyn Sink<ExportLine>) -> Result<(), AdminFailure>;
-    /// One decision.
+    /// What the signer knows of a node's channels, beside what the node last claimed.
+    fn channel_list(&self, node: &str) -> Result<Vec<ChannelInfo>, AdminFailure>;
+    /// One of them.
+    fn channel_show(&self, node: &str, channel: &str) -> Result<ChannelInfo, AdminFailure>;
+    /// Freezes, thaws or exempts; `by` is the caller, for the journal.
+    fn order(&self, request: &OrderRequest, by: String) -> Result<OrderReply, AdminFailure>;
+    /// Looks the house and its channels over.
+    fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure>;
+    /// One decision, or a refusal that decided nothing.
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure>;
 }
 

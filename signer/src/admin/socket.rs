@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Code, Request, Response, Status};
 use zeroize::Zeroizing;
 
@@ -212,6 +213,12 @@ impl<T> Sink<T> for Reader<T> {
     }
 }
 
+/// Who called, as the kernel says.
+fn caller<T>(request: &Request<T>) -> String {
+    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+    peer.map_or_else(|| "an unknown user".to_owned(), |peer| format!("uid {}", peer.uid()))
+}
+
 fn status(failure: AdminFailure) -> Status {
     let code = match failure.kind {
         FailureKind::Invalid => Code::InvalidArgument,
@@ -286,6 +293,27 @@ impl Admin for Service {
     async fn node_remove(&self, request: Request<NodeRemoveRequest>) -> Reply<NodeRemoveReply> {
         let request = request.into_inner();
         self.run(move |api| api.node_remove(&request).map(|()| NodeRemoveReply {})).await
+    }
+
+    async fn channel_list(&self, request: Request<ChannelListRequest>) -> Reply<ChannelListReply> {
+        let node = request.into_inner().node;
+        self.run(move |api| api.channel_list(&node).map(|channels| ChannelListReply { node, channels })).await
+    }
+
+    async fn channel_show(&self, request: Request<ChannelShowRequest>) -> Reply<ChannelInfo> {
+        let ChannelShowRequest { node, channel } = request.into_inner();
+        self.run(move |api| api.channel_show(&node, &channel)).await
+    }
+
+    async fn order(&self, request: Request<OrderRequest>) -> Reply<OrderReply> {
+        let by = caller(&request);
+        let request = request.into_inner();
+        self.run(move |api| api.order(&request, by)).await
+    }
+
+    async fn doctor(&self, request: Request<DoctorRequest>) -> Reply<DoctorReply> {
+        let request = request.into_inner();
+        self.run(move |api| api.doctor(&request)).await
     }
 
     async fn journal_tail(&self, request: Request<JournalTailRequest>) -> Reply<Self::JournalTailStream> {

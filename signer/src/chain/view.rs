@@ -9,6 +9,7 @@ use bitcoin::BlockHash;
 use super::sink::TrackerPosition;
 use super::source::Tip;
 use super::start::StartingPoint;
+use crate::facts::{Fact, Unit};
 use crate::names::NodeName;
 use crate::reasons::{Reason, Refusal};
 
@@ -90,7 +91,7 @@ impl ChainView {
             let since = age(state.last_success, now);
             let error = state.last_error.as_deref().unwrap_or("no answer yet");
             let detail = format!("the chain backend gave no good answer {since}, {limit} s allowed; {error}");
-            return Err(Refusal::new(Reason::ChainStale, detail));
+            return Err(stale_since(state.last_success, now, limit, detail));
         }
         let tracked = state.nodes.get(node);
         let at_tip = tracked.and_then(|tracked| tracked.at_tip);
@@ -100,7 +101,9 @@ impl ChainView {
             let problem = tracked.and_then(|tracked| tracked.status.problem.as_deref()).unwrap_or("it is catching up");
             let detail =
                 format!("the node has not been at the tip {since}, {limit} s allowed; {lag} blocks to go: {problem}");
-            return Err(Refusal::new(Reason::ChainStale, detail));
+            let lag = tracked.map(|tracked| Fact::number("lag", tracked.status.lag.into(), Unit::Blocks));
+            let refusal = stale_since(at_tip, now, limit, detail);
+            return Err(lag.into_iter().fold(refusal, Refusal::with_fact));
         }
         Ok(())
     }
@@ -195,6 +198,16 @@ impl ChainView {
         // Plain data, whole after every step: a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The refusal for a view that was last good at `last`, which may be `limit` seconds ago.
+fn stale_since(last: Option<Instant>, now: Instant, limit: u64, detail: String) -> Refusal {
+    let age = last.map(|last| now.saturating_duration_since(last).as_secs());
+    let fact = match age {
+        Some(age) => Fact::number("seconds_since_good", age, Unit::Seconds),
+        None => Fact::text("seconds_since_good", "never"),
+    };
+    Refusal::new(Reason::ChainStale, detail).with_fact(fact.at_most(limit))
 }
 
 /// In words, how long ago `last` was.

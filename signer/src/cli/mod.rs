@@ -2,6 +2,8 @@
 
 mod admin;
 mod bench;
+mod channel;
+mod doctor;
 mod explain;
 mod init;
 mod journal;
@@ -75,6 +77,11 @@ enum Command {
     /// The nodes whose keys are held here.
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// The channels of a node, as the signer knows them.
+    #[command(subcommand)]
+    Channel(channel::ChannelCommand),
+    /// Look over the house and every channel, and say what to do.
+    Doctor(doctor::DoctorArgs),
     /// The append-only, hash-chained record of every decision.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -139,6 +146,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status => status::status(&cli.data_dir, &output),
         Command::Slots(command) => slots::slots(&cli.data_dir, command, &output),
         Command::Node(command) => node::node(&cli.data_dir, command, &output),
+        Command::Channel(command) => channel::channel(&cli.data_dir, command, &output),
+        Command::Doctor(args) => doctor::doctor(&cli.data_dir, args, &output),
         Command::Journal(command) => journal::journal(&cli.data_dir, command, &output),
         Command::Explain(args) => explain::explain(&cli.data_dir, &args, &output),
         Command::Bench(args) => bench::bench(&args, &output),

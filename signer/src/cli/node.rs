@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use clap::{Subcommand, ValueEnum};
 use claviger_proto::v1::{
     EnrolmentReply, NodeAddRequest, NodeInfo, NodeListRequest, NodeRemoveRequest, NodeRequestByName, NodeRevokeRequest,
-    SeedImport,
+    OrderRequest, SeedImport,
 };
 use serde_json::json;
 
+use super::channel::{exemption_text, freeze_text, order};
 use super::status::node_line;
 use super::{CliError, Output, admin, harden, time};
 use crate::keys::memory::duplicate;
@@ -71,6 +72,22 @@ pub(super) enum NodeCommand {
         /// Only this certificate; all of the node's if absent.
         #[arg(long)]
         serial: Option<String>,
+    },
+    /// Sign no new state of any channel and no new spending until it is thawed. Closing and punishing go on.
+    Freeze {
+        /// The node.
+        name: String,
+        /// Why, for the journal.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        why: String,
+    },
+    /// Take a node's freeze back. Channels that are frozen by themselves stay frozen.
+    Thaw {
+        /// The node.
+        name: String,
+        /// Why, for the journal.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        why: String,
     },
     /// Forget a node and its keys, for good.
     Remove {
@@ -149,6 +166,14 @@ pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Re
             output.result(&node, || details(&node));
             Ok(())
         }
+        NodeCommand::Freeze { name, why } => {
+            let request = OrderRequest { node: name, order: "freeze".to_owned(), why, ..OrderRequest::default() };
+            order(&daemon, request, output)
+        }
+        NodeCommand::Thaw { name, why } => {
+            let request = OrderRequest { node: name, order: "thaw".to_owned(), why, ..OrderRequest::default() };
+            order(&daemon, request, output)
+        }
         NodeCommand::Remove { name, confirm } => {
             let request = NodeRemoveRequest { name: name.clone(), confirm };
             daemon.call(async |client| client.node_remove(request).await)?;
@@ -202,6 +227,15 @@ fn details(node: &NodeInfo) -> String {
     for certificate in &node.certificates {
         let state = if certificate.revoked { "REVOKED" } else { "valid" };
         text += &format!("\ncertificate {} {state} until {}", certificate.serial, time::date(certificate.not_after));
+    }
+    if let Some(frozen) = &node.frozen {
+        text += &format!("\nFROZEN     {}", freeze_text(frozen));
+    }
+    if node.frozen_channels > 0 {
+        text += &format!("\n{} channels are frozen by themselves", node.frozen_channels);
+    }
+    for exemption in &node.exemptions {
+        text += &format!("\nexempt     channel {} {}", exemption.channel, exemption_text(exemption));
     }
     text
 }

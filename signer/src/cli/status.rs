@@ -62,5 +62,6 @@ pub(super) fn node_line(node: &NodeInfo) -> String {
     let expiry =
         expiry.map_or_else(|| "no valid certificate".to_owned(), |at| format!("certificate until {}", time::date(at)));
     let channels = if node.channels == 1 { "1 channel".to_owned() } else { format!("{} channels", node.channels) };
-    format!("{} ({}) {}, {channels}, {link}, {expiry}", node.name, node.kind, node.state)
+    let frozen = if node.frozen.is_some() { " FROZEN," } else { "" };
+    format!("{} ({}){frozen} {}, {channels}, {link}, {expiry}", node.name, node.kind, node.state)
 }

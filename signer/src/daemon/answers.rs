@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use claviger_proto::v1::{
-    BadRecord, ChainStatus, DecisionRecord, EnrolmentReply, ExportLine, JournalStatus, MemoryStatus, NodeAddRequest,
-    NodeInfo, NodeRemoveRequest, NodeRevokeRequest, StatusReply, UnsealReply, VerifyProgress,
+    BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine,
+    JournalStatus, MemoryStatus, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply,
+    OrderRequest, StatusReply, UnsealReply, VerifyProgress,
 };
 
+use super::explain::record;
 use super::unsealed::journal_failure;
 use super::{Daemon, Unsealed, lock};
 use crate::admin::api::{AdminApi, AdminFailure, FailureKind, Sink};
-use crate::journal::{EXPLAIN_REACH, Health, JournalError, LogLine, Progress, Verdict};
+use crate::journal::{EXPLAIN_REACH, Health, JournalError, LogLine, Progress};
 use crate::keys::memory::protection;
 use crate::keys::passphrase::Passphrase;
 use crate::reasons::Reason;
@@ -162,11 +164,23 @@ impl AdminApi for Daemon {
     }
 
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure> {
-        let line = self.unsealed()?.journal.explain(request).map_err(journal_failure)?;
-        line.as_ref().map(record).ok_or_else(|| {
-            let hint = "Take the id from a refusal, a log line or `claviger journal tail`.";
-            AdminFailure::new(FailureKind::NotFound, format!("no decision has the id '{request}'"), hint)
-        })
+        self.unsealed()?.explain(request)
+    }
+
+    fn channel_list(&self, node: &str) -> Result<Vec<ChannelInfo>, AdminFailure> {
+        self.unsealed()?.channels(node)
+    }
+
+    fn channel_show(&self, node: &str, channel: &str) -> Result<ChannelInfo, AdminFailure> {
+        self.unsealed()?.channel(node, channel)
+    }
+
+    fn order(&self, request: &OrderRequest, by: String) -> Result<OrderReply, AdminFailure> {
+        self.unsealed()?.order(request, by)
+    }
+
+    fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure> {
+        self.examine(request)
     }
 }
 
@@ -230,6 +244,16 @@ impl Unsealed {
         }
         let soon = super::nodes::now_s() + EXPIRY_WARNING_S;
         for node in &status.nodes {
+            if let Some(frozen) = &node.frozen {
+                status.warnings.push(format!("node {} is frozen by {}: {}", node.name, frozen.by, frozen.why));
+            }
+            if node.frozen_channels > 0 {
+                status.warnings.push(format!("node {}: {} channels are frozen", node.name, node.frozen_channels));
+            }
+            for exemption in &node.exemptions {
+                let (channel, reason) = (&exemption.channel, &exemption.reason);
+                status.warnings.push(format!("node {}: channel {channel} is exempt from '{reason}'", node.name));
+            }
             if node.certificates.iter().filter(|certificate| !certificate.revoked).all(|c| c.not_after < soon) {
                 status
                     .warnings
@@ -242,29 +266,4 @@ impl Unsealed {
 /// Whether a decision is about `node`, or no node is named.
 fn concerns(line: &LogLine, node: &str) -> bool {
     node.is_empty() || line.tenant == node
-}
-
-fn record(line: &LogLine) -> DecisionRecord {
-    let decision = &line.decision;
-    let (verdict, reason, detail) = match &decision.verdict {
-        Verdict::Permit => ("permit", "", ""),
-        Verdict::Deny { reason, detail } => ("deny", reason.as_str(), detail.as_str()),
-        Verdict::Fault { detail } => ("fault", Reason::Fault.id(), detail.as_str()),
-    };
-    let hint = Reason::ALL.iter().find(|known| known.id() == reason).map_or("", |known| known.hint());
-    DecisionRecord {
-        sequence: line.seq,
-        node: line.tenant.clone(),
-        request: decision.request.clone(),
-        at_ms: decision.at_ms,
-        action: decision.action.clone(),
-        channel: decision.channel.clone().unwrap_or_default(),
-        verdict: verdict.to_owned(),
-        reason: reason.to_owned(),
-        detail: detail.to_owned(),
-        hint: hint.to_owned(),
-        request_sha256: decision.request_sha256.clone(),
-        reply_sha256: decision.reply_sha256.clone().unwrap_or_default(),
-        chain_hash: line.hash.clone(),
-    }
 }

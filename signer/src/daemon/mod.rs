@@ -4,10 +4,16 @@
 //! mod.rs       the process: what lives from start to end, and the switch between sealed and unsealed
 //! unsealed.rs  what exists only while unsealed: journal, CA, registry, nodes, chain view, link
 //! nodes.rs     adding, renewing, revoking and forgetting nodes
+//! channels.rs  channels, and what is ordered about them
+//! doctor.rs    the house and its channels, looked over
+//! explain.rs   one decision, or a refusal that decided nothing
 //! answers.rs   the administrator's calls
 //! ```
 
 mod answers;
+mod channels;
+mod doctor;
+mod explain;
 mod nodes;
 mod unsealed;
 

@@ -7,6 +7,7 @@ use claviger_proto::v1::{
 };
 use subtle::ConstantTimeEq;
 
+use super::channels::{exemption_info, freeze_info};
 use super::unsealed::{Unsealed, gone, journal_failure, load_seed, node_spec, put, record_key, seed_key};
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{CLIENT_VALIDITY, CaError};
@@ -109,6 +110,9 @@ impl Unsealed {
             not_after: certificate.not_after,
             revoked: certificate.revoked_at.is_some(),
         };
+        let orders = status.as_ref().map(|status| status.orders.clone()).unwrap_or_default();
+        let now_ms = now_s() * 1_000;
+        let in_force = orders.exemptions.iter().filter(|exemption| exemption.until_ms > now_ms);
         NodeInfo {
             name: record.name.to_string(),
             kind: record.kind.to_string(),
@@ -122,11 +126,15 @@ impl Unsealed {
                 .unwrap_or_default(),
             certificates: record.certificates.iter().map(certificate).collect(),
             channels: status.as_ref().map_or(0, |status| status.channels as u32),
+            frozen: orders.frozen.as_ref().map(freeze_info),
+            frozen_channels: orders.frozen_channels as u32,
+            exemptions: in_force.map(exemption_info).collect(),
             state: status.map_or_else(|| "stopped".to_owned(), |status| state(&status)),
         }
     }
 
-    fn find(&self, name: &str) -> Result<NodeRecord, AdminFailure> {
+    /// The record of the node called `name`.
+    pub(super) fn find(&self, name: &str) -> Result<NodeRecord, AdminFailure> {
         self.registry.get(&parse_name(name)?).ok_or_else(|| {
             AdminFailure::new(
                 FailureKind::NotFound,
@@ -189,10 +197,17 @@ fn state(status: &NodeStatus) -> String {
     if let Some(fault) = &status.last_fault {
         text += &format!(", {} faults, last: {fault}", status.faults);
     }
+    if status.left_out > 0 {
+        text += &format!(", {} requests refused ({} counted, not recorded)", status.refused, status.left_out);
+    }
+    if !status.held_back.is_zero() {
+        text += &format!(", refusals held back for {:.1} s", status.held_back.as_secs_f64());
+    }
     text
 }
 
-fn parse_name(name: &str) -> Result<NodeName, AdminFailure> {
+/// A node's name, or the failure to say.
+pub(super) fn parse_name(name: &str) -> Result<NodeName, AdminFailure> {
     NodeName::new(name).map_err(|error| AdminFailure::new(FailureKind::Invalid, &error, "Choose another name."))
 }
 

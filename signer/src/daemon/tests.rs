@@ -6,7 +6,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use claviger_hsm::Argon2id;
-use claviger_proto::v1::{NodeAddRequest, NodeRemoveRequest, NodeRevokeRequest, SeedImport};
+use claviger_proto::v1::{
+    DoctorRequest, NodeAddRequest, NodeRemoveRequest, NodeRevokeRequest, OrderRequest, SeedImport,
+};
 use tokio::runtime::Runtime;
 
 use super::unsealed::{gone, put};
@@ -83,6 +85,7 @@ impl World {
                 action: "test".to_owned(),
                 channel: None,
                 verdict: Verdict::Permit,
+                facts: vec![],
                 request_sha256: String::new(),
                 reply_sha256: None,
             };
@@ -329,4 +332,66 @@ fn the_latest_decisions_of_one_node_are_found_behind_those_of_others() {
     assert_eq!(tail(2, "carol"), [0; 0]);
     assert_eq!(tail(0, ""), [0; 0]);
     assert_eq!(tail(u32::MAX, "").len(), 1_400);
+}
+
+/// Each check's id and state, and the hints of those that are not well.
+fn checks(reply: &claviger_proto::v1::DoctorReply) -> Vec<(String, String)> {
+    for check in reply.checks.iter().filter(|check| check.state != "ok") {
+        assert!(!check.fix.is_empty(), "{check:?} says what to do");
+    }
+    reply.checks.iter().map(|check| (check.id.clone(), check.state.clone())).collect()
+}
+
+#[test]
+fn the_doctor_says_what_is_wrong_and_what_to_do_sealed_or_not() {
+    let world = World::with(|config| config.limits.max_payment_msat = 5);
+    world.add("alice", None).unwrap();
+    world.add("bob", None).unwrap();
+    let ask = |node: &str, repair| world.daemon.doctor(&DoctorRequest { node: node.to_owned(), repair });
+    let reply = ask("", false).unwrap();
+    let found = checks(&reply);
+    let has = |id: &str, state: &str| found.contains(&(id.to_owned(), state.to_owned()));
+    // One slot, a test's process, no chain: as it is.
+    assert!(has("data-dir", "ok") && has("key-slots", "warn") && has("hardening", "fail"), "{found:?}");
+    assert!(has("sealed", "ok") && has("chain", "fail") && has("clock", "warn") && has("journal", "ok"), "{found:?}");
+    assert!(has("certificates", "ok") && has("limits", "ok") && has("node", "fail"), "{found:?}");
+    assert_eq!(found.iter().filter(|(id, _)| id == "node").count(), 2);
+    assert_eq!(checks(&ask("bob", false).unwrap()).iter().filter(|(id, _)| id == "node").count(), 1);
+    assert_eq!(ask("carol", false).unwrap_err().kind, FailureKind::NotFound);
+    assert_eq!(reply.repaired, [""; 0]);
+    assert_eq!(ask("", true).unwrap().repaired.len(), 3, "the chain, and two nodes that are down");
+
+    world.daemon.seal().unwrap();
+    let sealed = checks(&ask("", false).unwrap());
+    assert!(sealed.contains(&("sealed".to_owned(), "fail".to_owned())) && sealed.len() < found.len(), "{sealed:?}");
+}
+
+#[test]
+fn orders_and_looks_at_a_node_that_is_not_there_say_why() {
+    let world = World::new();
+    world.add("alice", None).unwrap();
+    let order = |node: &str, order: &str| {
+        let request = OrderRequest { node: node.to_owned(), order: order.to_owned(), ..OrderRequest::default() };
+        world.daemon.order(&request, "uid 0".to_owned()).unwrap_err()
+    };
+    assert_eq!(order("carol", "freeze").kind, FailureKind::NotFound);
+    assert_eq!(order("alice", "melt").kind, FailureKind::Invalid);
+    let failure = order("alice", "freeze");
+    assert!(failure.kind == FailureKind::Fault && failure.what.contains("no block is known yet"), "{failure}");
+    let failure = world.daemon.channel_list("alice").unwrap_err();
+    assert!(failure.what.contains("cannot be looked at now") && !failure.hint.is_empty(), "{failure}");
+}
+
+#[test]
+fn an_id_without_a_decision_is_told_from_one_that_was_never_given() {
+    let world = World::new();
+    world.add("alice", None).unwrap();
+    world.decide("alice", 1);
+    assert_eq!(world.daemon.explain("alice-1").unwrap().verdict, "permit");
+    let hint = |request: &str| world.daemon.explain(request).unwrap_err().hint;
+    let (run, _) = world.unsealed().nodes.get(&crate::names::NodeName::new("alice").unwrap()).unwrap().names_given();
+    assert!(hint("what").starts_with("Take the id from"));
+    assert!(hint("carol-00000000-1").starts_with("Its node does not run here"));
+    assert!(hint(&format!("alice-{run:08x}-99")).starts_with("No request has had this id yet"));
+    assert!(hint(&format!("alice-{:08x}-0", run.wrapping_add(1))).starts_with("If it was a refusal"));
 }

@@ -180,7 +180,7 @@ fn start_link(
     let address = config.link.listen;
     let started = runtime.block_on(async {
         let listener = TcpListener::bind(address).await.map_err(|error| error.to_string())?;
-        let options = LinkOptions::new(config.network);
+        let options = LinkOptions { bytes_per_s: config.link.bytes_per_s, ..LinkOptions::new(config.network) };
         LinkServer::start(listener, identity, registry, nodes, options).map_err(|error| error.to_string())
     });
     started.map_err(|error| {

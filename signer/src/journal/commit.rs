@@ -1,5 +1,6 @@
 //! What becomes durable together, and why it may not.
 
+use crate::facts::Fact;
 use crate::reasons::Reason;
 
 use super::store::StoreError;
@@ -48,6 +49,9 @@ pub struct Decision {
     pub channel: Option<String>,
     /// What was decided.
     pub verdict: Verdict,
+    /// What a refusal compared; of an operator's order, who gave it and what it says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<Fact>,
     /// SHA-256 of the request as received, hex.
     pub request_sha256: String,
     /// SHA-256 of the reply as sent, hex; absent for refusals.

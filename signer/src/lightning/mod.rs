@@ -13,12 +13,15 @@ mod ldk;
 pub mod limits;
 mod live;
 pub mod nodes;
+pub mod orders;
 mod payments;
 pub mod persist;
 pub mod pool;
 pub mod preimages;
+pub mod recent;
 mod record;
 pub mod refusals;
+pub mod standing;
 pub mod status;
 pub mod validator;
 

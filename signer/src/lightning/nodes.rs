@@ -76,6 +76,16 @@ impl Nodes {
         self.all().iter().map(|actor| actor.status()).collect()
     }
 
+    /// One running node, for the operator's calls.
+    pub fn get(&self, name: &NodeName) -> Option<Arc<Actor>> {
+        self.actor(name)
+    }
+
+    /// Builds every node that is not there.
+    pub fn wake(&self) {
+        self.all().iter().for_each(Actor::wake);
+    }
+
     /// Stops all nodes, wipes their keys from memory and ends the signing threads. What waits is refused as `sealed`.
     pub fn shutdown(&self) {
         let actors = std::mem::take(&mut *self.actors.write().unwrap_or_else(PoisonError::into_inner));

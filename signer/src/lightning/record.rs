@@ -1,8 +1,11 @@
 //! The decision that a request leaves in the journal. Holds digests of request and reply, never their bytes.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
 use super::guard::Row;
+use super::orders::{Given, Order};
 use crate::journal::{Decision, Verdict};
 use crate::pipeline::Request;
 use crate::reasons::{Reason, Refusal};
@@ -14,7 +17,7 @@ pub(super) struct Recorded<'a> {
     /// Absent for a message that is not in the table.
     pub(super) row: Option<&'a Row>,
     pub(super) request: &'a Request,
-    pub(super) reply: &'a Result<Vec<u8>, Refusal>,
+    pub(super) reply: Result<&'a [u8], &'a Refusal>,
 }
 
 impl Recorded<'_> {
@@ -32,8 +35,9 @@ impl Recorded<'_> {
             action: self.action(),
             channel,
             verdict,
+            facts: self.reply.as_ref().err().map(|refusal| refusal.facts.clone()).unwrap_or_default(),
             request_sha256: digest(&self.request.message),
-            reply_sha256: self.reply.as_ref().ok().map(|reply| digest(reply)),
+            reply_sha256: self.reply.ok().map(digest),
         }
     }
 
@@ -43,6 +47,35 @@ impl Recorded<'_> {
             (None, Some((number, _))) => format!("message {}", u16::from_be_bytes(*number)),
             (None, None) => "no message".to_owned(),
         }
+    }
+}
+
+/// Stands for refusals that have no line of their own: how many there were, by reason.
+pub(super) fn tally(name: &str, at_ms: u64, left_out: &BTreeMap<&'static str, u64>) -> Decision {
+    let counts: Vec<_> = left_out.iter().map(|(reason, count)| format!("{reason}: {count}")).collect();
+    Decision {
+        request: name.to_owned(),
+        at_ms,
+        action: "Tally".to_owned(),
+        channel: None,
+        verdict: Verdict::deny(Reason::LeftOut, counts.join(", ")),
+        facts: Vec::new(),
+        request_sha256: digest(&[]),
+        reply_sha256: None,
+    }
+}
+
+/// The line of the log for an operator's order.
+pub(super) fn order(name: &str, order: &Order, given: &Given) -> Decision {
+    Decision {
+        request: name.to_owned(),
+        at_ms: given.at_ms,
+        action: order.action().to_owned(),
+        channel: order.channel().map(|channel| channel.to_string()),
+        verdict: Verdict::Permit,
+        facts: order.facts(given),
+        request_sha256: digest(&[]),
+        reply_sha256: None,
     }
 }
 

@@ -4,6 +4,7 @@ use lightning_signer::util::status::{Code, Status};
 use vls_protocol_signer::handler::Error;
 
 use super::validator::Objection;
+use crate::facts::Fact;
 use crate::reasons::{Reason, Refusal};
 
 /// The refusal for an error of vls's handler. `objection` is what the validator had against the request, where it was
@@ -18,9 +19,14 @@ pub fn from_handler(error: Error, objection: Option<Objection>) -> Refusal {
     };
     match error {
         Error::Protocol(error) => Refusal::new(Reason::Malformed, error.to_string()),
-        Error::Temporary(status) => Refusal::new(Reason::ChainPending, detail(&status, tag)),
-        Error::Signing(status) => Refusal::new(reason(&status), detail(&status, tag)),
+        Error::Temporary(status) => worded(Reason::ChainPending, &status, tag),
+        Error::Signing(status) => worded(reason(&status), &status, tag),
     }
+}
+
+fn worded(reason: Reason, status: &Status, tag: Option<String>) -> Refusal {
+    let rule = tag.as_ref().map(|tag| Fact::text("rule", tag));
+    rule.into_iter().fold(Refusal::new(reason, detail(status, tag)), Refusal::with_fact)
 }
 
 fn reason(status: &Status) -> Reason {

@@ -1,8 +1,11 @@
 //! What `status` shows of a node.
 
+use std::time::Duration;
+
 use bitcoin::{BlockHash, Network};
 
 use super::engine::{NodeSpec, node_id};
+use super::orders::OrdersSummary;
 use crate::names::{NodeKind, NodeName};
 
 /// Where a node is in its life.
@@ -34,12 +37,27 @@ pub struct NodeStatus {
     pub tip: Option<(u32, BlockHash)>,
     /// Channels it holds, unfunded ones included.
     pub channels: usize,
+    /// What is ordered about it, as far as it is known.
+    pub orders: OrdersSummary,
     /// Requests that are waiting or being recorded.
     pub unanswered: usize,
+    /// Requests that were refused in this run, other than for a busy or closing node.
+    pub refused: u64,
+    /// How many of them were counted in the journal rather than recorded one by one.
+    pub left_out: u64,
+    /// For how long the answer to the next refused request is held back; zero for a node that behaves.
+    pub held_back: Duration,
     /// How often its state machine failed in this run.
     pub faults: u64,
     /// What failed last.
     pub last_fault: Option<String>,
+}
+
+/// What the state machine tells.
+pub(super) struct Facts {
+    pub(super) tip: (u32, BlockHash),
+    pub(super) channels: usize,
+    pub(super) orders: OrdersSummary,
 }
 
 impl NodeStatus {
@@ -52,18 +70,23 @@ impl NodeStatus {
             phase: Phase::Down,
             tip: None,
             channels: 0,
+            orders: OrdersSummary::default(),
             unanswered: 0,
+            refused: 0,
+            left_out: 0,
+            held_back: Duration::ZERO,
             faults: 0,
             last_fault: None,
         }
     }
 
-    /// Takes over what the state machine tells: its tip and its channels.
-    pub(super) fn note(&mut self, facts: Option<((u32, BlockHash), usize)>) {
+    /// Takes over what the state machine tells.
+    pub(super) fn note(&mut self, facts: Option<Facts>) {
         self.phase = if facts.is_some() { Phase::Up } else { Phase::Down };
-        self.tip = facts.map(|(tip, _)| tip);
-        if let Some((_, channels)) = facts {
+        self.tip = facts.as_ref().map(|facts| facts.tip);
+        if let Some(Facts { channels, orders, .. }) = facts {
             self.channels = channels;
+            self.orders = orders;
         }
     }
 

@@ -166,9 +166,9 @@ fn garbage_before_and_after_the_handshake_disturbs_nobody() {
 }
 
 #[test]
-fn silent_callers_do_not_keep_others_out() {
+fn hostile_silent_callers_do_not_keep_an_honest_one_out() {
     let world = World::with(|options| {
-        options.handshake_timeout = Duration::from_millis(300);
+        options.handshake_timeout = Duration::from_secs(3_600);
         options.max_handshakes = 2;
     });
     let silent: Vec<_> = (0..8).map(|_| world.runtime.block_on(TcpStream::connect(world.address)).unwrap()).collect();

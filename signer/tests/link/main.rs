@@ -5,5 +5,7 @@
 mod calls;
 mod hostile;
 mod identity;
+mod isolation;
 mod mending;
+mod refusals;
 mod world;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -45,10 +46,12 @@ pub(crate) struct World {
 pub(crate) struct Handler {
     held: Mutex<Vec<(NodeName, Request, Responder)>>,
     changed: Condvar,
+    submitted: AtomicUsize,
 }
 
 impl LinkHandler for Handler {
     fn submit(&self, node: &NodeName, request: Request, respond: Responder) {
+        self.submitted.fetch_add(1, Ordering::SeqCst);
         match request.message.as_slice() {
             b"refuse" => {
                 let refusal = Refusal::new(Reason::Limit, "7 msat, at most 5");
@@ -74,6 +77,11 @@ impl Handler {
 
     pub(crate) fn held(&self) -> usize {
         self.held.lock().unwrap().len()
+    }
+
+    /// All requests that ever came.
+    pub(crate) fn submitted(&self) -> usize {
+        self.submitted.load(Ordering::SeqCst)
     }
 
     pub(crate) fn take(&self) -> Vec<(NodeName, Request, Responder)> {
@@ -114,11 +122,15 @@ impl World {
 
     /// Starts the server, on its old port if it had one.
     pub(crate) fn start(&mut self) {
+        self.start_before(self.handler.clone());
+    }
+
+    /// The same before another handler.
+    pub(crate) fn start_before(&mut self, handler: Arc<dyn LinkHandler>) {
         let identity = Arc::new(ServerIdentity::new(Arc::clone(&self.ca), vec!["localhost".to_owned()]).unwrap());
         let server = self.runtime.block_on(async {
             let listener = TcpListener::bind(self.address).await.unwrap();
-            let (registry, handler) = (Arc::clone(&self.registry), Arc::clone(&self.handler));
-            LinkServer::start(listener, identity, registry, handler, self.options.clone()).unwrap()
+            LinkServer::start(listener, identity, self.registry.clone(), handler, self.options.clone()).unwrap()
         });
         self.address = server.address();
         self.server = Some(server);

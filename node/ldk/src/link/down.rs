@@ -5,7 +5,7 @@ use prost::Message;
 use rustls::{AlertDescription, CertificateError, Error as Tls};
 use tonic::Status;
 
-use crate::transport::{Refusal, RefusalReason};
+use crate::transport::{Fact, Refusal, RefusalReason};
 
 /// Why the signer cannot be asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -132,7 +132,11 @@ pub(super) fn tls_error(error: &std::io::Error) -> Option<&Tls> {
 
 /// A refusal as it came over the link.
 pub(super) fn from_wire(refusal: v1::Refusal) -> Refusal {
-    let reason = |v1::Reason { id, detail, hint }| RefusalReason { id, detail, hint };
+    let fact = |v1::Fact { name, value, unit, rule, limit }| Fact { name, value, unit, rule, limit };
+    let reason = |v1::Reason { id, detail, hint, facts }| {
+        let facts = facts.into_iter().map(fact).collect();
+        RefusalReason { id, detail, hint, facts }
+    };
     Refusal {
         request: refusal.request,
         reasons: refusal.reasons.into_iter().map(reason).collect(),

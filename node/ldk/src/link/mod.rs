@@ -187,6 +187,7 @@ fn too_large(bytes: usize) -> Refusal {
         id: "frame-too-large".to_owned(),
         detail: format!("the message has {bytes} bytes, the link carries {MAX_MESSAGE_BYTES}"),
         hint: "Use smaller transactions: fewer inputs, or without previous transactions.".to_owned(),
+        facts: Vec::new(),
     };
     Refusal { request: String::new(), reasons: vec![reason], retry: false }
 }

@@ -116,8 +116,9 @@ impl Transport for Signer {
                 } else {
                     self.refusals.lock().unwrap().push(format!("{number}: {}", refusal.detail));
                 }
-                let Refusal { reason, detail } = refusal;
-                let reason = RefusalReason { id: reason.id().into(), detail, hint: reason.hint().into() };
+                let Refusal { reason, detail, .. } = refusal;
+                let hint = reason.hint().into();
+                let reason = RefusalReason { id: reason.id().into(), detail, hint, facts: Vec::new() };
                 Err(LinkError::Refused(claviger_ldk::Refusal { request, reasons: vec![reason], retry }))
             }
         }

@@ -4,8 +4,14 @@
 //! TCP ─ tls.rs: handshake, certificate ─▶ service.rs: Hello, who is it? ─▶ stream.rs: frames ─▶ LinkHandler
 //!                                            sessions.rs: one stream per node, closed when its certificate is
 //! ```
+//!
+//! What one caller can take of the signer is bounded here: handshakes and log lines by address (`callers.rs`), bytes by
+//! certificate (`allowance.rs`), requests in flight by node (`sessions.rs`), unread replies by stream (`outbox.rs`).
 
+mod allowance;
+mod callers;
 mod identity;
+mod outbox;
 mod server;
 mod service;
 mod sessions;
@@ -18,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::admin::fingerprint::Fingerprint;
+use crate::config::LinkConfig;
 use crate::names::{NodeKind, NodeName};
 use crate::pipeline::{Request, Responder};
 use crate::reasons::{Reason, Refusal};
@@ -86,13 +93,17 @@ pub struct LinkOptions {
     pub handshake_timeout: Duration,
     /// From the start of a stream to its Hello.
     pub hello_timeout: Duration,
-    /// Handshakes under way at once; more wait in the kernel's queue.
+    /// Handshakes under way at once. One that takes its time makes way for a new one.
     pub max_handshakes: usize,
+    /// The same of one address.
+    pub max_handshakes_per_address: usize,
     /// Connections at once, over all nodes.
     pub max_connections: usize,
     /// Connections at once with one certificate, so that one node cannot take them all (P6).
     pub max_connections_per_certificate: usize,
-    /// Requests of one stream that are not answered yet; then the stream is not read.
+    /// Bytes a second that are read from one certificate's connections, once four times as many came at once (P6).
+    pub bytes_per_s: u64,
+    /// Requests of one node that are not answered yet; then its stream is not read.
     pub max_in_flight: usize,
     /// An HTTP/2 ping is sent after this much silence, and again this long waited for.
     pub keepalive: Duration,
@@ -106,10 +117,12 @@ impl LinkOptions {
             handshake_timeout: Duration::from_secs(10),
             hello_timeout: Duration::from_secs(10),
             max_handshakes: 64,
+            max_handshakes_per_address: 16,
             // Half of the open files that a process usually may have: the rest is for journal, chain and administrator.
             max_connections: 512,
             max_connections_per_certificate: 16,
-            max_in_flight: 256,
+            bytes_per_s: LinkConfig::default().bytes_per_s,
+            max_in_flight: 128,
             keepalive: Duration::from_secs(10),
         }
     }

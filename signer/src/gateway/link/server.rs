@@ -31,7 +31,7 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
 
 /// HTTP/2 streams per connection; a node needs one.
-const MAX_STREAMS: u32 = 8;
+const MAX_STREAMS: u32 = 4;
 
 /// Why the link cannot start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +68,7 @@ impl LinkServer {
     ) -> Result<Self, LinkServerError> {
         let address = listener.local_addr().map_err(|error| LinkServerError::Socket(error.to_string()))?;
         let config = tls::server_config(identity)?;
-        let sessions = Arc::new(Sessions::default());
+        let sessions = Arc::new(Sessions::new(options.max_in_flight));
         let (ready, connections) = mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
         let (alive, server) = watch::channel(());

@@ -28,11 +28,15 @@ impl NodeLink for Service {
     type OpenStream = ReplyStream;
 
     async fn open(&self, request: Request<Streaming<NodeRequest>>) -> Result<Response<ReplyStream>, Status> {
-        let peer = *request.extensions().get::<Peer>().ok_or_else(|| Status::internal("no peer certificate"))?;
-        self.admit(peer, request.into_inner()).await.map(Response::new).map_err(|why| {
-            let details = wire::refusal(String::new(), &why);
-            let words = details.reasons.first().map_or("", |reason| reason.detail.as_str());
-            tracing::warn!(peer = %peer.address, certificate = %peer.fingerprint, reason = why.reason.id(), "link: refused: {words}");
+        let peer = request.extensions().get::<Peer>().ok_or_else(|| Status::internal("no peer certificate"))?.clone();
+        self.admit(peer.clone(), request.into_inner()).await.map(Response::new).map_err(|why| {
+            peer.offended();
+            if let Some(line) = peer.line() {
+                let details = wire::refusal(String::new(), &why);
+                let words = details.reasons.first().map_or("", |reason| reason.detail.as_str());
+                let (certificate, reason, left_out) = (peer.fingerprint, why.reason.id(), line.left_out);
+                tracing::warn!(peer = %peer.address, %certificate, reason, left_out, "link: refused: {words}");
+            }
             wire::status(&why)
         })
     }
@@ -40,17 +44,20 @@ impl NodeLink for Service {
 
 impl Service {
     async fn admit(&self, peer: Peer, mut requests: Streaming<NodeRequest>) -> Result<ReplyStream, Refusal> {
-        self.owner(peer)?;
+        self.owner(&peer)?;
         let (request_id, hello) = self.hello(&mut requests).await?;
         let instance = hello.instance.as_slice().try_into().map_err(|_| {
             Refusal::new(Reason::LinkProtocol, format!("hello.instance has {} bytes, not 16", hello.instance.len()))
         })?;
         let client: String = hello.client.chars().filter(|c| !c.is_control()).take(MAX_CLIENT_CHARS).collect();
-        let node = self.owner(peer)?;
-        let (session, ended) = self.sessions.open(&node, instance, client.clone(), peer)?;
+        let node = self.owner(&peer)?;
+        let (session, ended) = self.sessions.open(&node, instance, client.clone(), peer.clone())?;
         // Asked once more now that a change would find the session: no revocation falls between the two.
-        self.owner(peer)?;
-        tracing::info!(%node, peer = %peer.address, client, "link: connected");
+        self.owner(&peer)?;
+        peer.opened();
+        if let Some(line) = peer.line() {
+            tracing::info!(%node, peer = %peer.address, client, left_out = line.left_out, "link: connected");
+        }
         let welcome = NodeReply {
             request_id,
             body: Some(node_reply::Body::Welcome(Welcome {
@@ -60,10 +67,10 @@ impl Service {
             })),
         };
         let handler = Arc::clone(&self.handler);
-        Ok(stream::serve(session, ended, node, welcome, requests, handler, self.options.max_in_flight))
+        Ok(stream::serve(session, ended, peer, node, welcome, requests, handler))
     }
 
-    fn owner(&self, peer: Peer) -> Result<NodeName, Refusal> {
+    fn owner(&self, peer: &Peer) -> Result<NodeName, Refusal> {
         let (node, _kind) = self.roster.lookup(&peer.fingerprint).map_err(|denied| denied.refusal())?;
         Ok(node)
     }

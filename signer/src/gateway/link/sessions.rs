@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::Roster;
 use super::tls::Peer;
@@ -26,12 +26,18 @@ pub struct Connected {
 }
 
 /// All open streams of a link server.
-#[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<Table>);
+#[derive(Debug)]
+pub(super) struct Sessions {
+    max_in_flight: usize,
+    table: Mutex<Table>,
+}
 
 #[derive(Debug, Default)]
 struct Table {
     live: HashMap<NodeName, Live>,
+    /// The places for requests in flight of every node that was ever connected. They outlast its streams: requests of one
+    /// that it has given up still take theirs until they are answered, so new streams are no way to more (P6).
+    places: HashMap<NodeName, Arc<Semaphore>>,
     next_id: u64,
     closed: Option<Refusal>,
 }
@@ -51,12 +57,25 @@ pub(super) struct Session {
     sessions: Arc<Sessions>,
     node: NodeName,
     id: u64,
+    places: Arc<Semaphore>,
+}
+
+impl Session {
+    /// The places for requests of this node in flight.
+    pub(super) fn places(&self) -> Arc<Semaphore> {
+        self.places.clone()
+    }
 }
 
 /// Says why a stream must end, once it must; fails when its session is gone.
 pub(super) type Ended = oneshot::Receiver<Refusal>;
 
 impl Sessions {
+    /// No streams yet; a node may have `max_in_flight` requests that are not answered.
+    pub(super) fn new(max_in_flight: usize) -> Self {
+        Self { max_in_flight, table: Mutex::default() }
+    }
+
     /// Opens the stream of `node` for the process that drew `instance`. The same process replaces its own older stream,
     /// which it has given up; another one is refused with `link-in-use`.
     pub(super) fn open(
@@ -78,13 +97,16 @@ impl Sessions {
         let id = table.next_id;
         let (end, ended) = oneshot::channel();
         let connected = Connected { node: node.clone(), address: peer.address, client, since: SystemTime::now() };
+        let address = peer.address;
         let replaced = table.live.insert(node.clone(), Live { id, instance, peer, connected, end });
+        let places = table.places.entry(node.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.max_in_flight)));
+        let places = places.clone();
         drop(table);
         if let Some(replaced) = replaced {
-            let detail = format!("node {node} opened a newer stream from {}", peer.address);
+            let detail = format!("node {node} opened a newer stream from {address}");
             let _ = replaced.end.send(Refusal::new(Reason::LinkInUse, detail));
         }
-        Ok((Session { sessions: Arc::clone(self), node: node.clone(), id }, ended))
+        Ok((Session { sessions: Arc::clone(self), node: node.clone(), id, places }, ended))
     }
 
     /// Ends every stream whose certificate no longer opens the link.
@@ -116,7 +138,7 @@ impl Sessions {
 
     // Every change under the lock is one step, so a panic elsewhere leaves a whole table.
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

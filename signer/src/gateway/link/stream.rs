@@ -1,34 +1,25 @@
 //! One node's stream: requests in, replies out, in whatever order they are done.
 
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use claviger_proto::v1::{NodeReply, NodeRequest, node_request};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
 
+use super::outbox::{Outbox, Writer};
 use super::sessions::{Ended, Session};
+use super::tls::Peer;
 use super::{LinkHandler, wire};
 use crate::names::NodeName;
 use crate::pipeline::Outcome;
 use crate::reasons::{Reason, Refusal};
 
-/// What the reply side receives.
-enum Queued {
-    /// A reply on its way out, with the slot its request took.
-    Reply(NodeReply, Option<OwnedSemaphorePermit>),
-    /// The stream ends; `ReplyStream::end` says why.
-    End,
-}
-
 /// What the node receives: the replies, and at the end why it ended.
 pub(super) struct ReplyStream {
-    queue: mpsc::Receiver<Queued>,
-    /// Set when the stream must end, whatever is still queued.
-    end: Arc<OnceLock<Refusal>>,
-    finished: bool,
+    outbox: Arc<Outbox>,
     _session: Session,
 }
 
@@ -36,90 +27,84 @@ pub(super) struct ReplyStream {
 pub(super) fn serve(
     session: Session,
     ended: Ended,
+    peer: Peer,
     node: NodeName,
     welcome: NodeReply,
     requests: Streaming<NodeRequest>,
     handler: Arc<dyn LinkHandler>,
-    max_in_flight: usize,
 ) -> ReplyStream {
-    // A slot is held from reading a request until its reply leaves, so the queue (slots, welcome, end) is never full.
-    let (sender, queue) = mpsc::channel(max_in_flight + 2);
-    let _ = sender.try_send(Queued::Reply(welcome, None));
-    let (slots, end) = (Arc::new(Semaphore::new(max_in_flight)), Arc::default());
-    let reader = Reader { node, ended, handler, sender, slots, end: Arc::clone(&end) };
-    tokio::spawn(reader.run(requests));
-    ReplyStream { queue, end, finished: false, _session: session }
+    let (outbox, writer) = Outbox::open();
+    writer.put(welcome, None);
+    let reader = Reader { peer, node, places: session.places(), handler, writer, outbox: outbox.clone() };
+    tokio::spawn(reader.run(requests, ended));
+    ReplyStream { outbox, _session: session }
 }
 
 struct Reader {
+    peer: Peer,
     node: NodeName,
-    ended: Ended,
+    /// One is taken from reading a request until its reply leaves.
+    places: Arc<Semaphore>,
     handler: Arc<dyn LinkHandler>,
-    sender: mpsc::Sender<Queued>,
-    slots: Arc<Semaphore>,
-    end: Arc<OnceLock<Refusal>>,
+    writer: Writer,
+    outbox: Arc<Outbox>,
 }
 
 impl Reader {
-    /// Reads until the stream ends or the node is gone. When all slots are taken it does not read, and HTTP/2 flow control
-    /// makes the node wait.
-    async fn run(mut self, mut requests: Streaming<NodeRequest>) {
+    /// Reads until the stream ends or the node is gone. When all places are taken, or replies wait to be read, it does not
+    /// read, and HTTP/2 flow control makes the node wait.
+    async fn run(self, mut requests: Streaming<NodeRequest>, mut ended: Ended) {
         loop {
             let next = async {
-                let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
-                Some((slot, requests.message().await))
+                self.outbox.room().await;
+                let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+                Some((place, requests.message().await))
             };
             let next = tokio::select! {
                 biased;
-                ended = &mut self.ended => return ended.map_or((), |why| finish(&self.end, &self.sender, why)),
+                ended = &mut ended => return ended.map_or((), |why| self.outbox.end(why)),
                 next = next => next,
             };
             let problem = match next {
-                Some((slot, Ok(Some(request)))) => match self.accept(request, slot) {
+                Some((place, Ok(Some(request)))) => match self.accept(request, place) {
                     Ok(()) => continue,
                     Err(problem) => problem,
                 },
-                Some((_, Ok(None))) | None => return self.wait_for_end().await,
+                Some((_, Ok(None))) | None => {
+                    // The node says no more. Replies under way still leave, and the stream ends behind the last of them.
+                    let Self { writer, outbox, .. } = self;
+                    drop(writer);
+                    return ended.await.map_or((), |why| outbox.end(why));
+                }
                 Some((_, Err(status))) => match read_problem(&status) {
                     Some(problem) => problem,
                     None => return, // The connection is lost, and with it the reply side.
                 },
             };
-            tracing::warn!(node = %self.node, reason = problem.reason.id(), "link: closed: {}", problem.detail);
-            return finish(&self.end, &self.sender, problem);
-        }
-    }
-
-    /// The node says no more. Replies under way still leave, and the queue closes after the last of them.
-    async fn wait_for_end(self) {
-        let Self { ended, sender, end, .. } = self;
-        let queue = sender.downgrade();
-        drop(sender);
-        if let (Ok(why), Some(sender)) = (ended.await, queue.upgrade()) {
-            finish(&end, &sender, why);
+            self.peer.offended();
+            if let Some(line) = self.peer.line() {
+                let (node, reason, left_out) = (&self.node, problem.reason.id(), line.left_out);
+                tracing::warn!(%node, reason, left_out, "link: closed: {}", problem.detail);
+            }
+            return self.outbox.end(problem);
         }
     }
 
     /// Hands a request on. What is wrong with one message is answered as a value; what breaks the protocol ends the stream.
-    fn accept(&self, frame: NodeRequest, slot: OwnedSemaphorePermit) -> Result<(), Refusal> {
+    fn accept(&self, frame: NodeRequest, place: OwnedSemaphorePermit) -> Result<(), Refusal> {
         let NodeRequest { request_id, channel, body } = frame;
         let message = match body {
             Some(node_request::Body::Message(message)) => message,
             Some(node_request::Body::Hello(_)) => return Err(Refusal::new(Reason::LinkProtocol, "a second hello")),
             None => return Err(Refusal::new(Reason::LinkProtocol, "a frame without a body")),
         };
-        let pending = Pending { request_id, sender: self.sender.clone(), slot: Some(slot) };
+        let pending = Pending { request_id, writer: self.writer.clone(), place: Some(place) };
         match wire::request(request_id, channel, message) {
             Ok(request) => self.handler.submit(&self.node, request, Box::new(move |outcome| pending.answer(outcome))),
             Err(refusal) => pending.answer(Outcome::Refused { request: String::new(), refusal }),
         }
         Ok(())
     }
-}
-
-fn finish(end: &OnceLock<Refusal>, sender: &mpsc::Sender<Queued>, why: Refusal) {
-    let _ = end.set(why);
-    let _ = sender.try_send(Queued::End);
 }
 
 /// What a failed read means: the node's fault, or (`None`) a lost connection.
@@ -138,8 +123,9 @@ pub(super) fn read_problem(status: &Status) -> Option<Refusal> {
 /// A request that is being answered.
 struct Pending {
     request_id: u64,
-    sender: mpsc::Sender<Queued>,
-    slot: Option<OwnedSemaphorePermit>,
+    writer: Writer,
+    /// Gone once it is answered.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Pending {
@@ -148,9 +134,8 @@ impl Pending {
     }
 
     fn send(&mut self, outcome: Outcome) {
-        if let Some(slot) = self.slot.take() {
-            // Fails only when the stream is gone; the node asks again on its next one (P5).
-            let _ = self.sender.try_send(Queued::Reply(wire::reply(self.request_id, outcome), Some(slot)));
+        if let Some(place) = self.place.take() {
+            self.writer.put(wire::reply(self.request_id, outcome), Some(place));
         }
     }
 }
@@ -158,31 +143,23 @@ impl Pending {
 impl Drop for Pending {
     /// Dropped unanswered: the handler gave up, and the node must not wait forever (P6).
     fn drop(&mut self) {
-        let refusal = Refusal::new(Reason::NodeRestarting, "the request was dropped unanswered");
-        self.send(Outcome::Refused { request: String::new(), refusal });
+        if self.place.is_some() {
+            let refusal = Refusal::new(Reason::NodeRestarting, "the request was dropped unanswered");
+            self.send(Outcome::Refused { request: String::new(), refusal });
+        }
     }
 }
 
 impl Stream for ReplyStream {
     type Item = Result<NodeReply, Status>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.finished {
-            return Poll::Ready(None);
-        }
-        let next = std::task::ready!(self.queue.poll_recv(cx));
-        // The end comes before queued replies: a revoked node gets nothing more.
-        if let Some(why) = self.end.get() {
-            let status = wire::status(why);
-            self.finished = true;
-            return Poll::Ready(Some(Err(status)));
-        }
-        match next {
-            Some(Queued::Reply(reply, _slot)) => Poll::Ready(Some(Ok(reply))),
-            Some(Queued::End) | None => {
-                self.finished = true;
-                Poll::Ready(None)
-            }
-        }
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.outbox.poll(cx).map(|next| next.map(|reply| reply.map_err(|why| wire::status(&why))))
+    }
+}
+
+impl Drop for ReplyStream {
+    fn drop(&mut self) {
+        self.outbox.abandon();
     }
 }

@@ -1,6 +1,7 @@
 //! From a TCP connection to an authenticated one: TLS 1.3, a client certificate of our CA, limits on the way.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -13,9 +14,12 @@ use rustls::{AlertDescription, CertificateError, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::allowance::{Allowance, CONNECTION_BYTES, OFFENCE_BYTES};
+use super::callers::{Callers, Line};
 use super::identity::ServerIdentity;
 use super::{LinkOptions, LinkServerError};
 use crate::admin::fingerprint::Fingerprint;
@@ -37,16 +41,44 @@ pub(super) struct TlsConnection {
     peer: Peer,
     /// Ready when the server is gone: the connection then fails instead of living on.
     server_gone: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// While it lasts nothing is read: the certificate has sent more than its allowance.
+    pause: Option<Pin<Box<Sleep>>>,
     _places: (OwnedSemaphorePermit, Place),
 }
 
 /// Who is at the other end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(super) struct Peer {
     /// Where it dialled from, for logs.
     pub(super) address: SocketAddr,
     /// Its certificate, which our CA signed.
     pub(super) fingerprint: Fingerprint,
+    allowance: Arc<Allowance>,
+    callers: Arc<Callers>,
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, fingerprint, .. } = self;
+        f.debug_struct("Peer").field("address", address).field("fingerprint", fingerprint).finish()
+    }
+}
+
+impl Peer {
+    /// It opened a stream.
+    pub(super) fn opened(&self) {
+        self.allowance.charge(CONNECTION_BYTES); // the next read finds it owed
+    }
+
+    /// It did what costs it: a stream was refused, or ended for what it carried.
+    pub(super) fn offended(&self) {
+        self.allowance.charge(OFFENCE_BYTES); // the next read finds it owed
+    }
+
+    /// Leave to write a line about it to the log.
+    pub(super) fn line(&self) -> Option<Line> {
+        self.callers.line(self.address.ip())
+    }
 }
 
 /// TLS 1.3 only, ring only, client certificates of our CA only, and no resumption: every connection shows its certificate.
@@ -78,14 +110,12 @@ pub(super) async fn accept_loop(
     server: watch::Receiver<()>,
 ) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let handshakes = Arc::new(Semaphore::new(options.max_handshakes));
+    let callers = Callers::new(options.max_handshakes, options.max_handshakes_per_address);
     let connections = Arc::new(Semaphore::new(options.max_connections));
-    let places = Places { taken: Arc::default(), limit: options.max_connections_per_certificate };
+    let places = Places::new(&options);
     loop {
-        let (Ok(handshake), Ok(connection)) =
-            (Arc::clone(&handshakes).acquire_owned().await, Arc::clone(&connections).acquire_owned().await)
-        else {
-            return; // The semaphores are never closed.
+        let Ok(connection) = Arc::clone(&connections).acquire_owned().await else {
+            return; // The semaphore is never closed.
         };
         let (tcp, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -96,29 +126,45 @@ pub(super) async fn accept_loop(
                 continue;
             }
         };
+        let Some(mut handshake) = callers.begin(address.ip()) else {
+            refused(&callers, address, "too many handshakes");
+            continue;
+        };
         let (acceptor, places, ready, mut server) = (acceptor.clone(), places.clone(), ready.clone(), server.clone());
+        let callers = callers.clone();
         tokio::spawn(async move {
             let mut server_gone = Box::pin(async move { while server.changed().await.is_ok() {} });
             let shaken = tokio::select! {
                 shaken = tokio::time::timeout(options.handshake_timeout, handshake_with(tcp, &acceptor)) => shaken,
+                _ = &mut handshake.make_way => return refused(&callers, address, "it took its time and others came"),
                 () = &mut server_gone => return,
             };
             drop(handshake);
             match shaken {
                 Ok(Ok((stream, fingerprint))) => match places.take(fingerprint) {
-                    Some(place) => {
-                        let peer = Peer { address, fingerprint };
-                        let connection = TlsConnection { stream, peer, server_gone, _places: (connection, place) };
+                    Some((place, allowance)) => {
+                        allowance.charge(CONNECTION_BYTES); // the first read finds it owed
+                        let peer = Peer { address, fingerprint, allowance, callers };
+                        let _places = (connection, place);
+                        let connection = TlsConnection { stream, peer, server_gone, pause: None, _places };
                         let _ = ready.send(connection).await; // Fails only when the server is gone.
                     }
                     None => {
-                        tracing::warn!(peer = %address, %fingerprint, "link: refused: too many connections with one certificate")
+                        let why = format!("too many connections with one certificate ({fingerprint})");
+                        refused(&callers, address, &why);
                     }
                 },
-                Ok(Err(why)) => tracing::warn!(peer = %address, "link: refused: {why}"),
-                Err(_) => tracing::warn!(peer = %address, "link: refused: the handshake took too long"),
+                Ok(Err(why)) => refused(&callers, address, &why),
+                Err(_) => refused(&callers, address, "the handshake took too long"),
             }
         });
+    }
+}
+
+/// Logs that a caller was turned away.
+fn refused(callers: &Callers, address: SocketAddr, why: &str) {
+    if let Some(line) = callers.line(address.ip()) {
+        tracing::warn!(peer = %address, left_out = line.left_out, "link: refused: {why}");
     }
 }
 
@@ -182,11 +228,13 @@ fn handshake_words(error: &io::Error) -> String {
     }
 }
 
-/// How many connections each certificate has.
+/// What each certificate has: connections, and its allowance of bytes, which outlasts them. There are as many entries as
+/// certificates that our CA signed.
 #[derive(Clone)]
 struct Places {
-    taken: Arc<Mutex<HashMap<Fingerprint, usize>>>,
+    taken: Arc<Mutex<HashMap<Fingerprint, (usize, Arc<Allowance>)>>>,
     limit: usize,
+    bytes_per_s: u64,
 }
 
 /// One of a certificate's connections.
@@ -196,25 +244,28 @@ struct Place {
 }
 
 impl Places {
-    fn take(&self, fingerprint: Fingerprint) -> Option<Place> {
+    fn new(options: &LinkOptions) -> Self {
+        let (limit, bytes_per_s) = (options.max_connections_per_certificate, options.bytes_per_s);
+        Self { taken: Arc::default(), limit, bytes_per_s }
+    }
+
+    fn take(&self, fingerprint: Fingerprint) -> Option<(Place, Arc<Allowance>)> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = taken.entry(fingerprint).or_default();
+        let fresh = || (0, Arc::new(Allowance::new(self.bytes_per_s)));
+        let (count, allowance) = taken.entry(fingerprint).or_insert_with(fresh);
         if *count >= self.limit {
             return None;
         }
         *count += 1;
-        Some(Place { places: self.clone(), fingerprint })
+        Some((Place { places: self.clone(), fingerprint }, allowance.clone()))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.fingerprint) {
+        if let Some((count, _)) = taken.get_mut(&self.fingerprint) {
             *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.fingerprint);
-            }
         }
     }
 }
@@ -223,7 +274,7 @@ impl tonic::transport::server::Connected for TlsConnection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        self.peer
+        self.peer.clone()
     }
 }
 
@@ -232,7 +283,15 @@ impl AsyncRead for TlsConnection {
         if self.server_gone.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if let Some(pause) = &mut self.pause {
+            std::task::ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let bytes = buf.filled().len() - before;
+        self.pause = self.peer.allowance.charge(bytes).map(|pause| Box::pin(tokio::time::sleep(pause)));
+        read
     }
 }
 

@@ -4,6 +4,7 @@ use claviger_proto::{MAX_MESSAGE_BYTES, v1};
 use prost::Message;
 use tonic::{Code, Status};
 
+use crate::facts::{Fact, Unit};
 use crate::pipeline::{ChannelRef, Outcome, Request};
 use crate::reasons::{Reason, Refusal};
 
@@ -11,7 +12,8 @@ use crate::reasons::{Reason, Refusal};
 pub(super) fn request(request_id: u64, channel: Option<v1::ChannelRef>, message: Vec<u8>) -> Result<Request, Refusal> {
     if message.len() > MAX_MESSAGE_BYTES {
         let detail = format!("{} bytes, at most {MAX_MESSAGE_BYTES}", message.len());
-        return Err(Refusal::new(Reason::Malformed, detail));
+        let fact = Fact::number("message", message.len() as u64, Unit::Bytes).at_most(MAX_MESSAGE_BYTES as u64);
+        return Err(Refusal::new(Reason::Malformed, detail).with_fact(fact));
     }
     let channel = channel.map(channel_ref).transpose()?;
     Ok(Request { request_id, channel, message })
@@ -43,7 +45,8 @@ pub(super) fn reply(request_id: u64, outcome: Outcome) -> v1::NodeReply {
 pub(super) fn refusal(request: String, refusal: &Refusal) -> v1::Refusal {
     let reason = refusal.reason;
     let detail = format!("{} {}", reason.meaning(), refusal.detail).trim_end().to_owned();
-    let reasons = vec![v1::Reason { id: reason.id().to_owned(), detail, hint: reason.hint().to_owned() }];
+    let facts = refusal.facts.iter().map(v1::Fact::from).collect();
+    let reasons = vec![v1::Reason { id: reason.id().to_owned(), detail, hint: reason.hint().to_owned(), facts }];
     v1::Refusal { request, reasons, retry: reason.retry() }
 }
 

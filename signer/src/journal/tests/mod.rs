@@ -39,6 +39,7 @@ fn decision(n: u64) -> Decision {
         action: "SignRemoteCommitmentTx2".to_owned(),
         channel: Some("02aa:1".to_owned()),
         verdict: Verdict::Permit,
+        facts: vec![],
         request_sha256: "00".repeat(32),
         reply_sha256: None,
     }

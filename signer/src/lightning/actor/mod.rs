@@ -3,24 +3,31 @@
 //! While a commit is on its way to the disk the actor works on the next request. If a commit fails, or vls panics, the
 //! state machine is dropped and built again from the journal, and what was not acknowledged is refused (P6).
 
+mod conduct;
 mod flights;
+mod operator;
 mod rebuilds;
+mod refusals;
 mod seat;
 mod work;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use self::conduct::Conduct;
 use self::flights::Flights;
 use self::seat::Seat;
 use self::work::Turns;
 use super::clock::NodeClock;
 use super::engine::{NodeSpec, Settings};
 use super::persist::ChainStart;
-use super::pool::{Bounds, Mailbox, Pool, Rejected};
+use super::pool::{Account, Bounds, Mailbox, Pool, Rejected};
+use super::recent::{Recent, Unrecorded};
 use super::status::NodeStatus;
 use crate::chain::{Attestor, ChainBlock, SinkError, TrackerPosition};
+use crate::facts::{Fact, Unit};
 use crate::journal::Journal;
 use crate::names::NodeName;
 use crate::pipeline::{Outcome, Request, Responder};
@@ -56,7 +63,10 @@ pub struct Actor {
     seat: Mutex<Seat>,
     flights: Arc<Flights>,
     status: Mutex<NodeStatus>,
+    conduct: Arc<Mutex<Conduct>>,
+    account: Account,
     clock: Arc<NodeClock>,
+    recent: Arc<Recent>,
     /// With the counter, a request's name in the journal: differs from those of earlier runs.
     run: u32,
     requests: AtomicU64,
@@ -68,6 +78,10 @@ enum Work {
     Block(Step, Arc<ChainBlock>, SyncSender<Result<TrackerPosition, SinkError>>),
     /// Build the node if it is not there.
     Wake,
+    /// Record how many refusals were left out.
+    Tally,
+    /// The operator looks, or orders.
+    Operator(operator::Call),
     /// Let go of the node and of its keys.
     Retire(SyncSender<()>),
 }
@@ -95,7 +109,10 @@ impl Actor {
             seat: Mutex::default(),
             flights: Arc::default(),
             status,
+            conduct: Arc::new(Mutex::new(Conduct::new(Instant::now()))),
+            account: Account::default(),
             clock: Arc::default(),
+            recent: Arc::default(),
             run: u32::from_be_bytes(run),
             requests: AtomicU64::new(0),
         })
@@ -104,11 +121,14 @@ impl Actor {
     /// Queues a request. `respond` is called once, from a signing thread or the journal's.
     pub fn submit(self: &Arc<Self>, request: Request, respond: Responder) {
         let bytes = request.message.len();
+        let respond = self.recent.watching(&self.spec.name, self.spec.kind, &self.clock, &request, respond);
         match self.mailbox.push(Work::Request(request, respond), bytes) {
             Ok(first) => self.schedule(first),
             Err(Rejected::Full(Work::Request(_, respond), waiting)) => {
                 let detail = format!("{} requests of {} bytes are unanswered", waiting.items, waiting.bytes);
-                respond(self.refused(Refusal::new(Reason::NodeBusy, detail)));
+                let items = Fact::count("unanswered_requests", waiting.items as u64);
+                let bytes = Fact::number("unanswered_bytes", waiting.bytes as u64, Unit::Bytes);
+                respond(self.refused(Refusal::new(Reason::NodeBusy, detail).with_fact(items).with_fact(bytes)));
             }
             Err(Rejected::Closed(Work::Request(_, respond))) => {
                 respond(self.refused(Refusal::new(Reason::Sealed, "the node is shutting down")));
@@ -151,7 +171,18 @@ impl Actor {
     pub fn status(&self) -> NodeStatus {
         let mut status = lock(&self.status).clone();
         status.unanswered = self.mailbox.unanswered().items;
+        (status.refused, status.left_out, status.held_back) = lock(&self.conduct).figures(Instant::now());
         status
+    }
+
+    /// A refusal that is not in the journal, if it is one of the last.
+    pub fn unrecorded(&self, request: &str) -> Option<Unrecorded> {
+        self.recent.find(request)
+    }
+
+    /// What the run's number is, and how many names were given in it.
+    pub fn names_given(&self) -> (u32, u64) {
+        (self.run, self.requests.load(Ordering::Relaxed))
     }
 
     fn push_urgent(self: &Arc<Self>, work: Work) -> Result<(), ()> {

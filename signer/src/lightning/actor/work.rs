@@ -9,12 +9,12 @@ use std::time::Instant;
 use super::seat::{Seat, drop_engine};
 use super::{Actor, Step, Work, lock};
 use crate::chain::{Attestor, ChainBlock, SinkError, TrackerPosition, apply_block, revert_block};
-use crate::journal::{Commit, CommitError, Health, Put};
+use crate::journal::{Commit, CommitError, Decision, Health, Put};
 use crate::lightning::engine::Engine;
 use crate::lightning::guard::{self, Row};
-use crate::lightning::pool::{ITEMS_PER_TURN, TIME_PER_TURN, Turn};
+use crate::lightning::pool::{Account, Ended, ITEMS_PER_TURN, TIME_PER_TURN, Turn};
 use crate::lightning::record::Recorded;
-use crate::lightning::status::Phase;
+use crate::lightning::status::{Facts, Phase};
 use crate::pipeline::{Outcome, Request, Responder};
 use crate::reasons::{Reason, Refusal};
 
@@ -25,11 +25,11 @@ const PRUNE_EVERY: u32 = 6;
 pub(super) struct Turns(pub(super) Arc<Actor>);
 
 impl Turn for Turns {
-    fn turn(&self) -> bool {
+    fn turn(&self) -> Ended {
         let actor = &self.0;
+        let begun = Instant::now();
         {
             let mut seat = actor.sit_down();
-            let begun = Instant::now();
             for n in 0..ITEMS_PER_TURN {
                 if n > 0 && begun.elapsed() >= TIME_PER_TURN {
                     break;
@@ -39,7 +39,11 @@ impl Turn for Turns {
             }
             actor.note_status(&seat);
         }
-        actor.mailbox.end_turn()
+        Ended { more: actor.mailbox.end_turn(), took: begun.elapsed() }
+    }
+
+    fn account(&self) -> &Account {
+        &self.0.account
     }
 }
 
@@ -49,6 +53,8 @@ impl Actor {
             Work::Request(request, respond) => self.request(seat, request, respond),
             Work::Block(step, block, reply) => self.block(seat, step, &block, reply),
             Work::Wake => drop(self.engine(seat)),
+            Work::Tally => self.record_tally(),
+            Work::Operator(call) => call(self, seat),
             Work::Retire(done) => {
                 for work in self.mailbox.close() {
                     if let Work::Request(request, respond) = work {
@@ -56,6 +62,7 @@ impl Actor {
                         respond(self.refused(Refusal::new(Reason::Sealed, "the node is shutting down")));
                     }
                 }
+                self.record_tally();
                 self.flights.wait();
                 drop_engine(seat);
                 lock(&self.status).phase = Phase::Stopped;
@@ -71,12 +78,13 @@ impl Actor {
             drop(slot);
             respond(outcome);
         });
+        let begun = Instant::now();
         if let Health::Faulted(error) = self.house.journal.health() {
             return respond(self.refused(unrecorded(&error)));
         }
         let row = match guard::row(self.spec.kind, &request.message) {
             Ok(row) => row,
-            Err(refusal) => return self.commit(None, &request, Err(refusal), Vec::new(), respond),
+            Err(refusal) => return self.commit(Asked { row: None, request, begun }, Err(refusal), Vec::new(), respond),
         };
         if row.needs_tip()
             && let Err(refusal) = self.house.chain.require_fresh(&self.spec.name)
@@ -87,7 +95,7 @@ impl Actor {
             Ok(engine) => engine,
             // Nothing was decided: the node asks again.
             Err(refusal) if refusal.reason.retry() => return respond(self.refused(refusal)),
-            Err(refusal) => return self.commit(Some(row), &request, Err(refusal), Vec::new(), respond),
+            Err(refusal) => return self.commit(Asked::new(row, request, begun), Err(refusal), Vec::new(), respond),
         };
         match catch_unwind(AssertUnwindSafe(|| engine.handle(row, &request))) {
             Ok(handled) => {
@@ -96,45 +104,37 @@ impl Actor {
                 if handled.distrust {
                     self.fault(seat, row.name);
                 }
-                self.commit(Some(row), &request, handled.reply, puts, respond);
+                self.commit(Asked::new(row, request, begun), handled.reply, puts, respond);
             }
             Err(_) => {
                 // The panic's message may quote memory; the panic hook says where it was.
                 self.fault(seat, row.name);
                 let refusal = Refusal::new(Reason::Fault, format!("the state machine gave up on {}", row.name));
-                self.commit(Some(row), &request, Err(refusal), Vec::new(), respond);
+                self.commit(Asked::new(row, request, begun), Err(refusal), Vec::new(), respond);
             }
         }
     }
 
     /// Records the verdict with what changed, then lets the outcome out. Requests that only ask wait for what was
     /// submitted before, so that nothing they tell is ahead of the journal.
-    fn commit(
-        self: &Arc<Self>,
-        row: Option<&'static Row>,
-        request: &Request,
-        reply: Result<Vec<u8>, Refusal>,
-        puts: Vec<Put>,
-        respond: Responder,
-    ) {
-        let name = self.next_name();
-        let recorded = reply.is_err() || row.is_none_or(Row::is_recorded);
-        let decision = recorded
-            .then(|| Recorded { name: &name, at_ms: self.clock.now_ms(), row, request, reply: &reply }.decision());
-        let outcome = match reply {
-            Ok(reply) => Outcome::Reply(reply),
-            Err(refusal) => Outcome::Refused { request: name.clone(), refusal },
+    fn commit(self: &Arc<Self>, asked: Asked, reply: Result<Vec<u8>, Refusal>, puts: Vec<Put>, respond: Responder) {
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(refusal) => return self.refuse(asked, refusal, puts, respond),
         };
+        let name = self.next_name();
+        let recorded = asked.row.is_none_or(Row::is_recorded);
+        let decision = recorded.then(|| asked.decision(&name, self.clock.now_ms(), Ok(&reply)));
         self.send(Commit { tenant: self.spec.name.to_string(), puts, decision }, move |result| {
             respond(match result {
-                Ok(()) => outcome,
+                Ok(()) => Outcome::Reply(reply),
                 Err(error) => Outcome::Refused { request: name, refusal: unrecorded(&error) },
             });
         });
     }
 
     /// Puts a commit on its way and keeps count of it.
-    fn send(self: &Arc<Self>, commit: Commit, done: impl FnOnce(Result<(), CommitError>) + Send + 'static) {
+    pub(super) fn send(self: &Arc<Self>, commit: Commit, done: impl FnOnce(Result<(), CommitError>) + Send + 'static) {
         // Not the actor: who waits for the last landing may count on the journal being nobody else's then.
         let (flights, name) = (self.flights.clone(), self.spec.name.clone());
         flights.take_off();
@@ -204,6 +204,26 @@ impl Actor {
     }
 }
 
+/// A request that the journal hears of.
+pub(super) struct Asked {
+    /// Absent for a message that is not in the table.
+    row: Option<&'static Row>,
+    request: Request,
+    /// When its turn came.
+    pub(super) begun: Instant,
+}
+
+impl Asked {
+    fn new(row: &'static Row, request: Request, begun: Instant) -> Self {
+        Self { row: Some(row), request, begun }
+    }
+
+    /// The line of the log, for what the request came to.
+    pub(super) fn decision(&self, name: &str, at_ms: u64, reply: Result<&[u8], &Refusal>) -> Decision {
+        Recorded { name, at_ms, row: self.row, request: &self.request, reply }.decision()
+    }
+}
+
 /// What an unanswered request takes of its node's bounds, until it is answered or given up.
 struct Slot {
     actor: Arc<Actor>,
@@ -216,12 +236,16 @@ impl Drop for Slot {
     }
 }
 
-fn facts(engine: &Engine) -> ((u32, bitcoin::BlockHash), usize) {
+fn facts(engine: &Engine) -> Facts {
     let tip = {
         let tracker = engine.node().get_tracker();
         (tracker.height(), tracker.tip().0.block_hash())
     };
-    (tip, engine.node().get_channels().len())
+    Facts {
+        tip,
+        channels: engine.node().get_channels().len(),
+        orders: engine.orders().summary(engine.clock().now_ms()),
+    }
 }
 
 type Moved = ((u32, bitcoin::BlockHash), Vec<Put>);

@@ -6,6 +6,7 @@
 mod coins;
 mod funding;
 mod negotiation;
+mod operator;
 mod restoring;
 
 use std::sync::{Arc, Mutex};
@@ -22,10 +23,13 @@ use super::actor::ChainFacts;
 use super::answers::{self, Answers};
 use super::book::view::BookView;
 use super::bookkeeper::Bookkeeper;
+use super::clock::NodeClock;
 use super::guard::{Admitted, Guard, Level, Row, channel_of};
 use super::issued::{self, Issued};
 use super::limits::Limits;
+use super::orders::Orders;
 use super::persist::NodePersister;
+use super::standing::{self, Claim, Claims};
 use super::validator::outputs::Outputs;
 use super::validator::{RefusedBy, second_level};
 use super::{ldk, payments, preimages, refusals};
@@ -85,6 +89,9 @@ pub struct Engine {
     name: NodeName,
     funding_depth: u32,
     shutdown_index: Arc<Mutex<Option<u32>>>,
+    clock: Arc<NodeClock>,
+    orders: Orders,
+    claims: Claims,
     secp: Secp256k1<All>,
 }
 
@@ -119,7 +126,9 @@ impl Engine {
         if let Some(reply) = question.and_then(|question| self.answers.get(&question)) {
             return Handled { reply: Ok(reply.to_vec()), puts: Vec::new(), distrust: false };
         }
-        let reply = self.answer(row, request);
+        let mut claim = None;
+        let reply = self.answer(row, request, &mut claim);
+        let reply = self.note_claim(request.channel, claim, reply);
         let distrust = matches!(&reply, Err(refusal) if refusal.reason == Reason::Fault);
         let mut puts = match self.changes() {
             Ok(puts) => puts,
@@ -181,15 +190,16 @@ impl Engine {
         Ok(puts)
     }
 
-    /// The guard, then vls.
-    fn answer(&mut self, row: &Row, request: &Request) -> Result<Vec<u8>, Refusal> {
-        match self.guard.admit(row, request)? {
+    /// The guard, the operator's orders, then vls. `claim` receives what the message claims of its channel.
+    fn answer(&mut self, row: &Row, request: &Request, claim: &mut Option<Claim>) -> Result<Vec<u8>, Refusal> {
+        match self.guard.admit(row, request, |message| *claim = standing::claim(message))? {
             Admitted::Answered(reply) => Ok(reply),
             Admitted::Learn(preimages) => {
                 self.bookkeeper.note_preimages(preimages);
                 Ok(preimages::reply())
             }
             Admitted::Ask { message, closing } => {
+                self.require_thawed(request.channel, &message)?;
                 let reply = self.ask(row, request, message)?;
                 closing.into_iter().for_each(|closing| self.guard.signed(closing));
                 Ok(reply)

@@ -17,7 +17,9 @@ use super::super::clock::{NodeClock, RandomStart};
 use super::super::guard::{Guard, GuardEntries};
 use super::super::issued::{Archive, Issued};
 use super::super::limits::{self, Limits};
+use super::super::orders::Orders;
 use super::super::persist::{ChainStart, NodePersister, genesis};
+use super::super::standing::Claims;
 use super::super::validator::outputs::Outputs;
 use super::super::validator::{HouseValidatorFactory, RefusedBy, View, policy};
 use super::negotiation::negotiate;
@@ -68,6 +70,7 @@ impl Engine {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
         let answers = Answers::restore(&mut entries).map_err(|e| unreadable(&e))?;
         let outputs = Arc::new(Outputs::restore(&mut entries).map_err(|e| unreadable(&e))?);
+        let orders = Orders::restore(&mut entries).map_err(|e| unreadable(&e))?;
         let guard_entries = GuardEntries::take(&mut entries).map_err(|e| unreadable(&e))?;
         let spent = entries.remove(limits::KEY);
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
@@ -94,7 +97,7 @@ impl Engine {
             validator_factory: Arc::new(validators),
             starting_time_factory: Arc::new(RandomStart),
             persister: persister.clone(),
-            clock,
+            clock: clock.clone(),
             trusted_oracle_pubkeys: vec![settings.oracle],
         };
         let node = restore_node(spec, &persister, services)?;
@@ -103,6 +106,7 @@ impl Engine {
         allowed.map_err(|status| RestoreError::Refused(format!("limits.allow: {}", status.message())))?;
         let (root, init_reply) = negotiate(&node, limits.clone())?;
         let guard = Guard::new(spec.kind, node.clone(), guard_entries);
+        let (claims, secp) = (Claims::default(), Secp256k1::new());
         Ok(Self {
             node,
             root,
@@ -119,7 +123,10 @@ impl Engine {
             name: spec.name.clone(),
             funding_depth: settings.funding_depth,
             shutdown_index,
-            secp: Secp256k1::new(),
+            clock,
+            orders,
+            claims,
+            secp,
         })
     }
 }

@@ -5,6 +5,8 @@
 //! And a commitment that was revoked is never signed. What was signed is kept in the journal, in the commit that lets the
 //! signature out; so it holds across restarts, and in both dialects, because all of their messages come by here.
 //!
+//! The peer's own revocations are taken as before: they cost nobody but the peer.
+//!
 //! What was answered before a close is answered the same way again (P5): secrets that had left, signatures that were
 //! made, validations that passed. A channel may go on to close: at another fee, or by force after no agreement was kept.
 

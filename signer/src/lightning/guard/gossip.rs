@@ -255,10 +255,27 @@ mod tests {
 
     #[test]
     fn tlv_streams_ascend() {
-        for honest in [&[][..], &[1, 0], &[1, 1, 7, 3, 0], &[1, 0, 0xfd, 0x01, 0x00, 0]] {
+        let honest = [
+            &[][..],
+            &[1, 0],
+            &[1, 1, 7, 3, 0],
+            &[1, 0, 0xfd, 0x00, 0xfd, 0],
+            &[0xfe, 0x00, 0x01, 0x00, 0x00, 0],
+            &[0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0],
+        ];
+        for honest in honest {
             assert_eq!(tlv_stream(honest), Some(()), "{honest:?}");
         }
-        for hostile in [&[1][..], &[1, 2, 7], &[3, 0, 1, 0], &[1, 0, 1, 0], &[0xfd, 0x00, 0x01, 0]] {
+        let hostile = [
+            &[1][..],
+            &[1, 2, 7],
+            &[3, 0, 1, 0],
+            &[1, 0, 1, 0],
+            &[0xfd, 0x00, 0xfc, 0],
+            &[0xfe, 0x00, 0x00, 0xff, 0xff, 0],
+            &[0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0],
+        ];
+        for hostile in hostile {
             assert_eq!(tlv_stream(hostile), None, "{hostile:?}");
         }
     }

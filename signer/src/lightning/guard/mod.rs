@@ -39,6 +39,16 @@ use crate::names::NodeKind;
 use crate::pipeline::{ChannelRef, Request};
 use crate::reasons::{Reason, Refusal};
 
+/// What a request whose row is known says: all that is checked of it without looking at the node. Preimages have a form of
+/// their own.
+pub fn read(row: &Row, request: &Request) -> Result<Message, Refusal> {
+    require_scope(row, request.channel)?;
+    require_layout(row, &request.message)?;
+    let message = decode(row, &request.message)?;
+    shapes::check(&message)?;
+    Ok(message)
+}
+
 /// The guard of one node.
 pub struct Guard {
     kind: NodeKind,
@@ -80,15 +90,15 @@ impl Guard {
         Self { kind, node, closings }
     }
 
-    /// Decodes and judges a request whose row is known.
-    pub fn admit(&self, row: &Row, request: &Request) -> Result<Admitted, Refusal> {
-        require_scope(row, request.channel)?;
-        require_layout(row, &request.message)?;
+    /// Decodes and judges a request whose row is known. `seen` is shown the message between the two.
+    pub fn admit(&self, row: &Row, request: &Request, seen: impl FnOnce(&Message)) -> Result<Admitted, Refusal> {
         if row.number == preimages::NUMBER {
+            require_scope(row, request.channel)?;
+            require_layout(row, &request.message)?;
             return preimages::decode(&request.message).map(Admitted::Learn);
         }
-        let message = decode(row, &request.message)?;
-        shapes::check(&message)?;
+        let message = read(row, request)?;
+        seen(&message);
         match row.judge {
             Judge::Vls => {}
             Judge::Gossip => gossip::judge(self.kind, &self.node, request.channel, &message)?,

@@ -5,7 +5,7 @@
 
 use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::{PublicKey, SecretKey, ecdsa};
-use vls_protocol::model::{BitcoinSignature, Htlc, PubKey};
+use vls_protocol::model::{BitcoinSignature, Htlc, PubKey, Utxo};
 use vls_protocol::msgs::Message;
 
 use super::super::limits::MAX_MONEY_SAT;
@@ -116,9 +116,9 @@ pub(super) fn check(message: &Message) -> Result<(), Refusal> {
             require(m.htlc_amount_msat <= MAX_MONEY_MSAT, "htlc_amount_msat is no amount of bitcoin")
         }
         Message::SignMutualCloseTx2(m) => values(m.to_local_value_sat, m.to_remote_value_sat, &[]),
-        Message::SignWithdrawal(m) => wallet(m.psbt.0.psbt()),
-        Message::SignHtlcTxMingle(m) => wallet(m.psbt.0.psbt()),
-        Message::SignAnchorspend(m) => wallet(m.psbt.0.psbt()),
+        Message::SignWithdrawal(m) => wallet(m.psbt.0.psbt(), &m.utxos),
+        Message::SignHtlcTxMingle(m) => wallet(m.psbt.0.psbt(), &m.utxos),
+        Message::SignAnchorspend(m) => wallet(m.psbt.0.psbt(), &m.utxos),
         _ => Ok(()),
     }
 }
@@ -178,7 +178,10 @@ fn second_level(psbt: &Psbt, input: u32) -> Result<(), Refusal> {
     require(script.is_some(), "the output's witness script is missing")
 }
 
-fn wallet(psbt: &Psbt) -> Result<(), Refusal> {
+fn wallet(psbt: &Psbt, utxos: &[Utxo]) -> Result<(), Refusal> {
+    for point in utxos.iter().filter_map(|utxo| utxo.close_info.as_ref()?.commitment_point.as_ref()) {
+        self::point("commitment_point", point)?;
+    }
     require(psbt.inputs.iter().all(|input| input.witness_utxo.is_some()), "an input does not tell what it spends")?;
     let signed = |input: &bitcoin::psbt::Input| input.redeem_script.is_some() && input.final_script_sig.is_some();
     require(!psbt.inputs.iter().any(signed), "an input is signed already")?;
@@ -197,9 +200,16 @@ fn paths(psbt: &Psbt) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use vls_protocol::model::{Sha256, Signature};
+    use bitcoin::absolute::LockTime;
+    use bitcoin::hashes::Hash;
+    use bitcoin::transaction::Version;
+    use bitcoin::{Transaction, Txid};
+    use vls_protocol::model::{CloseInfo, Sha256, Signature};
     use vls_protocol::msgs;
+    use vls_protocol::psbt::StreamedPSBT;
+    use vls_protocol::serde_bolt::{Octets, WithSize};
+
+    use super::*;
 
     fn refused(message: Message) -> String {
         let refusal = check(&message).expect_err("refused");
@@ -217,6 +227,31 @@ mod tests {
     fn points_are_points() {
         assert_eq!(refused(ecdh(0xff)), "point is not a point");
         assert_eq!(check(&ecdh(0x02)), Ok(()));
+    }
+
+    #[test]
+    fn points_of_closed_channels_are_points() {
+        let withdrawal = |commitment_point| {
+            let close_info =
+                CloseInfo { channel_id: 1, peer_id: PubKey([2; 33]), commitment_point, is_anchors: true, csv: 144 };
+            let utxo = Utxo {
+                txid: Txid::from_byte_array([1; 32]),
+                outnum: 0,
+                amount: 1_000,
+                keyindex: 0,
+                is_p2sh: false,
+                script: Octets::EMPTY,
+                close_info: Some(close_info),
+                is_in_coinbase: false,
+            };
+            let tx =
+                Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: Vec::new(), output: Vec::new() };
+            let psbt = StreamedPSBT::new(Psbt::from_unsigned_tx(tx).expect("unsigned"));
+            Message::SignWithdrawal(msgs::SignWithdrawal { utxos: vec![utxo].into(), psbt: WithSize(psbt) })
+        };
+        assert_eq!(check(&withdrawal(None)), Ok(()));
+        assert_eq!(check(&withdrawal(Some(PubKey([2; 33])))), Ok(()));
+        assert_eq!(refused(withdrawal(Some(PubKey([5; 33])))), "commitment_point is not a point");
     }
 
     #[test]

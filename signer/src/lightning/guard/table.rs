@@ -141,7 +141,7 @@ rows! {
     20   SignLocalHtlcTx2           Channel Sign   Vls     LDK  [Tx, U32, U64, Bool, U32, U64, B32];
     20   SignRemoteHtlcTx           Channel Sign   Vls     CLN  [Tx, Psbt, Octets, KEY, Bool];
     21   SignMutualCloseTx          Channel Sign   Closing CLN  [Tx, Psbt, KEY];
-    22   CheckFutureSecret          Channel Info   Oracle  CLN  [U64, B32];
+    22   CheckFutureSecret          Channel Info   Oracle  BOTH [U64, B32];
     23   SignMessage                Node    Sign   Tag     BOTH [Octets];
     25   SignBolt12                 Node    Sign   Tag     CLN  [Text, Text, B32, Octets];
     27   DeriveSecret               Node    Secret Oracle  CLN  [Octets];
@@ -251,8 +251,26 @@ mod tests {
     }
 
     #[test]
-    fn secrets_and_signatures_leave_a_decision() {
-        assert!(TABLE.iter().all(|row| row.class == Class::Info || row.is_recorded()));
+    fn flags_stand_where_they_must() {
+        let names = |holds: fn(&Row) -> bool| -> Vec<&str> {
+            TABLE.iter().filter(|row| holds(row)).map(|row| row.name).collect()
+        };
+        // What spends or commits money by the height of the chain.
+        assert_eq!(names(Row::needs_tip), ["SignWithdrawal", "SignRemoteCommitmentTx", "SignRemoteCommitmentTx2"]);
+        // What vls signs with fresh randomness.
+        let random =
+            ["SignCommitmentTx", "SignWithdrawal", "SignAnchorspend", "SignHtlcTxMingle", "SignLocalCommitmentTx2"];
+        assert_eq!(names(Row::is_random), random);
+        assert_eq!(names(Row::is_recorded), names(|row| row.class != Class::Info));
+    }
+
+    /// A message that closes, revokes or updates a channel is judged as one, in either dialect.
+    #[test]
+    fn every_message_that_moves_a_channel_meets_the_judge_of_closing() {
+        let moves = ["CommitmentTx", "MutualClose"];
+        for row in TABLE.iter().filter(|row| moves.iter().any(|part| row.name.contains(part))) {
+            assert_eq!(row.judge, Judge::Closing, "{}", row.name);
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use self::fees::{Fee, Fees};
 use self::window::Window;
 use super::clock::NodeClock;
 use crate::config::LimitsConfig;
+use crate::facts::{Fact, Unit};
 use crate::journal::Put;
 use crate::reasons::{Reason, Refusal};
 
@@ -51,6 +52,8 @@ struct State {
     onchain: Option<Onchain>,
     /// Why the message being handled was not approved.
     denial: Option<Refusal>,
+    /// Why the wallet may pay nothing but fees in it.
+    only_fees: Option<Refusal>,
 }
 
 /// The durable part: version 1 of the entry [`KEY`], as JSON.
@@ -101,6 +104,12 @@ impl Limits {
         state.pending = Pending::default();
         state.onchain = None;
         state.denial = None;
+        state.only_fees = None;
+    }
+
+    /// The message being handled may pay fees, and nothing else: if it would, it is refused for `why`.
+    pub fn only_fees(&self, why: Refusal) {
+        self.lock().only_fees = Some(why);
     }
 
     /// Why the last message was not approved, if it was these limits that refused.
@@ -140,14 +149,15 @@ impl Limits {
         let (fee_sat, foreign_sat) =
             sums.ok_or_else(|| Refusal::new(Reason::Validation, "outputs exceed inputs, or amounts exceed all money"))?;
         let limit = self.config.max_onchain_fee_sat;
-        within("fee of the transaction", fee_sat, "sat", "max_onchain_fee_sat", limit)?;
+        within("fee of the transaction", fee_sat, Unit::Sat, "max_onchain_fee_sat", limit)?;
         let mut state = self.lock();
         let spends = tx.input.iter().map(|input| input.previous_output);
         let (fee, day_sat) = state.spent.fees.with(now_ms, spends, fee_sat);
         let day_limit = limit.saturating_mul(FEES_PER_DAY);
         if day_sat > day_limit {
             let what = format!("fees within 24 hours: {day_sat} sat > {FEES_PER_DAY} × limits.max_onchain_fee_sat");
-            return Err(Refusal::new(Reason::Limit, format!("{what} = {day_limit} sat")));
+            let fact = Fact::number("fees_in_24_hours", day_sat, Unit::Sat).at_most(day_limit);
+            return Err(Refusal::new(Reason::Limit, format!("{what} = {day_limit} sat")).with_fact(fact));
         }
         state.pending.fee = Some(fee);
         state.onchain = Some(Onchain { foreign_sat });
@@ -183,10 +193,10 @@ fn onchain_sums_sat(tx: &Transaction, inputs: &[(TxOut, bool)]) -> Option<(u64, 
 }
 
 fn decide_payment(config: &LimitsConfig, state: &State, now_ms: u64, amount_msat: u64) -> Result<Pending, Refusal> {
-    within("payment", amount_msat, "msat", "max_payment_msat", config.max_payment_msat)?;
+    within("payment", amount_msat, Unit::Msat, "max_payment_msat", config.max_payment_msat)?;
     let hour_msat = state.spent.payments_msat.sum(now_ms, HOUR_MS).saturating_add(amount_msat);
     let limit = config.max_payment_msat_per_hour;
-    within("payments within 60 minutes", hour_msat, "msat", "max_payment_msat_per_hour", limit)?;
+    within("payments within 60 minutes", hour_msat, Unit::Msat, "max_payment_msat_per_hour", limit)?;
     Ok(Pending { payment_msat: amount_msat, ..state.pending })
 }
 
@@ -198,18 +208,23 @@ fn decide_onchain(config: &LimitsConfig, state: &State, now_ms: u64, unknown_sat
         return Err(Refusal::new(Reason::Limit, "the fee of the transaction was not checked"));
     };
     let amount_sat = unknown_sat.saturating_sub(onchain.foreign_sat);
-    within("on-chain send", amount_sat, "sat", "max_onchain_sat", config.max_onchain_sat)?;
+    if let Some(why) = state.only_fees.as_ref().filter(|_| amount_sat > 0) {
+        return Err(why.clone().with_fact(Fact::number("onchain_send", amount_sat, Unit::Sat).at_most(0)));
+    }
+    within("on-chain send", amount_sat, Unit::Sat, "max_onchain_sat", config.max_onchain_sat)?;
     let day_sat = state.spent.onchain_sat.sum(now_ms, DAY_MS).saturating_add(amount_sat);
     let limit = config.max_onchain_sat_per_day;
-    within("on-chain sends within 24 hours", day_sat, "sat", "max_onchain_sat_per_day", limit)?;
+    within("on-chain sends within 24 hours", day_sat, Unit::Sat, "max_onchain_sat_per_day", limit)?;
     Ok(Pending { onchain_sat: amount_sat, ..state.pending })
 }
 
-fn within(what: &str, value: u64, unit: &str, key: &str, limit: u64) -> Result<(), Refusal> {
+fn within(what: &str, value: u64, unit: Unit, key: &'static str, limit: u64) -> Result<(), Refusal> {
     if value <= limit {
         return Ok(());
     }
-    Err(Refusal::new(Reason::Limit, format!("{what}: {value} {unit} > limits.{key} = {limit} {unit}")))
+    let text = unit.text();
+    let detail = format!("{what}: {value} {text} > limits.{key} = {limit} {text}");
+    Err(Refusal::new(Reason::Limit, detail).with_fact(Fact::number(key, value, unit).at_most(limit)))
 }
 
 impl SendSync for Limits {}

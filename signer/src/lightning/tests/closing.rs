@@ -5,12 +5,14 @@ use bitcoin::hashes::Hash;
 use bitcoin::psbt::Psbt;
 use bitcoin::transaction::Version;
 use bitcoin::{OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
+use lightning_signer::channel::ChannelId;
 use vls_protocol::model::PubKey;
 use vls_protocol::msgs::{self, DeBolt, SerBolt};
 use vls_protocol::psbt::PsbtWrapper;
 use vls_protocol::serde_bolt::{Octets, WithSize};
 
 use super::*;
+use crate::journal::{Commit, Put};
 use crate::lightning::driver::{Asked, Script};
 use crate::reasons::Reason;
 
@@ -274,6 +276,26 @@ fn honest_channels_beside_a_closing_one_go_on() {
     let mut other = closing.signer.channel(&alice, 2);
     replied(closing.close_with(1));
     other.advance(&mut closing.signer.asking(&alice), 1).expect("another channel");
+}
+
+/// The entry in the journal and vls's own state back each other up; what is left of a channel that is gone goes too.
+#[test]
+fn hostile_node_gains_nothing_from_an_entry_that_is_missing() {
+    let mut closing = Closing::start();
+    replied(closing.close_with(1));
+    let id = ChannelId::new_from_peer_id_and_oid(&closing.channel.peer_id, closing.channel.dbid);
+    let [entry, orphan] = [id.as_slice(), &[7; 41]].map(|id| format!("closing/{}", hex::encode(id)));
+    let tenant = closing.alice.to_string();
+    let get = |closing: &Closing, key: &str| closing.signer.journal().get(&tenant, key).expect("readable");
+    let written = get(&closing, &entry).expect("in the commit of the signature");
+    let puts = vec![Put { key: entry.clone(), value: None }, Put { key: orphan.clone(), value: Some(written) }];
+    closing.signer.journal().commit(Commit { tenant: tenant.clone(), puts, decision: None }).expect("written");
+    closing.restart_as(NodeKind::Ldk);
+    assert_eq!(reason(closing.revoke(1)), Reason::RevokeAfterClose);
+    assert_eq!(reason(closing.scripted(1, SIGN_THEIRS)), Reason::UpdateAfterClose);
+    assert_eq!(get(&closing, &entry), None);
+    replied(closing.revoke(0)); // a commit that lets something out
+    assert_eq!(get(&closing, &orphan), None);
 }
 
 /// Whatever the operator's file says of every limit.

@@ -62,9 +62,15 @@ fn update(network: Network) -> Vec<u8> {
 }
 
 fn node_announcement(node_id: Key) -> Vec<u8> {
-    let addresses = [&[1, 127, 0, 0, 1, 0x26, 0x07][..], &[5, 3, b'a', b'.', b'b', 0x26, 0x07]].concat();
+    node_announcement_with(&[0x80, 0, 0x02, 0xa2], node_id)
+}
+
+fn node_announcement_with(features: &[u8], node_id: Key) -> Vec<u8> {
+    // IPv4, IPv6, Tor 2, Tor 3, DNS; each with its port.
+    let addresses = [(1, 4), (2, 16), (3, 10), (4, 35)].map(|(kind, len)| [vec![kind], vec![7; len + 2]].concat());
+    let addresses = [addresses.concat(), vec![5, 3, b'a', b'.', b'b', 0x26, 0x07]].concat();
     let records = [1, 2, 7, 7];
-    [&counted(&[0x80, 0, 0x02, 0xa2]), &[9; 4][..], &node_id, &[0; 3 + 32], &counted(&addresses), &records].concat()
+    [&counted(features), &[9; 4][..], &node_id, &[0; 3 + 32], &counted(&addresses), &records].concat()
 }
 
 /// A node with a channel.
@@ -285,6 +291,7 @@ fn honest_updates_and_node_announcements_are_signed() {
     let body = update(Network::Regtest);
     let reply = msgs::SignChannelUpdateReply::from_vec(replied(world.sign_update(&body))).expect("reads");
     world.verify(&body, &Signature(reply.update[2..66].try_into().expect("64 bytes")), &world.node_id);
+    replied(world.sign_node(&node_announcement_with(&[0; 1_024], world.node_id)));
     let body = node_announcement(world.node_id);
     let reply = msgs::SignNodeAnnouncementReply::from_vec(replied(world.sign_node(&body))).expect("reads");
     world.verify(&body, &reply.signature, &world.node_id);
@@ -302,6 +309,8 @@ fn hostile_updates_and_node_announcements_are_refused() {
     let mut unflagged = update(Network::Regtest);
     unflagged[44] = 0;
     assert_eq!(reason(world.sign_update(&unflagged)), Reason::GossipUnreadable);
+    let features = node_announcement_with(&[0; 1_025], world.node_id);
+    assert_eq!(reason(world.sign_node(&features)), Reason::GossipUnreadable);
     let long = [node_announcement(world.node_id), vec![0, 0]].concat(); // a record out of order
     assert_eq!(reason(world.sign_node(&long)), Reason::GossipUnreadable);
     let mut unknown = node_announcement(world.node_id);

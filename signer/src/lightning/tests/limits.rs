@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::facts::{Fact, Unit};
 use crate::journal::Verdict;
 use crate::lightning::driver::{invoice_to_pay, keysend};
 use crate::reasons::Reason;
@@ -26,6 +27,9 @@ fn payments_pass_up_to_the_limits() {
     assert!(refusal.detail.contains("limits.max_payment_msat_per_hour = 2500000"), "{}", refusal.detail);
     let line = signer.journal().explain(&request).expect("readable").expect("recorded");
     assert_eq!(line.decision.verdict, Verdict::deny(Reason::Limit, refusal.detail));
+    assert_eq!(line.decision.facts, refusal.facts);
+    let fact = Fact::number("max_payment_msat_per_hour", 2_500_001, Unit::Msat).at_most(2_500_000);
+    assert_eq!(refusal.facts, [fact]);
 }
 
 #[test]

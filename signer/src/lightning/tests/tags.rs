@@ -6,7 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use bitcoin::secp256k1::{PublicKey, Secp256k1};
-use lightning::types::payment::PaymentSecret;
+use lightning::blinded_path::BlindedHop;
+use lightning::blinded_path::payment::{BlindedPayInfo, BlindedPaymentPath};
+use lightning::offers::refund::RefundBuilder;
+use lightning::types::features::BlindedHopFeatures;
+use lightning::types::payment::{PaymentHash, PaymentSecret};
+use lightning::util::ser::Writeable;
 use lightning_invoice::{Currency, InvoiceBuilder, RawBolt11Invoice, RawTaggedField, TaggedField};
 use vls_protocol::model::{DisclosedSecret, PubKey, Sha256};
 use vls_protocol::msgs::{self, DeBolt, SerBolt};
@@ -137,9 +142,45 @@ fn hostile_invoices_are_refused() {
     assert_eq!(ask(&hrp, data[..7].to_vec()), Reason::InvoiceUnreadable, "a time stamp only");
     assert_eq!(ask(&hrp, [data.clone(), vec![0]].concat()), Reason::InvoiceUnreadable, "something trails");
     assert_eq!(signer.nodes().status()[0].faults, 0);
+}
 
-    let bolt12 = msgs::SignBolt12Invoice { invoice_bytes: vec![1, 2, 3].into() };
-    assert_eq!(reason(signer.ask(&alice, None, bolt12.as_vec())), Reason::InvoiceUnreadable);
+/// An answer to a refund on `network`, to be signed by `signing_pubkey`.
+fn bolt12_invoice(network: Network, amount_msat: u64, signing_pubkey: PublicKey) -> Vec<u8> {
+    let refund = RefundBuilder::new(vec![7; 32], signing_pubkey, amount_msat).expect("an amount").chain(network);
+    let hop = BlindedHop { blinded_node_id: signing_pubkey, encrypted_payload: vec![0; 40] };
+    let payinfo = BlindedPayInfo {
+        fee_base_msat: 0,
+        fee_proportional_millionths: 0,
+        cltv_expiry_delta: 144,
+        htlc_minimum_msat: 1,
+        htlc_maximum_msat: u64::MAX,
+        features: BlindedHopFeatures::empty(),
+    };
+    let path = BlindedPaymentPath::from_blinded_path_and_payinfo(signing_pubkey, signing_pubkey, vec![hop], payinfo);
+    let refund = refund.build().expect("complete");
+    let invoice = refund.respond_with(vec![path], PaymentHash([network as u8; 32]), signing_pubkey);
+    invoice.expect("answers").build().expect("complete").encode()
+}
+
+#[test]
+fn hostile_bolt12_invoices_are_refused_and_honest_ones_signed() {
+    let (signer, alice) = node(NodeKind::Ldk);
+    let hello = msgs::HsmdInit2 {
+        derivation_style: 1,
+        network_name: WireString(b"regtest".to_vec()),
+        dev_seed: None,
+        dev_allowlist: Vec::new().into(),
+    };
+    let hello = msgs::HsmdInit2Reply::from_vec(replied(signer.ask(&alice, None, hello.as_vec()))).expect("reads");
+    let ours = PublicKey::from_slice(&hello.bolt12.0).expect("a key");
+    let sign =
+        |invoice: Vec<u8>| signer.ask(&alice, None, msgs::SignBolt12Invoice { invoice_bytes: invoice.into() }.as_vec());
+    let honest = bolt12_invoice(Network::Regtest, 10_000, ours);
+    replied(sign(honest.clone()));
+    assert_eq!(reason(sign(bolt12_invoice(Network::Bitcoin, 10_000, ours))), Reason::InvoiceForeign);
+    for hostile in [vec![1, 2, 3], Vec::new(), [honest, vec![0]].concat()] {
+        assert_eq!(reason(sign(hostile)), Reason::InvoiceUnreadable);
+    }
 }
 
 #[test]
@@ -155,7 +196,9 @@ fn hostile_secrets_without_a_purpose_are_refused_and_honest_ones_told() {
     for info in hostile {
         assert_eq!(reason(derive(info)), Reason::SecretPurpose);
     }
-    let check = |index| signer.ask(&alice, None, msgs::CheckPubKey { index, pubkey: PubKey([2; 33]) }.as_vec());
+    let check = |index: u32| signer.ask(&alice, None, msgs::CheckPubKey { index, pubkey: PubKey([2; 33]) }.as_vec());
+    let reply = msgs::CheckPubKeyReply::from_vec(replied(check((1 << 31) - 1))).expect("reads");
+    assert!(!reply.ok, "that is another key");
     assert_eq!(reason(check(1 << 31)), Reason::Malformed);
 }
 
@@ -168,20 +211,22 @@ fn honest_node_that_lost_its_state_learns_that_it_did_and_a_hostile_one_nothing_
         driver.advance(&mut signer.asking(&alice), 0).expect("advances");
     }
     let channel = Some(driver.channel());
-    signer.restart();
-    signer.add("alice", NodeKind::Cln);
-    let ask = |commitment_number, secret| {
-        let secret = DisclosedSecret(secret);
-        signer.ask(&alice, channel, msgs::CheckFutureSecret { commitment_number, secret }.as_vec())
-    };
-    for honest in [3, 4, 1_000] {
-        let reply = msgs::CheckFutureSecretReply::from_vec(replied(ask(honest, [1; 32]))).expect("reads");
-        assert!(!reply.result);
+    for kind in [NodeKind::Ldk, NodeKind::Cln] {
+        signer.restart();
+        signer.add("alice", kind);
+        let ask = |commitment_number| {
+            let secret = DisclosedSecret([1; 32]);
+            signer.ask(&alice, channel, msgs::CheckFutureSecret { commitment_number, secret }.as_vec())
+        };
+        for honest in [3, 4, 1_000] {
+            let reply = msgs::CheckFutureSecretReply::from_vec(replied(ask(honest))).expect("reads");
+            assert!(!reply.result);
+        }
+        for hostile in 0..3 {
+            assert_eq!(reason(ask(hostile)), Reason::SecretPurpose);
+        }
+        assert_eq!(reason(ask(1 << 48)), Reason::Malformed);
     }
-    for hostile in 0..3 {
-        assert_eq!(reason(ask(hostile, [1; 32])), Reason::SecretPurpose);
-    }
-    assert_eq!(reason(ask(1 << 48, [1; 32])), Reason::Malformed);
 }
 
 #[test]

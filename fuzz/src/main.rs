@@ -1,0 +1,101 @@
+//! `claviger-fuzz TARGET`: mutates seeds, asks the target, keeps what crashes, and says what it did.
+
+#![allow(clippy::print_stdout, reason = "a command line says what it did")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use claviger_fuzz::mutate::{Random, mutate};
+use claviger_fuzz::{TARGETS, Target, dictionary};
+
+/// Inputs that were mutated further, besides the seeds.
+const POOL: usize = 1_024;
+/// A single execution may not take longer, nor the process more memory.
+const HANG: Duration = Duration::from_secs(1);
+const MAX_RSS_KIB: u64 = 512 << 10;
+
+/// Fuzzes one target, or all in turn.
+#[derive(Parser)]
+struct Args {
+    /// link_frames, guard_decoder, channel, or all.
+    target: String,
+    /// Seconds for each target.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Executions of each target; ends the run before its time.
+    #[arg(long, default_value_t = u64::MAX)]
+    runs: u64,
+    /// Repeats a run.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let chosen: Vec<_> = TARGETS.iter().filter(|t| args.target == "all" || t.name == args.target).collect();
+    if chosen.is_empty() {
+        bail!("there is no target '{}': link_frames, guard_decoder, channel or all", args.target);
+    }
+    // Contained panics are part of the channel's work and would fill the screen.
+    std::panic::set_hook(Box::new(|_| {}));
+    chosen.into_iter().try_for_each(|target| run(target, &args))
+}
+
+fn run(target: &Target, args: &Args) -> anyhow::Result<()> {
+    let (mut random, words) = (Random::new(args.seed), dictionary());
+    let mut pool = target.seeds().context("the corpus cannot be read")?;
+    if pool.is_empty() {
+        pool.push(Vec::new());
+    }
+    pool.iter().try_for_each(|seed| execute(target, seed).map(drop))?;
+    let (begun, mut runs, mut slowest) = (Instant::now(), 0u64, Duration::ZERO);
+    while runs < args.runs && begun.elapsed() < Duration::from_secs(args.seconds) {
+        let mut input = pool[random.below(pool.len())].clone();
+        let other = pool[random.below(pool.len())].clone();
+        mutate(&mut random, &mut input, &words, &other, target.max_bytes);
+        slowest = slowest.max(execute(target, &input)?);
+        runs += 1;
+        // Without a measure of coverage: some mutants of mutants, so that depth is reached.
+        if random.below(64) == 0 {
+            if pool.len() < POOL {
+                pool.push(input);
+            } else {
+                let at = random.below(POOL);
+                pool[at] = input;
+            }
+        }
+        if runs.is_multiple_of(256) && rss_kib() > MAX_RSS_KIB {
+            bail!("{}: more than {MAX_RSS_KIB} KiB of memory after {runs} runs", target.name);
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let (per_second, rss_mib) = (runs as f64 / seconds, rss_kib() / 1_024);
+    println!(
+        "{}: {runs} runs in {seconds:.1} s ({per_second:.0}/s), slowest {slowest:.2?}, {rss_mib} MiB",
+        target.name
+    );
+    Ok(())
+}
+
+/// One execution; an input that fails is kept.
+fn execute(target: &Target, input: &[u8]) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    let outcome = catch_unwind(AssertUnwindSafe(|| (target.fuzz)(input)));
+    let took = begun.elapsed();
+    if outcome.is_ok() && took < HANG {
+        return Ok(took);
+    }
+    let hash = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+    let path = target.corpus().join(format!("crash-{hash:016x}"));
+    std::fs::write(&path, input)?;
+    let words = outcome.err().and_then(|why| Some(why.downcast_ref::<String>()?.clone()));
+    bail!("{}: {} ({took:.2?}); kept as {}", target.name, words.unwrap_or_default(), path.display())
+}
+
+fn rss_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok()).unwrap_or(0)
+}

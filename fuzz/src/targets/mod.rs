@@ -1,0 +1,5 @@
+//! What is fuzzed.
+
+pub mod channel;
+pub mod guard_decoder;
+pub mod link_frames;

@@ -1,0 +1,193 @@
+//! `claviger channel`.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use clap::Subcommand;
+use claviger_proto::v1::{
+    BalanceInfo, ChannelInfo, ChannelListRequest, ChannelShowRequest, ClaimInfo, CommitmentsInfo, ExemptionInfo,
+    FreezeInfo, OrderRequest,
+};
+
+use super::{CliError, Output, admin, time};
+
+const CHANNEL: &str =
+    "A channel is called by `peer:number`, by its number alone, or by its funding output `txid:vout`.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ChannelCommand {
+    /// All channels of a node: state, commitment numbers, balance, and whether node and signer are in step.
+    List {
+        /// The node.
+        node: String,
+    },
+    /// One channel: what the signer knows, beside what the node last asked.
+    #[command(after_help = CHANNEL)]
+    Show {
+        /// The node.
+        node: String,
+        /// The channel.
+        channel: String,
+    },
+    /// Sign no new state of this channel until it is thawed. Closing and punishing go on.
+    #[command(after_help = CHANNEL)]
+    Freeze {
+        /// The node.
+        node: String,
+        /// The channel.
+        channel: String,
+        /// Why, for the journal.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        why: String,
+    },
+    /// Take a channel's freeze back.
+    #[command(after_help = CHANNEL)]
+    Thaw {
+        /// The node.
+        node: String,
+        /// The channel.
+        channel: String,
+        /// Why, for the journal.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        why: String,
+    },
+}
+
+/// Runs one `claviger channel` command.
+pub(super) fn channel(data_dir: &Path, command: ChannelCommand, output: &Output) -> Result<(), CliError> {
+    let daemon = admin::connect(data_dir)?;
+    match command {
+        ChannelCommand::List { node } => {
+            let reply = daemon.call(async |client| client.channel_list(ChannelListRequest { node }).await)?;
+            output.result(&reply, || match reply.channels.is_empty() {
+                true => format!("node {} has no channels", reply.node),
+                false => reply.channels.iter().map(line).collect::<Vec<_>>().join("\n"),
+            });
+            Ok(())
+        }
+        ChannelCommand::Show { node, channel } => {
+            let request = ChannelShowRequest { node, channel };
+            let channel = daemon.call(async |client| client.channel_show(request).await)?;
+            output.result(&channel, || details(&channel));
+            Ok(())
+        }
+        ChannelCommand::Freeze { node, channel, why } => order(
+            &daemon,
+            OrderRequest { node, channel, order: "freeze".to_owned(), why, ..OrderRequest::default() },
+            output,
+        ),
+        ChannelCommand::Thaw { node, channel, why } => order(
+            &daemon,
+            OrderRequest { node, channel, order: "thaw".to_owned(), why, ..OrderRequest::default() },
+            output,
+        ),
+    }
+}
+
+/// Gives an order and says under which id it is recorded.
+pub(super) fn order(daemon: &admin::Daemon, request: OrderRequest, output: &Output) -> Result<(), CliError> {
+    let what = match request.channel.as_str() {
+        "" => format!("{} node {}", request.order, request.node),
+        channel => format!("{} channel {channel} of node {}", request.order, request.node),
+    };
+    let reply = daemon.call(async |client| client.order(request).await)?;
+    output.result(&reply, || format!("{what}: done, recorded as {}", reply.request));
+    Ok(())
+}
+
+/// One channel in one line.
+fn line(channel: &ChannelInfo) -> String {
+    let numbers = |side: &Option<CommitmentsInfo>| side.as_ref().map_or("-".to_owned(), numbers);
+    let ours = channel.holder.as_ref().and_then(|side| side.balance.as_ref()).map_or(0, |balance| balance.ours_sat);
+    let frozen = if channel.frozen.is_some() { ", FROZEN" } else { "" };
+    let exempt = if channel.exemptions.is_empty() { "" } else { ", exempted" };
+    format!(
+        "{}  {}{frozen}{exempt}, {}  ours {ours} of {} sat  commitments {} / {}",
+        channel.channel,
+        channel.state,
+        channel.standing,
+        channel.capacity_sat,
+        numbers(&channel.holder),
+        numbers(&channel.counterparty)
+    )
+}
+
+/// `7`, or `7+8` where both are out.
+fn numbers(side: &CommitmentsInfo) -> String {
+    side.next.map_or_else(|| side.current.to_string(), |next| format!("{}+{next}", side.current))
+}
+
+fn details(channel: &ChannelInfo) -> String {
+    let mut text = format!("{}\n", channel.channel);
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<10} {value}");
+    };
+    row("state", channel.state.clone());
+    if !channel.funding.is_empty() {
+        let by = if channel.funded_by_us { "us" } else { "the peer" };
+        let depth = channel.funding_depth;
+        row("funding", format!("{} ({} sat, by {by}, {depth} confirmations)", channel.funding, channel.capacity_sat));
+        row("kind", channel.kind.clone());
+    }
+    if channel.closing_depth > 0 {
+        row("closed", format!("{} confirmations", channel.closing_depth));
+    }
+    for (name, side) in [("ours", &channel.holder), ("theirs", &channel.counterparty)] {
+        let Some(side) = side else { continue };
+        let revoked = side.revoked.map_or("none revoked".to_owned(), |revoked| format!("revoked up to {revoked}"));
+        row(name, format!("commitment {}, {revoked}", numbers(side)));
+        if let Some(balance) = &side.balance {
+            row("", balance_text(balance));
+            for htlc in &balance.htlcs {
+                let (at, hash) = (htlc.cltv_expiry, &htlc.payment_hash);
+                row("", format!("  {:<3} {} sat until {at}, {hash}", htlc.direction, htlc.amount_sat));
+            }
+        }
+    }
+    for claim in &channel.claims {
+        row("node asked", claim_text(claim));
+    }
+    row("standing", format!("{}: {}", channel.standing, channel.standing_detail));
+    if !channel.fix.is_empty() {
+        row("fix", channel.fix.clone());
+    }
+    if let Some(frozen) = &channel.frozen {
+        row("FROZEN", freeze_text(frozen));
+    }
+    for exemption in &channel.exemptions {
+        row("exempt", exemption_text(exemption));
+    }
+    text
+}
+
+fn balance_text(balance: &BalanceInfo) -> String {
+    let BalanceInfo { ours_sat, theirs_sat, feerate_per_kw, .. } = balance;
+    let (incoming, outgoing) = (balance.incoming_sat, balance.outgoing_sat);
+    let (ins, outs) = (balance.incoming_htlcs, balance.outgoing_htlcs);
+    format!(
+        "ours {ours_sat} sat, theirs {theirs_sat} sat, in {ins} HTLCs of {incoming} sat, out {outs} of {outgoing} sat, \
+         {feerate_per_kw} sat/kw"
+    )
+}
+
+fn claim_text(claim: &ClaimInfo) -> String {
+    let outcome = if claim.refused.is_empty() { "answered".to_owned() } else { format!("refused ({})", claim.refused) };
+    let state = claim.balance.as_ref().map(|balance| format!("; {}", balance_text(balance))).unwrap_or_default();
+    format!("to {} {} at {}: {outcome}{state}", claim.action, claim.number, time::date_time(claim.at_ms))
+}
+
+/// Who froze something.
+pub(super) fn freeze_text(frozen: &FreezeInfo) -> String {
+    let FreezeInfo { at_ms, by, why } = frozen;
+    format!("by {by}, {}{}", time::date_time(*at_ms), because(why))
+}
+
+/// Who exempted a channel, from what, until when.
+pub(super) fn exemption_text(exemption: &ExemptionInfo) -> String {
+    let ExemptionInfo { reason, until_ms, by, why, .. } = exemption;
+    format!("from '{reason}' until {}, by {by}{}", time::date_time(*until_ms), because(why))
+}
+
+fn because(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(": {why}") }
+}

@@ -1,0 +1,141 @@
+//! `claviger doctor`.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use clap::Args;
+use claviger_proto::v1::{CheckInfo, DoctorReply, DoctorRequest, OrderRequest};
+
+use super::{CliError, Output, admin, channel};
+use crate::config::Config;
+use crate::datadir::DataDir;
+
+const EXAMPLES: &str = "Examples:
+  claviger doctor                                       the house, then every channel
+  claviger doctor alice --repair                        and what is harmless is put right
+  claviger doctor --exempt alice 7 frozen --for 1h      channel 7 goes on, frozen or not, for an hour
+
+docs/doctor.md says what each check means, what is harmless and why, and what may be exempted.";
+
+/// What to examine, or to exempt.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct DoctorArgs {
+    /// Only this node's channels.
+    node: Option<String>,
+    /// Put right what can do no harm.
+    #[arg(long)]
+    repair: bool,
+    /// Let one channel go on in spite of one reason, for a while. Takes reasons that guard against confusion only.
+    #[arg(long, num_args = 3, value_names = ["NODE", "CHANNEL", "REASON"], requires = "for_s", conflicts_with_all = ["node", "repair"])]
+    exempt: Option<Vec<String>>,
+    /// For how long: a number and s, m or h; at most 24h.
+    #[arg(long = "for", value_name = "TIME", requires = "exempt", value_parser = seconds)]
+    for_s: Option<u64>,
+    /// Why, for the journal.
+    #[arg(long, value_name = "TEXT", default_value = "", requires = "exempt")]
+    why: String,
+}
+
+/// Examines, or exempts.
+pub(super) fn doctor(data_dir: &Path, args: DoctorArgs, output: &Output) -> Result<(), CliError> {
+    if let Some(names) = args.exempt
+        && let [node, channel, reason] = <[String; 3]>::try_from(names).unwrap_or_default()
+    {
+        let for_s = args.for_s.unwrap_or_default();
+        let order = OrderRequest { node, channel, order: "exempt".to_owned(), reason, for_s, why: args.why };
+        return channel::order(&admin::connect(data_dir)?, order, output);
+    }
+    let request = DoctorRequest { node: args.node.unwrap_or_default(), repair: args.repair };
+    let reply = match admin::connect(data_dir) {
+        Ok(daemon) => daemon.call(async |client| client.doctor(request).await)?,
+        Err(error) => without_daemon(data_dir, error),
+    };
+    output.result(&reply, || text(&reply));
+    verdict(&reply)
+}
+
+/// What can be seen without a daemon.
+fn without_daemon(data_dir: &Path, error: CliError) -> DoctorReply {
+    let mut checks = Vec::new();
+    match DataDir::open(data_dir) {
+        Err(error) => checks.push(fail("data-dir", &error, error.hint())),
+        Ok(dir) => {
+            if let Err(error) = Config::load(&dir.config()) {
+                checks.push(fail("config", &error, error.hint()));
+            }
+            checks.push(fail("daemon", &error.error, &error.hint));
+        }
+    }
+    DoctorReply { checks, ..DoctorReply::default() }
+}
+
+fn fail(id: &str, detail: &impl ToString, fix: &str) -> CheckInfo {
+    CheckInfo { id: id.to_owned(), state: "fail".to_owned(), detail: detail.to_string(), fix: fix.to_owned() }
+}
+
+/// Whether a channel's standing needs somebody.
+fn is_bad(standing: &str) -> bool {
+    matches!(standing, "node-behind" | "node-ahead" | "forked")
+}
+
+/// An error if something failed: the exit code is for scripts.
+fn verdict(reply: &DoctorReply) -> Result<(), CliError> {
+    let checks = reply.checks.iter().filter(|check| check.state == "fail").count();
+    let channels = reply.channels.iter().filter(|channel| is_bad(&channel.standing)).count();
+    match checks + channels {
+        0 => Ok(()),
+        _ => {
+            let what = format!("{checks} checks failed, {channels} channels are not in step");
+            Err(CliError::new(what, "Each says what to do; docs/doctor.md says more."))
+        }
+    }
+}
+
+fn text(reply: &DoctorReply) -> String {
+    let mut text = String::new();
+    let mut row = |state: &str, what: &str, detail: &str, fix: &str| {
+        let _ = writeln!(text, "{state:<5} {what:<13} {detail}");
+        if !fix.is_empty() {
+            let _ = writeln!(text, "{:<19} {fix}", "");
+        }
+    };
+    for what in &reply.repaired {
+        row("did", "", what, "");
+    }
+    for check in &reply.checks {
+        row(&check.state, &check.id, &check.detail, &check.fix);
+    }
+    for channel in &reply.channels {
+        let state = if is_bad(&channel.standing) { "fail" } else { "ok" };
+        let detail = format!("{} of {}: {}", channel.channel, channel.node, channel.detail);
+        row(state, &channel.standing, &detail, &channel.fix);
+    }
+    text
+}
+
+/// A time such as `90s`, `30m` or `1h`, in seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is no time: write a number and s, m or h, e.g. 30m");
+    let unit_s = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3_600,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    number.checked_mul(unit_s).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(["90s", "30m", "1h"].map(seconds), [Ok(90), Ok(1_800), Ok(3_600)]);
+        for wrong in ["", "1", "h", "1d", "-1h", "1 h", "é", "99999999999999999999h", "9999999999999999h"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

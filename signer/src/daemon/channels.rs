@@ -1,0 +1,189 @@
+//! Channels as the operator sees them, and what he orders about them.
+
+use claviger_proto::v1::{
+    BalanceInfo, ChannelCheck, ChannelInfo, ClaimInfo, CommitmentsInfo, ExemptionInfo, FreezeInfo, HtlcInfo,
+    OrderReply, OrderRequest,
+};
+
+use super::Unsealed;
+use super::nodes::parse_name;
+use crate::admin::api::{AdminFailure, FailureKind};
+use crate::lightning::orders::{Exemption, Given, Order, OrderError, Orders};
+use crate::lightning::standing::{Balance, ChannelView, Claim, HtlcView, Side, compare};
+use crate::names::NodeName;
+use crate::pipeline::ChannelRef;
+use crate::reasons::{Reason, Refusal};
+
+impl Unsealed {
+    /// All channels of `node`, by name.
+    pub(super) fn channels(&self, node: &str) -> Result<Vec<ChannelInfo>, AdminFailure> {
+        let look = |engine: &crate::lightning::engine::Engine| {
+            let (orders, now_ms) = (engine.orders(), engine.clock().now_ms());
+            let channels = engine.channels();
+            channels.iter().map(|(view, claims)| info(view, claims, orders, now_ms)).collect()
+        };
+        self.running(node)?.inspect(look).map_err(|refusal| unavailable(node, &refusal))
+    }
+
+    /// The channel of `node` that `text` calls: `peer:number`, the number alone, or its funding output.
+    pub(super) fn channel(&self, node: &str, text: &str) -> Result<ChannelInfo, AdminFailure> {
+        let is_it = |channel: &ChannelInfo| {
+            let number = channel.channel.split_once(':').map(|(_, number)| number);
+            channel.channel == text || number == Some(text) || (!text.is_empty() && channel.funding == text)
+        };
+        let mut found = self.channels(node)?.into_iter().filter(is_it);
+        let hint = "`claviger channel list` shows the node's channels.";
+        match (found.next(), found.next()) {
+            (Some(channel), None) => Ok(channel),
+            (Some(_), Some(_)) => {
+                let what = format!("several channels of node '{node}' have the number {text}");
+                Err(AdminFailure::new(FailureKind::Invalid, what, "Name the peer as well: peer:number."))
+            }
+            (None, _) => {
+                Err(AdminFailure::new(FailureKind::NotFound, format!("node '{node}' has no channel '{text}'"), hint))
+            }
+        }
+    }
+
+    /// Carries out an order that `by` gave.
+    pub(super) fn order(&self, request: &OrderRequest, by: String) -> Result<OrderReply, AdminFailure> {
+        let channel = match request.channel.as_str() {
+            "" => None,
+            text => Some(parse_channel(&self.channel(&request.node, text)?.channel)?),
+        };
+        let order = match (request.order.as_str(), channel) {
+            ("freeze", channel) => Order::Freeze(channel),
+            ("thaw", channel) => Order::Thaw(channel),
+            ("exempt", Some(channel)) => {
+                let reason = Reason::by_id(&request.reason).ok_or_else(|| {
+                    let what = format!("there is no reason '{}'", request.reason);
+                    AdminFailure::new(FailureKind::Invalid, what, "docs/reasons.md has all of them.")
+                })?;
+                Order::Exempt { channel, reason, for_s: request.for_s }
+            }
+            _ => {
+                let hint = "Check that command and daemon are of one version.";
+                return Err(AdminFailure::new(
+                    FailureKind::Invalid,
+                    format!("no such order '{}'", request.order),
+                    hint,
+                ));
+            }
+        };
+        let ordered = self.running(&request.node)?.order(order, by, request.why.clone());
+        let name = ordered.map_err(|error| refused_order(&error))?;
+        Ok(OrderReply { request: name, node: Some(self.show_node(&request.node)?) })
+    }
+
+    /// How each channel of `node` stands.
+    pub(super) fn compare(&self, node: &NodeName) -> Result<Vec<ChannelCheck>, AdminFailure> {
+        let channels = self.channels(node.as_str())?.into_iter();
+        let check = |channel: ChannelInfo| ChannelCheck {
+            node: node.to_string(),
+            channel: channel.channel,
+            standing: channel.standing,
+            detail: channel.standing_detail,
+            fix: channel.fix,
+        };
+        Ok(channels.map(check).collect())
+    }
+
+    fn running(&self, node: &str) -> Result<std::sync::Arc<crate::lightning::actor::Actor>, AdminFailure> {
+        self.show_node(node)?; // says in its own words that there is none
+        let hint = "Seal and unseal the signer.";
+        self.nodes
+            .get(&parse_name(node)?)
+            .ok_or_else(|| AdminFailure::new(FailureKind::Fault, format!("node '{node}' does not run"), hint))
+    }
+}
+
+fn parse_channel(text: &str) -> Result<ChannelRef, AdminFailure> {
+    text.parse().map_err(|error: crate::pipeline::BadChannelRef| {
+        AdminFailure::new(FailureKind::Invalid, error, "`claviger channel list` shows the node's channels.")
+    })
+}
+
+fn unavailable(node: &str, refusal: &Refusal) -> AdminFailure {
+    let what = format!("node '{node}' cannot be looked at now: {}", refusal.detail);
+    AdminFailure::new(FailureKind::Fault, what, refusal.reason.hint())
+}
+
+fn refused_order(error: &OrderError) -> AdminFailure {
+    let kind = match error {
+        OrderError::NotExemptible(_) | OrderError::Duration(_) => FailureKind::Invalid,
+        OrderError::NotFrozen(_) | OrderError::NoChannel(_) => FailureKind::NotFound,
+        OrderError::Unavailable(_) => FailureKind::Fault,
+    };
+    AdminFailure::new(kind, error, error.hint())
+}
+
+fn info(view: &ChannelView, claims: &[Claim], orders: &Orders, now_ms: u64) -> ChannelInfo {
+    let finding = compare(view, claims);
+    let funding = view.funding.as_ref();
+    let mine = orders.exemptions(now_ms).filter(|exemption| exemption.channel == view.channel);
+    ChannelInfo {
+        channel: view.channel.to_string(),
+        state: view.state.id().to_owned(),
+        funding: funding.map(|funding| funding.outpoint.to_string()).unwrap_or_default(),
+        capacity_sat: funding.map_or(0, |funding| funding.capacity_sat),
+        funded_by_us: funding.is_some_and(|funding| funding.by_us),
+        kind: funding.map(|funding| funding.kind.clone()).unwrap_or_default(),
+        funding_depth: funding.map_or(0, |funding| funding.depth),
+        closing_depth: funding.map_or(0, |funding| funding.closing_depth),
+        holder: view.holder.as_ref().map(commitments),
+        counterparty: view.counterparty.as_ref().map(commitments),
+        claims: claims.iter().map(claim_info).collect(),
+        standing: finding.standing.id().to_owned(),
+        standing_detail: finding.detail,
+        fix: finding.standing.fix().to_owned(),
+        frozen: orders.frozen_channel(&view.channel).or(orders.frozen_node()).map(freeze_info),
+        exemptions: mine.map(exemption_info).collect(),
+    }
+}
+
+/// A freeze, for the operator.
+pub(super) fn freeze_info(given: &Given) -> FreezeInfo {
+    FreezeInfo { at_ms: given.at_ms, by: given.by.clone(), why: given.why.clone() }
+}
+
+/// An exemption, for the operator.
+pub(super) fn exemption_info(exemption: &Exemption) -> ExemptionInfo {
+    let Given { at_ms, by, why } = exemption.given.clone();
+    let reason = exemption.reason.id().to_owned();
+    ExemptionInfo { channel: exemption.channel.to_string(), reason, until_ms: exemption.until_ms, at_ms, by, why }
+}
+
+fn commitments(side: &Side) -> CommitmentsInfo {
+    let Side { current, next, revoked, balance } = side;
+    let balance = balance.as_ref().map(balance_info);
+    CommitmentsInfo { current: *current, next: *next, revoked: *revoked, balance }
+}
+
+fn balance_info(balance: &Balance) -> BalanceInfo {
+    let htlc = |htlc: &HtlcView| HtlcInfo {
+        direction: if htlc.incoming { "in" } else { "out" }.to_owned(),
+        amount_sat: htlc.amount_sat,
+        payment_hash: hex::encode(htlc.payment_hash),
+        cltv_expiry: htlc.cltv_expiry,
+    };
+    BalanceInfo {
+        ours_sat: balance.ours_sat,
+        theirs_sat: balance.theirs_sat,
+        feerate_per_kw: balance.feerate_per_kw,
+        incoming_sat: balance.incoming_sat,
+        outgoing_sat: balance.outgoing_sat,
+        incoming_htlcs: balance.incoming_htlcs,
+        outgoing_htlcs: balance.outgoing_htlcs,
+        htlcs: balance.htlcs.iter().map(htlc).collect(),
+    }
+}
+
+fn claim_info(claim: &Claim) -> ClaimInfo {
+    ClaimInfo {
+        action: claim.step.text().to_owned(),
+        number: claim.number,
+        at_ms: claim.at_ms,
+        refused: claim.refused.map(Reason::id).unwrap_or_default().to_owned(),
+        balance: claim.balance.as_ref().map(balance_info),
+    }
+}

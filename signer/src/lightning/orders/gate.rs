@@ -1,0 +1,81 @@
+//! What a freeze stops.
+//!
+//! Stopped, until thawed: a signature on a new commitment of the peer, the revocation of ours (which puts a new one in
+//! force), sends from the wallet, and approvals of payments. Not stopped: what was answered before (P5); closes of every
+//! kind; HTLC claims, sweeps and justice; fees for them from the wallet; the peer's revocations, without which there is
+//! no justice; the validation of our next commitment, which only adds one to close with; invoices, which move nothing.
+//!
+//! `frozen` may be retried: a node waits with the message, instead of closing the channel over it, and goes on by itself
+//! once it is thawed.
+
+use vls_protocol::msgs::Message;
+
+use super::{Given, Orders};
+use crate::facts::Fact;
+use crate::lightning::standing::ChannelView;
+use crate::pipeline::ChannelRef;
+use crate::reasons::{Reason, Refusal};
+
+impl Orders {
+    /// Refuses with `frozen` what a freeze stops at `now_ms`. `view` looks the channel up; it is called only if the
+    /// answer depends on it.
+    pub fn check(
+        &self,
+        message: &Message,
+        channel: Option<ChannelRef>,
+        now_ms: u64,
+        view: impl FnOnce(ChannelRef) -> Option<ChannelView>,
+    ) -> Result<(), Refusal> {
+        if self.node.is_none() && self.channels.is_empty() {
+            return Ok(());
+        }
+        match (message, channel) {
+            (Message::SignWithdrawal(_) | Message::PreapproveInvoice(_) | Message::PreapproveKeysend(_), _) => {
+                self.node.as_ref().map_or(Ok(()), |given| Err(refusal("node", given)))
+            }
+            (Message::SignRemoteCommitmentTx(m), Some(channel)) => {
+                self.check_state(channel, now_ms, || signs_new(view(channel), m.commitment_number))
+            }
+            (Message::SignRemoteCommitmentTx2(m), Some(channel)) => {
+                self.check_state(channel, now_ms, || signs_new(view(channel), m.commitment_number))
+            }
+            (Message::RevokeCommitmentTx(m), Some(channel)) => {
+                self.check_state(channel, now_ms, || revokes_new(view(channel), m.commitment_number))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the wallet pays nothing but fees: for claims and anchors, which have to go on.
+    pub fn only_fees(&self) -> Option<Refusal> {
+        self.node.as_ref().map(|given| refusal("node", given))
+    }
+
+    fn check_state(&self, channel: ChannelRef, now_ms: u64, is_new: impl FnOnce() -> bool) -> Result<(), Refusal> {
+        let frozen = match (&self.node, self.channels.get(&channel)) {
+            (_, Some(given)) => refusal("channel", given),
+            (Some(given), None) => refusal("node", given),
+            (None, None) => return Ok(()),
+        };
+        if self.is_exempt(&channel, Reason::Frozen, now_ms) || !is_new() { Ok(()) } else { Err(frozen) }
+    }
+}
+
+/// Whether no commitment of the peer with this number was signed.
+fn signs_new(view: Option<ChannelView>, number: u64) -> bool {
+    let side = view.and_then(|view| view.counterparty);
+    side.is_none_or(|side| number > side.next.unwrap_or(side.current))
+}
+
+/// Whether our commitment with this number is not revoked.
+fn revokes_new(view: Option<ChannelView>, number: u64) -> bool {
+    let side = view.and_then(|view| view.holder);
+    side.and_then(|side| side.revoked).is_none_or(|revoked| number > revoked)
+}
+
+fn refusal(what: &'static str, given: &Given) -> Refusal {
+    let Given { by, why, .. } = given;
+    let colon = if why.is_empty() { "" } else { ": " };
+    let refusal = Refusal::new(Reason::Frozen, format!("the {what} was frozen by {by}{colon}{why}"));
+    refusal.with_fact(Fact::text("frozen", what)).with_fact(Fact::text("frozen_by", by))
+}
