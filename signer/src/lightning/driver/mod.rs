@@ -102,6 +102,8 @@ pub struct Driver {
     funding: Transaction,
     /// The number of the commitments in force.
     number: u64,
+    /// What they hold.
+    holdings: Holdings,
     /// The signer's points for commitments `number` and `number + 1`.
     points: [PublicKey; 2],
 }
@@ -119,18 +121,20 @@ impl Driver {
         dbid: u64,
         fund: impl FnOnce(&bitcoin::Script, Amount) -> Transaction,
     ) -> Result<Self, DriverError> {
-        Self::open_with(ask, dbid, 0, fund)
+        Self::open_with(ask, dbid, 0, |_| {}, fund)
     }
 
     /// The same where the peer gives `to_us_sat` away at once.
     pub fn open_pushed(ask: &mut Ask<'_>, dbid: u64, to_us_sat: u64) -> Result<Self, DriverError> {
-        Self::open_with(ask, dbid, to_us_sat, |script, amount| funding_transaction(script, amount, dbid))
+        Self::open_with(ask, dbid, to_us_sat, |_| {}, |script, amount| funding_transaction(script, amount, dbid))
     }
 
-    fn open_with(
+    /// The same with a funding transaction from `fund`; `change` has the last word on SetupChannel.
+    pub fn open_with(
         ask: &mut Ask<'_>,
         dbid: u64,
         to_us_sat: u64,
+        change: impl FnOnce(&mut msgs::SetupChannel),
         fund: impl FnOnce(&bitcoin::Script, Amount) -> Transaction,
     ) -> Result<Self, DriverError> {
         let secp = Secp256k1::new();
@@ -148,14 +152,16 @@ impl Driver {
         let script = chan_utils::make_funding_redeemscript(&ours.funding_pubkey, &theirs.funding_pubkey).to_p2wsh();
         let funding = fund(&script, Amount::from_sat(CHANNEL_SAT));
         let outpoint = OutPoint { txid: funding.compute_txid(), vout: 0 };
-        call::<msgs::SetupChannelReply>(ask, Some(channel), &setup_message(&theirs, outpoint, to_us_sat))?;
+        let mut setup = setup_message(&theirs, outpoint, to_us_sat);
+        change(&mut setup);
+        call::<msgs::SetupChannelReply>(ask, Some(channel), &setup)?;
 
         let parameters = parameters(theirs, ours, outpoint);
         let points = [point(ask, channel, 0)?, point(ask, channel, 1)?];
-        let driver = Self { channel, secp, peer, parameters, funding, number: 0, points };
         let holdings = Holdings { to_us_sat, htlcs: Vec::new() };
-        driver.sign_remote(ask, 0, &holdings)?;
-        driver.validate(ask, 0, &driver.points[0], &holdings)?;
+        let driver = Self { channel, secp, peer, parameters, funding, number: 0, holdings, points };
+        driver.sign_remote(ask, 0, &driver.holdings)?;
+        driver.validate(ask, 0, &driver.points[0], &driver.holdings)?;
         Ok(driver)
     }
 
@@ -181,11 +187,52 @@ impl Driver {
         self.number
     }
 
+    /// The signer's commitment in force.
+    pub fn our_commitment(&self) -> CommitmentTransaction {
+        self.commitment(self.number, &self.points[0], &self.holdings)
+    }
+
+    /// The peer's commitment in force, and its point.
+    pub fn peer_commitment(&self) -> Result<(CommitmentTransaction, PublicKey), DriverError> {
+        let point = self.peer.get_per_commitment_point(FIRST_COMMITMENT - self.number, &self.secp);
+        let point = point.map_err(|()| DriverError::Peer("tell its point"))?;
+        let theirs = |htlc| HTLCOutputInCommitment { offered: !htlc_in_ours(htlc).offered, ..htlc_in_ours(htlc) };
+        let commitment = CommitmentTransaction::new(
+            FIRST_COMMITMENT - self.number,
+            &point,
+            to_peer_sat(&self.holdings),
+            self.holdings.to_us_sat,
+            FEERATE_PER_KW,
+            self.holdings.htlcs.iter().map(theirs).collect(),
+            &self.parameters.as_holder_broadcastable(),
+            &self.secp,
+        );
+        Ok((commitment, point))
+    }
+
+    fn commitment(&self, number: u64, ours: &PublicKey, holdings: &Holdings) -> CommitmentTransaction {
+        CommitmentTransaction::new(
+            FIRST_COMMITMENT - number,
+            ours,
+            holdings.to_us_sat,
+            to_peer_sat(holdings),
+            FEERATE_PER_KW,
+            holdings.htlcs.iter().map(htlc_in_ours).collect(),
+            &self.parameters.as_counterparty_broadcastable(),
+            &self.secp,
+        )
+    }
+
+    /// What the peer would be left with in a commitment without HTLCs.
+    pub fn to_peer_sat(&self) -> u64 {
+        to_peer_sat(&Holdings { htlcs: Vec::new(), ..self.holdings.clone() })
+    }
+
     /// Moves both sides one commitment on, with `htlcs` HTLCs offered by the peer in the new ones: five messages.
     pub fn advance(&mut self, ask: &mut Ask<'_>, htlcs: usize) -> Result<(), DriverError> {
         let htlc = |n| received_htlc(payment_hash(self.number + 1, n));
         let htlcs = (0..htlcs).map(htlc).collect();
-        self.advance_to(ask, &Holdings { to_us_sat: 0, htlcs })
+        self.advance_to(ask, &Holdings { to_us_sat: self.holdings.to_us_sat, htlcs })
     }
 
     /// Moves both sides one commitment on, to any holdings.
@@ -203,7 +250,7 @@ impl Driver {
         };
         call::<msgs::ValidateRevocationReply>(ask, Some(self.channel), &revocation)?;
         self.points = [self.points[1], point(ask, self.channel, new + 1)?];
-        self.number = new;
+        (self.number, self.holdings) = (new, holdings.clone());
         Ok(())
     }
 
@@ -239,16 +286,7 @@ impl Driver {
         ours: &PublicKey,
         holdings: &Holdings,
     ) -> Result<(), DriverError> {
-        let commitment = CommitmentTransaction::new(
-            FIRST_COMMITMENT - number,
-            ours,
-            holdings.to_us_sat,
-            to_peer_sat(holdings),
-            FEERATE_PER_KW,
-            holdings.htlcs.iter().map(htlc_in_ours).collect(),
-            &self.parameters.as_counterparty_broadcastable(),
-            &self.secp,
-        );
+        let commitment = self.commitment(number, ours, holdings);
         let signed =
             self.peer.sign_counterparty_commitment(&self.parameters, &commitment, Vec::new(), Vec::new(), &self.secp);
         let (signature, of_htlcs) = signed.map_err(|()| DriverError::Peer("sign the commitment"))?;
