@@ -18,6 +18,7 @@ use lightning_signer::lightning::types::payment::PaymentHash;
 use sha2::{Digest, Sha256};
 use vls_protocol::msgs::Message;
 
+use crate::facts::Fact;
 use crate::journal::{COLD, Put};
 use crate::reasons::{Reason, Refusal};
 
@@ -94,7 +95,8 @@ impl Issued {
         match known {
             Some(invoice) if invoice.digest != asked.digest => {
                 let hash = hex::encode(asked.hash.0);
-                Err(Refusal::new(Reason::InvoiceReused, format!("a different invoice was signed for {hash}")))
+                let detail = format!("a different invoice was signed for {hash}");
+                Err(Refusal::new(Reason::InvoiceReused, detail).with_fact(Fact::text("payment_hash", hash)))
             }
             known => Ok(known.map(|invoice| invoice.reply.into_vec())),
         }

@@ -4,6 +4,7 @@ use bitcoin::OutPoint;
 use vls_protocol::msgs::Message;
 
 use super::Engine;
+use crate::facts::{Fact, Unit};
 use crate::reasons::{Reason, Refusal};
 
 impl Engine {
@@ -32,7 +33,8 @@ impl Engine {
             let shown_sat = self.outputs.amount_sat(&spent);
             if let Some(shown_sat) = shown_sat.filter(|shown_sat| *shown_sat != told.value.to_sat()) {
                 let detail = format!("{spent}: the node says {}, the chain {shown_sat} sat", told.value);
-                return Err(Refusal::new(Reason::CoinAmount, detail));
+                let fact = Fact::number("coin", told.value.to_sat(), Unit::Sat).exactly(shown_sat);
+                return Err(Refusal::new(Reason::CoinAmount, detail).with_fact(fact));
             }
             let ours = is_ours(&spent);
             if ours && !flag && shown_sat.is_none() {
@@ -46,7 +48,9 @@ impl Engine {
             // A node may see the close of a channel before we do.
             let reason = if unproven.iter().all(is_of_channel) { Reason::ChainPending } else { Reason::CoinUnproven };
             let coins: Vec<_> = unproven.iter().take(3).map(OutPoint::to_string).collect();
-            return Err(Refusal::new(reason, format!("amounts on the node's word alone: {}", coins.join(", "))));
+            let detail = format!("amounts on the node's word alone: {}", coins.join(", "));
+            let fact = Fact::count("unproven_coins", unproven.len() as u64).at_most(1);
+            return Err(Refusal::new(reason, detail).with_fact(fact));
         }
         // A partner's input counts only beside coins that are all proven.
         inputs.iter_mut().for_each(|(_, ours)| *ours |= !proven);

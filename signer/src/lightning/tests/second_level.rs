@@ -187,7 +187,8 @@ fn a_hostile_second_level_transaction_that_pays_otherwise_is_refused() {
     let scene = scene();
     let ours = scene.driver.our_commitment();
     let (htlc, tx) = second_level(&ours, 0);
-    let changes: [(&str, fn(&mut Transaction)); 5] = [
+    type Change = (&'static str, fn(&mut Transaction));
+    let changes: [Change; 5] = [
         ("less", |tx| tx.output[0].value -= Amount::from_sat(1)),
         ("somebody else", |tx| tx.output[0].script_pubkey = stranger()),
         ("nobody", |tx| tx.output.clear()),

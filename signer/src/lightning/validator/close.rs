@@ -9,6 +9,7 @@ use lightning_signer::util::status::Status;
 use lightning_signer::wallet::Wallet;
 
 use super::policy::MAX_DUST_SAT;
+use crate::facts::{Fact, Unit};
 use crate::reasons::{Reason, Refusal};
 
 /// Whether a close pays us what the last commitments owe us: to the satoshi, but for the fee if we funded the channel, which
@@ -26,25 +27,28 @@ pub(super) fn check(
     else {
         return Err(Refusal::new(Reason::CloseValue, "the channel has no commitments yet"));
     };
-    let over = |what: &str, paid_sat: u64, relation: char, owed_sat: u64| {
-        Err(Refusal::new(Reason::CloseValue, format!("{what}: {paid_sat} sat {relation} {owed_sat} sat owed")))
-    };
+    let wrong = |detail: String, fact: Fact| Err(Refusal::new(Reason::CloseValue, detail).with_fact(fact));
     if setup.is_outbound {
         let owed_sat = ours.to_countersigner_value_sat.max(theirs.to_broadcaster_value_sat);
         if to_counterparty_sat > owed_sat.max(MAX_DUST_SAT) {
-            return over("to the peer", to_counterparty_sat, '>', owed_sat);
+            let fact = Fact::number("to_peer", to_counterparty_sat, Unit::Sat).at_most(owed_sat);
+            return wrong(format!("to the peer: {to_counterparty_sat} sat > {owed_sat} sat owed"), fact);
         }
         let paid_sat = to_holder_sat.saturating_add(to_counterparty_sat);
         let fee_sat = setup.channel_value_sat.saturating_sub(paid_sat);
         if fee_sat > max_fee_sat {
             let limit = format!("limits.max_onchain_fee_sat = {max_fee_sat} sat");
-            return Err(Refusal::new(Reason::Limit, format!("fee of the close: {fee_sat} sat > {limit}")));
+            let fact = Fact::number("max_onchain_fee_sat", fee_sat, Unit::Sat).at_most(max_fee_sat);
+            return Err(
+                Refusal::new(Reason::Limit, format!("fee of the close: {fee_sat} sat > {limit}")).with_fact(fact)
+            );
         }
     } else {
         let owed_sat = ours.to_broadcaster_value_sat.max(theirs.to_countersigner_value_sat);
         let left_out = to_holder_sat == 0 && owed_sat <= MAX_DUST_SAT;
         if to_holder_sat < owed_sat && !left_out {
-            return over("to this node", to_holder_sat, '<', owed_sat);
+            let fact = Fact::number("to_node", to_holder_sat, Unit::Sat).at_least(owed_sat);
+            return wrong(format!("to this node: {to_holder_sat} sat < {owed_sat} sat owed"), fact);
         }
     }
     Ok(())

@@ -39,6 +39,7 @@ use self::outputs::Outputs;
 use super::actor::ChainFacts;
 use super::bookkeeper::Bookkeeper;
 use crate::config::LimitsConfig;
+use crate::facts::{Fact, Unit};
 use crate::names::NodeName;
 use crate::reasons::{Reason, Refusal};
 
@@ -136,18 +137,21 @@ impl HouseValidator {
         }
         if depth < required {
             let detail = format!("commitment {commitment_number}: the funding has {depth} of {required} confirmations");
-            return Err(Refusal::new(Reason::ChainPending, format!("{detail} (chain.funding_depth)")));
+            let fact = Fact::number("funding_depth", depth.into(), Unit::Blocks).at_least(required.into());
+            return Err(Refusal::new(Reason::ChainPending, format!("{detail} (chain.funding_depth)")).with_fact(fact));
         }
         let (funding, told_sat) = (setup.funding_outpoint, setup.channel_value_sat);
         match self.view.outputs.amount_sat(&funding) {
             Some(amount_sat) if amount_sat == told_sat => Ok(()),
             Some(amount_sat) => {
                 let detail = format!("{funding} holds {amount_sat} sat; the channel was set up with {told_sat} sat");
-                Err(Refusal::new(Reason::FundingMismatch, detail))
+                let fact = Fact::number("funding", amount_sat, Unit::Sat).exactly(told_sat);
+                Err(Refusal::new(Reason::FundingMismatch, detail).with_fact(fact))
             }
             None => {
                 let detail = format!("{funding} does not pay to the keys of this channel");
-                Err(Refusal::new(Reason::FundingMismatch, detail))
+                let fact = Fact::text("funding_outpoint", funding.to_string());
+                Err(Refusal::new(Reason::FundingMismatch, detail).with_fact(fact))
             }
         }
     }

@@ -23,6 +23,7 @@ use vls_protocol::psbt::PsbtWrapper;
 use super::super::actor::ChainFacts;
 use super::super::refusals;
 use super::locktime;
+use crate::facts::{Fact, Unit};
 use crate::names::NodeName;
 use crate::pipeline::ChannelRef;
 use crate::reasons::{Reason, Refusal};
@@ -206,7 +207,12 @@ impl Commitment {
         let (spent, txid, keys) = (txin.previous_output, trusted.txid(), trusted.keys());
         let is_spent = |htlc: &&HTLCOutputInCommitment| htlc.transaction_output_index == Some(spent.vout);
         let htlc = self.tx.nondust_htlcs().iter().filter(|_| spent.txid == txid).find(is_spent);
-        let htlc = htlc.ok_or_else(|| unknown(format!("{spent} is not an HTLC of {name}, {txid}")))?;
+        let foreign = || unknown(format!("{spent} is not an HTLC of {name}, {txid}"));
+        let htlc = htlc.ok_or_else(|| {
+            foreign()
+                .with_fact(Fact::text("outpoint", spent.to_string()))
+                .with_fact(Fact::text("commitment", txid.to_string()))
+        })?;
         let amount_sat = htlc.amount_msat / 1_000;
         let as_told = match &asked.told {
             Told::Htlc { offered, cltv_expiry, amount_msat, payment_hash } => {
@@ -220,7 +226,9 @@ impl Commitment {
         if !as_told {
             let expiry = htlc.cltv_expiry;
             let is = format!("{amount_sat} sat until block {expiry} for {}", hex::encode(htlc.payment_hash.0));
-            return Err(unknown(format!("HTLC {} of {name} is {is}; the message says otherwise", spent.vout)));
+            return Err(unknown(format!("HTLC {} of {name} is {is}; the message says otherwise", spent.vout))
+                .with_fact(Fact::number("htlc_amount", amount_sat, Unit::Sat))
+                .with_fact(Fact::count("htlc_expiry", expiry.into())));
         }
         let expected = build_htlc_transaction(
             &txid,
@@ -232,7 +240,8 @@ impl Commitment {
             &keys.revocation_key,
         );
         let different = |what: &str| {
-            Err(Refusal::new(Reason::HtlcTransaction, format!("{what} is not that of HTLC {} of {name}", spent.vout)))
+            let detail = format!("{what} is not that of HTLC {} of {name}", spent.vout);
+            Err(Refusal::new(Reason::HtlcTransaction, detail).with_fact(Fact::text("htlc", spent.to_string())))
         };
         if !self.features.supports_anchors_zero_fee_htlc_tx() {
             // The peer's signature is for the whole of it (SIGHASH_ALL).

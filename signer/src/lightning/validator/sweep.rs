@@ -12,6 +12,7 @@ use lightning_signer::policy::validator::ChainState;
 use super::outputs::Outputs;
 use super::policy::MAX_ENDING_FEERATE_PER_KW;
 use super::{HouseValidator, locktime};
+use crate::facts::{Fact, Unit};
 use crate::reasons::{Reason, Refusal};
 
 /// The witness of a swept output weighs at least this much: a signature and a script (BOLT 3).
@@ -48,7 +49,9 @@ impl HouseValidator {
                 // A node may see the close of a channel before we do.
                 self.view.chain.require_fresh(&self.view.node)?;
                 let detail = format!("the chain has not shown {spent} as an output of a channel of this node");
-                return Err(Refusal::new(Reason::ChainPending, detail));
+                return Err(
+                    Refusal::new(Reason::ChainPending, detail).with_fact(Fact::text("outpoint", spent.to_string()))
+                );
             };
             if index == input && amount_sat != told_sat {
                 return Err(amount_differs(outputs, &spent, told_sat));
@@ -61,7 +64,8 @@ impl HouseValidator {
 
 fn amount_differs(outputs: &Outputs, spent: &bitcoin::OutPoint, told_sat: u64) -> Refusal {
     let shown_sat = outputs.amount_sat(spent).unwrap_or_default();
-    Refusal::new(Reason::CoinAmount, format!("{spent}: the node says {told_sat} sat, the chain {shown_sat} sat"))
+    let detail = format!("{spent}: the node says {told_sat} sat, the chain {shown_sat} sat");
+    Refusal::new(Reason::CoinAmount, detail).with_fact(Fact::number("coin", told_sat, Unit::Sat).exactly(shown_sat))
 }
 
 /// Whether what the outputs leave of `swept_sat` can be a fee.
@@ -69,13 +73,15 @@ fn require_fee(tx: &Transaction, swept_sat: u64) -> Result<(), Refusal> {
     let paid_sat = tx.output.iter().fold(0u64, |sum, output| sum.saturating_add(output.value.to_sat()));
     let Some(fee_sat) = swept_sat.checked_sub(paid_sat) else {
         let detail = format!("the outputs pay {paid_sat} sat, the inputs hold {swept_sat} sat");
-        return Err(Refusal::new(Reason::SweepFee, detail));
+        let fact = Fact::number("sweep_outputs", paid_sat, Unit::Sat).at_most(swept_sat);
+        return Err(Refusal::new(Reason::SweepFee, detail).with_fact(fact));
     };
     let weight = tx.weight().to_wu() + WITNESS_WEIGHT * tx.input.len() as u64;
     let limit_sat = weight * u64::from(MAX_ENDING_FEERATE_PER_KW) / 1_000;
     if fee_sat > limit_sat {
         let detail = format!("fee of the sweep: {fee_sat} sat > {limit_sat} sat, {MAX_ENDING_FEERATE_PER_KW} sat/kw");
-        return Err(Refusal::new(Reason::SweepFee, detail));
+        let fact = Fact::number("sweep_fee", fee_sat, Unit::Sat).at_most(limit_sat);
+        return Err(Refusal::new(Reason::SweepFee, detail).with_fact(fact));
     }
     Ok(())
 }
