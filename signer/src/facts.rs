@@ -88,6 +88,11 @@ impl Fact {
         Self { name: name.into(), value: Value::Number(value), unit, limit: None }
     }
 
+    /// An amount in msat as the channel book computes it; below zero counts as 0.
+    pub fn msat(name: &'static str, value_msat: i128) -> Self {
+        Self::number(name, clamped(value_msat), Unit::Msat)
+    }
+
     /// A plain number: of things, of a commitment, a height.
     pub fn count(name: &'static str, value: u64) -> Self {
         Self::number(name, value, Unit::None)
@@ -108,6 +113,12 @@ impl Fact {
         Self { limit: Some(Limit::AtMost(Value::Number(limit))), ..self }
     }
 
+    /// The same for an amount in msat.
+    #[must_use]
+    pub fn at_most_msat(self, limit_msat: i128) -> Self {
+        self.at_most(clamped(limit_msat))
+    }
+
     /// What was compared with it: `limit` or more passes.
     #[must_use]
     pub fn at_least(self, limit: u64) -> Self {
@@ -119,6 +130,11 @@ impl Fact {
     pub fn exactly(self, wanted: impl Into<Value>) -> Self {
         Self { limit: Some(Limit::Exactly(wanted.into())), ..self }
     }
+}
+
+/// What a `u64` holds of it.
+fn clamped(value: i128) -> u64 {
+    u64::try_from(value.max(0)).unwrap_or(u64::MAX)
 }
 
 impl Limit {

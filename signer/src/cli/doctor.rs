@@ -81,15 +81,13 @@ fn is_bad(standing: &str) -> bool {
 
 /// An error if something failed: the exit code is for scripts.
 fn verdict(reply: &DoctorReply) -> Result<(), CliError> {
-    let checks = reply.checks.iter().filter(|check| check.state == "fail").count();
-    let channels = reply.channels.iter().filter(|channel| is_bad(&channel.standing)).count();
-    match checks + channels {
-        0 => Ok(()),
-        _ => {
-            let what = format!("{checks} checks failed, {channels} channels are not in step");
-            Err(CliError::new(what, "Each says what to do; docs/doctor.md says more."))
-        }
+    let checks = reply.checks.iter().filter(|check| check.state == "fail").map(|check| check.id.as_str());
+    let channels = reply.channels.iter().filter(|channel| is_bad(&channel.standing));
+    let bad: Vec<_> = checks.chain(channels.map(|channel| channel.channel.as_str())).collect();
+    if bad.is_empty() {
+        return Ok(());
     }
+    Err(CliError::new(format!("not well: {}", bad.join(", ")), "Each says what to do; docs/doctor.md says more."))
 }
 
 fn text(reply: &DoctorReply) -> String {

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::view::DustView;
+use crate::facts::Fact;
 use crate::reasons::{Reason, Refusal};
 
 /// What one channel may lose within a day and not get back.
@@ -45,7 +46,8 @@ impl Dust {
         if lost_msat > allowance_msat {
             let what = "HTLCs too small to be told apart took more out than they brought back within a day";
             let detail = format!("{what}: {lost_msat} msat > {allowance_msat} msat");
-            return Err(Refusal::new(Reason::DustExceeded, detail));
+            let fact = Fact::msat("lost_in_dust", lost_msat.into()).at_most_msat(allowance_msat.into());
+            return Err(Refusal::new(Reason::DustExceeded, detail).with_fact(fact));
         }
         self.lost_msat = lost_msat;
         Ok(())

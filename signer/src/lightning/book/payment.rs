@@ -3,6 +3,7 @@
 use super::channel::{Channel, Held, of_hash};
 use super::facts::{Approval, ChannelKey, Direction, Hash, Side};
 use super::view::Standing;
+use crate::facts::Fact;
 use crate::reasons::{Reason, Refusal};
 
 /// The routing fee that an approval includes, in parts of the amount, and at least.
@@ -15,6 +16,8 @@ pub(super) struct Payment {
     pub(super) approval: Option<Approval>,
     /// As much of the approval counts as dust that may leave.
     pub(super) small_msat: u64,
+    /// Left as no dust, against what comes in as dust: charged as dust, until it comes back.
+    pub(super) lent_msat: u64,
     pub(super) preimage: Option<[u8; 32]>,
     /// Settled by the commitments in force, by channel.
     pub(super) settled: Vec<Settled>,
@@ -35,6 +38,8 @@ pub(super) struct Settled {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sums {
     pub(super) out_msat: u64,
+    /// Of that, what is certain.
+    pub(super) certain_msat: u64,
     pub(super) in_msat: u64,
 }
 
@@ -83,7 +88,13 @@ impl Payment {
 
     /// Whether it holds anything that does not follow from the channels.
     pub(super) fn is_durable(&self) -> bool {
-        self.approval.is_some() || self.preimage.is_some() || !self.settled.is_empty()
+        self.approval.is_some() || self.preimage.is_some() || !self.settled.is_empty() || self.lent_msat > 0
+    }
+
+    /// What came back of what was lent, once nothing is in flight.
+    pub(super) fn returned_msat(&self) -> u64 {
+        let paid = self.settled.iter().map(|settled| settled.ours.out_msat.max(settled.theirs.out_msat));
+        self.lent_msat.saturating_sub(paid.fold(0, add))
     }
 }
 
@@ -94,7 +105,7 @@ pub(super) struct Totals {
     outs: Vec<(u32, u64)>,
     /// Amounts with their expiry; `u32::MAX` for what is settled.
     ins: Vec<(u32, u64)>,
-    /// Of what left, what must be covered by what came even if nothing more leaves.
+    /// Of what left, what must be covered by what came even if nothing more leaves: what is certain, or may still leave.
     pub(super) binding_msat: u64,
 }
 
@@ -112,7 +123,7 @@ impl Totals {
                 Standing::Closed => false,
             };
             let binding = worst.outs.iter().filter(|(expiry, _)| binds(*expiry)).map(|(_, amount)| amount);
-            self.binding_msat = add(self.binding_msat, add(worst.settled.out_msat, sum(binding)));
+            self.binding_msat = add(self.binding_msat, add(worst.settled.certain_msat, sum(binding)));
             self.outs.extend(worst.outs);
             self.outs.extend((worst.settled.out_msat > 0).then_some((0, worst.settled.out_msat)));
         }
@@ -129,7 +140,7 @@ impl Totals {
     /// What settled on a channel that is no longer in the book.
     pub(super) fn add_settled(&mut self, settled: &Settled) {
         let out_msat = settled.ours.out_msat.max(settled.theirs.out_msat);
-        self.binding_msat = add(self.binding_msat, out_msat);
+        self.binding_msat = add(self.binding_msat, settled.ours.certain_msat.max(settled.theirs.certain_msat));
         self.outs.push((0, out_msat));
         self.ins.push((u32::MAX, settled.ours.in_msat.min(settled.theirs.in_msat)));
     }
@@ -175,10 +186,19 @@ impl Totals {
                     "payment {hash}: {out_msat} msat out that may last to height {expiry} or longer; {most_msat} msat \
                      approved, {in_msat} msat in that lasts to height {needed} ({cltv_delta} blocks more)"
                 );
-                return Err(Refusal::new(Reason::ForwardCltv, detail));
+                let fact = Fact::msat("out", out_msat.into()).at_most_msat(add(most_msat, in_msat).into());
+                return Err(Refusal::new(Reason::ForwardCltv, detail)
+                    .with_fact(fact)
+                    .with_fact(Fact::count("incoming_expiry_needed", needed.into())));
             }
         }
         Ok(())
+    }
+
+    /// Whether what came would not cover what left without `amount_msat` of it.
+    pub(super) fn is_short_of(&self, amount_msat: u64, approval: Option<&Approval>) -> bool {
+        let rest_msat = self.in_msat().saturating_sub(amount_msat);
+        self.binding_msat > add(approval.map_or(0, Approval::most_msat), rest_msat)
     }
 
     /// Whether what came still covers what left. Refuses with `forward-unclaimed`.
@@ -192,11 +212,24 @@ impl Totals {
              come in",
             self.binding_msat
         );
-        Err(Refusal::new(Reason::ForwardUnclaimed, detail))
+        let fact = Fact::msat("depends_on_it", self.binding_msat.into()).at_most_msat(add(most_msat, in_msat).into());
+        Err(Refusal::new(Reason::ForwardUnclaimed, detail).with_fact(fact))
     }
 }
 
 fn uncovered(hash: &Hash, out_msat: u64, in_msat: u64, approval: Option<&Approval>, is_issued: bool) -> Refusal {
+    let most_msat = add(approval.map_or(0, Approval::most_msat), if is_issued { 0 } else { in_msat });
+    let refusal = uncovered_in_words(hash, out_msat, in_msat, approval, is_issued);
+    refusal.with_fact(Fact::msat("out", out_msat.into()).at_most_msat(most_msat.into()))
+}
+
+fn uncovered_in_words(
+    hash: &Hash,
+    out_msat: u64,
+    in_msat: u64,
+    approval: Option<&Approval>,
+    is_issued: bool,
+) -> Refusal {
     match approval {
         Some(approval) if approval.amount_msat == 0 => {
             let why = "its invoice names no amount: approve the amount with PreapproveKeysend for the same hash";
@@ -245,6 +278,7 @@ impl Part {
         let mut sums = settled.map_or(Sums::default(), |settled| settled.side(side));
         if let Some(step) = held.settlements.iter().find(|step| step.payment_hash == *hash) {
             sums.out_msat = add(sums.out_msat, step.out_msat);
+            sums.certain_msat = add(sums.certain_msat, step.certain_msat);
             sums.in_msat = add(sums.in_msat, step.in_msat);
         }
         Self { outs: of(Direction::Out), ins: of(Direction::In), settled: sums }

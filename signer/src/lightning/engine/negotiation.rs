@@ -14,6 +14,7 @@ use vls_protocol_signer::handler::{InitHandler, RootHandler};
 use super::super::limits::Limits;
 use super::super::refusals;
 use super::{Engine, RestoreError};
+use crate::facts::Fact;
 use crate::reasons::{Reason, Refusal};
 
 /// The HsmdInit with which vls is started: protocol version 6 and nothing else.
@@ -53,7 +54,8 @@ impl Engine {
         let genesis = genesis_block(self.node.network()).block_hash();
         if init.chain_params != genesis {
             let detail = format!("the node's chain is {}, the signer's {genesis}", init.chain_params);
-            return Err(Refusal::new(Reason::Validation, detail));
+            let fact = Fact::text("chain", init.chain_params.to_string()).exactly(genesis.to_string());
+            return Err(Refusal::new(Reason::Validation, detail).with_fact(fact));
         }
         let (min, max) = (init.hsm_wire_min_version, init.hsm_wire_max_version);
         if !(min..=max).contains(&PROTOCOL_VERSION_NO_SECRET) {

@@ -20,6 +20,7 @@ use lightning_signer::policy::validator::CommitmentSignatures;
 use vls_protocol::model::{BitcoinSignature, PubKey};
 use vls_protocol::msgs::{Message, SerBolt, ValidateCommitmentTxReply};
 
+use crate::facts::Fact;
 use crate::journal::Put;
 use crate::pipeline::ChannelRef;
 use crate::reasons::{Reason, Refusal};
@@ -112,13 +113,15 @@ impl Closings {
                     && number < in_force
                 {
                     let detail = format!("commitment {number} is revoked; {in_force} is in force");
-                    return Err(Refusal::new(Reason::CommitmentRevoked, detail));
+                    let fact = Fact::count("closes_with", number).at_least(in_force);
+                    return Err(Refusal::new(Reason::CommitmentRevoked, detail).with_fact(fact));
                 }
                 Judged::Ask(Some(Closing { channel: id, from: number }))
             }
             (Step::Revoke(number), Some(from)) if number >= from => {
                 let detail = format!("the channel was closed with commitment {from}; {number} cannot be revoked");
-                return Err(Refusal::new(Reason::RevokeAfterClose, detail));
+                let fact = Fact::count("closed_with_commitment", from);
+                return Err(Refusal::new(Reason::RevokeAfterClose, detail).with_fact(fact));
             }
             (Step::SignTheirs(number), Some(_)) => {
                 let next = look(node, &id, |channel| channel.enforcement_state.next_counterparty_commit_num);
@@ -186,7 +189,8 @@ fn require_old(number: u64, next: Option<u64>) -> Result<(), Refusal> {
     match next {
         Some(next) if number >= next => {
             let detail = format!("the channel is closing; commitment {number} would be new");
-            Err(Refusal::new(Reason::UpdateAfterClose, detail))
+            let fact = Fact::count("next_commitment", next);
+            Err(Refusal::new(Reason::UpdateAfterClose, detail).with_fact(fact))
         }
         _ => Ok(()),
     }

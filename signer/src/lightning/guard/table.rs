@@ -8,6 +8,7 @@
 use vls_protocol::msgs;
 
 use super::layout::Field::{self, Bool, Bytes, List, Octets, Optional, Psbt, Text, Tx};
+use crate::facts::{Fact, Unit};
 use crate::names::NodeKind;
 use crate::reasons::{Reason, Refusal};
 
@@ -208,7 +209,8 @@ impl Row {
 pub fn row(kind: NodeKind, message: &[u8]) -> Result<&'static Row, Refusal> {
     if message.len() > MAX_MESSAGE_BYTES {
         let detail = format!("{} bytes; at most {MAX_MESSAGE_BYTES} are read", message.len());
-        return Err(Refusal::new(Reason::Malformed, detail));
+        let fact = Fact::number("message", message.len() as u64, Unit::Bytes).at_most(MAX_MESSAGE_BYTES as u64);
+        return Err(Refusal::new(Reason::Malformed, detail).with_fact(fact));
     }
     let Some((number, _)) = message.split_first_chunk::<2>() else {
         return Err(Refusal::new(Reason::Malformed, "a message starts with two bytes of type"));

@@ -2,6 +2,7 @@
 
 use vls_protocol::msgs::Message;
 
+use crate::facts::{Fact, Unit};
 use crate::reasons::{Reason, Refusal};
 
 /// The longest text that is signed, in bytes. vls puts "Lightning Signed Message:" in front and signs the double SHA-256
@@ -21,7 +22,9 @@ pub(super) fn judge(message: &Message) -> Result<(), Refusal> {
         Message::SignMessage(m) if m.message.len() > MAX_SIGNED_MESSAGE_BYTES => {
             let detail =
                 format!("the text has {} bytes; at most {MAX_SIGNED_MESSAGE_BYTES} are signed", m.message.len());
-            Err(Refusal::new(Reason::SignedMessageTooLong, detail))
+            let (bytes, most) = (m.message.len() as u64, MAX_SIGNED_MESSAGE_BYTES as u64);
+            let fact = Fact::number("text", bytes, Unit::Bytes).at_most(most);
+            Err(Refusal::new(Reason::SignedMessageTooLong, detail).with_fact(fact))
         }
         Message::SignBolt12(m) => bolt12(&m.message_name.0, &m.field_name.0),
         Message::SignBolt12V2(m) => {

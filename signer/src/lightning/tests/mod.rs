@@ -1,5 +1,6 @@
 //! Nodes over a journal in memory, driven by channels with real signatures.
 
+mod book;
 mod closing;
 mod failures;
 mod gossip;
