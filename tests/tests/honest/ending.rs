@@ -6,7 +6,8 @@ use claviger_demo::world::wait;
 use crate::day::Day;
 use crate::town::is_closing;
 
-const LAST_FEERATE: u32 = 1_000;
+/// The lowest there is: every output above dust is worth claiming.
+const LAST_FEERATE: u32 = 253;
 
 /// Closes everything, waits for the last satoshi and counts: no denial, nothing lost, each has what is his.
 pub(crate) fn settle(day: &mut Day) {
