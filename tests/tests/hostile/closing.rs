@@ -6,9 +6,8 @@ use crate::reasons::{REVOKE_AFTER_CLOSE, REVOKED, UPDATE_AFTER_CLOSE};
 use crate::sweeps::p2wpkh;
 use crate::thief::Scene;
 
-/// A channel at commitment 1, of which number 2 is valid and not yet in force.
-pub(crate) fn about_to_revoke(scene: &Scene) -> Channel<'_> {
-    let mut channel = Channel::open(scene, 7);
+/// Takes a new channel to commitment 1, of which number 2 is valid and not yet in force.
+pub(crate) fn about_to_revoke(mut channel: Channel<'_>) -> Channel<'_> {
     channel.advance(Terms::to_peer(0)).expect("a state like the one before");
     channel.sign_remote(2, &Terms::to_peer(0)).expect("the peer's next commitment");
     channel.validate(2, &Terms::to_peer(0)).expect("our next commitment");
@@ -24,13 +23,13 @@ pub(crate) fn closes_or_revokes(channel: &Channel<'_>) {
 
 #[test]
 fn hostile_the_secret_of_a_commitment_signed_to_close_stays_inside() {
-    closes_or_revokes(&about_to_revoke(&Scene::new("ldk")));
+    closes_or_revokes(&about_to_revoke(Channel::open(&Scene::new("ldk"), 7)));
 }
 
 #[test]
 fn hostile_a_restart_does_not_make_the_signer_forget_that_it_signed_to_close() {
     let mut scene = Scene::new("ldk");
-    let channel = about_to_revoke(&scene);
+    let channel = about_to_revoke(Channel::open(&scene, 7));
     channel.force_close(1).expect("to close is allowed");
     let (reference, revoke) = (channel.reference, vls_protocol::msgs::RevokeCommitmentTx { commitment_number: 1 });
     scene.restart();
@@ -42,7 +41,7 @@ fn hostile_a_restart_does_not_make_the_signer_forget_that_it_signed_to_close() {
 #[test]
 fn hostile_no_secret_is_released_once_the_channel_was_closed_together() {
     let scene = Scene::new("ldk");
-    let channel = about_to_revoke(&scene);
+    let channel = about_to_revoke(Channel::open(&scene, 7));
     channel.mutual_close(998_000, 0, Default::default()).expect("to close is allowed");
     assert_eq!(channel.revoke(1).expect_err("the channel is closed").0, REVOKE_AFTER_CLOSE);
 }
@@ -50,7 +49,7 @@ fn hostile_no_secret_is_released_once_the_channel_was_closed_together() {
 #[test]
 fn hostile_a_revoked_commitment_is_not_signed() {
     let mut scene = Scene::new("ldk");
-    let channel = about_to_revoke(&scene);
+    let channel = about_to_revoke(Channel::open(&scene, 7));
     channel.revoke(1).expect("number 2 is valid");
     assert_eq!(channel.force_close(1).expect_err("it is revoked").0, REVOKED);
     let reference = channel.reference;

@@ -35,4 +35,8 @@ pub(crate) const NO_BOLT12: Reason = Reason::Bolt12Tag;
 /// A secret or an answer that nobody needs.
 pub(crate) const NO_PURPOSE: Reason = Reason::SecretPurpose;
 /// Another invoice has this hash.
-pub(crate) const INVOICE_HASH: Reason = Reason::Validation;
+pub(crate) const INVOICE_HASH: Reason = Reason::InvoiceReused;
+/// An HTLC of no commitment in force.
+pub(crate) const HTLC_UNKNOWN: Reason = Reason::HtlcUnknown;
+/// Not the transaction that BOLT 3 has for the HTLC.
+pub(crate) const HTLC_TRANSACTION: Reason = Reason::HtlcTransaction;

@@ -29,13 +29,21 @@ const PLACES: [&str; 8] = [
 /// What a value can be set to that is as far as possible from a careful one.
 const EXTREMES: [i64; 8] = [i64::MAX, u32::MAX as i64, 1 << 20, 100_000, 3_600, 256, 90, 10];
 
+/// An address of nobody here.
+const STRANGER: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
+
+/// As many confirmations as a configuration may ask for.
+const DEEPEST: u32 = 100;
+
 /// What `claviger run` takes. None of it says what may be signed.
 const FLAGS: [&str; 5] = ["--data-dir", "--passphrase-fd", "--passphrase-credential", "--json", "--help"];
 
 /// Tries to take the channel, then the secret of a state that was signed to close: what no setting may allow.
 fn attack(scene: &Scene) {
-    value::does_not_shift(&Channel::open(scene, 8));
-    closing::closes_or_revokes(&closing::about_to_revoke(scene));
+    let [one, other] = [7, 8].map(|dbid| Channel::open_unconfirmed(scene, dbid));
+    scene.mine(DEEPEST);
+    value::does_not_shift(&one);
+    closing::closes_or_revokes(&closing::about_to_revoke(other));
 }
 
 /// Sets every key that is not a place to the `largest` value, or the smallest, that the configuration takes.
@@ -53,7 +61,7 @@ fn most_permissive(config: &mut toml::Table, largest: bool) {
             toml::Value::Integer(_) => extremes,
             toml::Value::Boolean(value) => vec![(!value).into()],
             toml::Value::String(_) => ["trace", "json", "off", "*"].map(Into::into).to_vec(),
-            toml::Value::Array(_) => vec![vec!["*"].into()],
+            toml::Value::Array(_) => vec![vec!["*"].into(), vec![STRANGER].into()],
             _ => Vec::new(),
         };
         let accepted = candidates.into_iter().find(|candidate| {

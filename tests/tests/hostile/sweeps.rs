@@ -13,6 +13,7 @@ use vls_protocol::psbt::StreamedPSBT;
 use vls_protocol::serde_bolt::WithSize;
 
 use crate::channel::{CONTEST_DELAY, Channel, FEERATE, Offer, Terms, features};
+use crate::reasons::{HTLC_TRANSACTION, HTLC_UNKNOWN};
 use crate::thief::Scene;
 
 pub(crate) fn p2wpkh(key: &PublicKey) -> ScriptBuf {
@@ -79,6 +80,26 @@ fn sign(tx: &Transaction, number: u64, offer: &Offer) -> msgs::SignLocalHtlcTx2 
         htlc_amount_msat: offer.amount_sat * 1_000,
         payment_hash: Sha256(offer.hash),
     }
+}
+
+#[test]
+fn hostile_an_htlc_of_no_commitment_is_not_claimed() {
+    let scene = crate::value::scene();
+    let (channel, offer, tx) = received(&scene);
+    channel.force_close(channel.number).expect("in force");
+    let refused = |reason, message: msgs::SignLocalHtlcTx2, why| {
+        let reply = channel.ask::<msgs::SignTxReply>(&message);
+        assert_eq!(reply.map(drop).expect_err(why).0, reason, "{why}");
+    };
+    let other = Offer { hash: [0x78; 32], ..offer };
+    refused(HTLC_UNKNOWN, sign(&tx, channel.number, &other), "no HTLC has this hash");
+    refused(HTLC_UNKNOWN, sign(&tx, channel.number - 1, &offer), "not on this commitment");
+    let mut elsewhere = tx.clone();
+    elsewhere.input[0].previous_output.txid = Txid::all_zeros();
+    refused(HTLC_UNKNOWN, sign(&elsewhere, channel.number, &offer), "not an output of the commitment");
+    let mut abroad = tx.clone();
+    abroad.output[0].script_pubkey = stranger();
+    refused(HTLC_TRANSACTION, sign(&abroad, channel.number, &offer), "to a stranger");
 }
 
 #[test]
