@@ -26,6 +26,7 @@ pub struct SignerProcess {
 pub struct Program {
     exe: PathBuf,
     leading: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 /// What opens every signer of a world. Nobody else's.
@@ -37,17 +38,25 @@ pub const BECOME_CLAVIGER: &str = "--become-claviger";
 impl Program {
     /// A binary that is `claviger`.
     pub fn binary(exe: impl Into<PathBuf>) -> Self {
-        Self { exe: exe.into(), leading: Vec::new() }
+        Self { exe: exe.into(), leading: Vec::new(), variables: Vec::new() }
     }
 
     /// This very program, started again as `claviger`.
     pub fn this() -> std::io::Result<Self> {
-        Ok(Self { exe: std::env::current_exe()?, leading: vec![BECOME_CLAVIGER.to_owned()] })
+        let leading = vec![BECOME_CLAVIGER.to_owned()];
+        Ok(Self { exe: std::env::current_exe()?, leading, variables: Vec::new() })
     }
 
-    fn command(&self, dir: &Path) -> Command {
+    /// The same with one more variable in its environment.
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A command on the data directory `dir`, to be completed.
+    pub fn command(&self, dir: &Path) -> Command {
         let mut command = Command::new(&self.exe);
-        command.args(&self.leading).arg("--data-dir").arg(dir);
+        command.envs(self.variables.iter().cloned()).args(&self.leading).arg("--data-dir").arg(dir);
         command
     }
 }

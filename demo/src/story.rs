@@ -97,7 +97,7 @@ fn play(world: &mut World, teller: &Teller) -> anyhow::Result<()> {
     let alice = world.remote_node("alice")?;
     let (bob, carol) = (world.local_node("bob", 2)?, world.local_node("carol", 3)?);
     teller.step(
-        "Alice, Bob and Carol run Lightning nodes, with 6,000,000 satoshi each.",
+        &format!("Alice, Bob and Carol run Lightning nodes, with {} satoshi each.", grouped(DEPOSIT)),
         "Bob and Carol hold their keys. Alice has none: for every signature she asks the signer, which may refuse.",
     )?;
 

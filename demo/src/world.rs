@@ -68,17 +68,33 @@ impl World {
 
     /// A funded node with keys of its own.
     pub fn local_node(&self, name: &str, seed: u8) -> anyhow::Result<LdkNode> {
-        self.node(name, Keys::Local([seed; 32]))
+        self.node(&Settings::new(name), Keys::Local([seed; 32]))
     }
 
     /// A funded node whose keys are at the signer.
     pub fn remote_node(&self, name: &str) -> anyhow::Result<LdkNode> {
-        self.node(name, Keys::Remote(self.remote_keys(name)?))
+        self.node(&Settings::new(name), Keys::Remote(self.remote_keys(name)?))
+    }
+
+    /// A funded node.
+    pub fn node(&self, settings: &Settings, keys: Keys) -> anyhow::Result<LdkNode> {
+        let node = LdkNode::start(settings, keys, self.chain.clone(), Arc::new(Store::in_memory()))?;
+        for _ in 0..2 {
+            self.chain.fund(&node.script(), DEPOSIT / 2);
+        }
+        self.wallets.borrow_mut().push(node.scripts());
+        wait("a node to see its coins", &[&node], || node.balance() == DEPOSIT)?;
+        Ok(node)
     }
 
     /// Starts a node again from what it had stored.
     pub fn restart(&self, name: &str, keys: Keys, store: Arc<Store>) -> anyhow::Result<LdkNode> {
-        Ok(LdkNode::start(&Settings::new(name), keys, self.chain.clone(), store)?)
+        self.restart_with(&Settings::new(name), keys, store)
+    }
+
+    /// The same for a node with settings of its own.
+    pub fn restart_with(&self, settings: &Settings, keys: Keys, store: Arc<Store>) -> anyhow::Result<LdkNode> {
+        Ok(LdkNode::start(settings, keys, self.chain.clone(), store)?)
     }
 
     /// Mines `blocks` and waits until the nodes and the signer have seen them.
@@ -105,7 +121,10 @@ impl World {
     /// A new channel that `opener` funds, usable on both sides.
     pub fn channel(&self, opener: &LdkNode, other: &LdkNode, value: Amount) -> anyhow::Result<ChannelDetails> {
         let nodes = [opener, other];
-        opener.connect(other);
+        // Two that call each other may hang up on each other.
+        if !opener.is_connected(&other.id()) {
+            opener.connect(other);
+        }
         wait("a connection", &nodes, || opener.is_connected(&other.id()) && other.is_connected(&opener.id()))?;
         let waiting = self.chain.mempool().len();
         let before: Vec<_> = opener.channels().iter().map(|channel| channel.channel_id).collect();
@@ -152,16 +171,6 @@ impl World {
     /// Where this world keeps its files.
     pub fn dir(&self) -> &Path {
         self.dir.path()
-    }
-
-    fn node(&self, name: &str, keys: Keys) -> anyhow::Result<LdkNode> {
-        let node = LdkNode::start(&Settings::new(name), keys, self.chain.clone(), Arc::new(Store::in_memory()))?;
-        for _ in 0..2 {
-            self.chain.fund(&node.script(), DEPOSIT / 2);
-        }
-        self.wallets.borrow_mut().push(node.scripts());
-        wait("a node to see its coins", &[&node], || node.balance() == DEPOSIT)?;
-        Ok(node)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
-use bitcoin::Network;
+use bitcoin::{Address, Network};
 use serde::{Deserialize, Serialize};
 
 /// One key of the file, for docs and the initial file.
@@ -67,6 +68,8 @@ section! {
         stale_after_s: u64 = 120;
         /// How many blocks below the tip a new node starts.
         start_depth: u32 = 6;
+        /// Confirmations of a funding transaction before its channel is used; 1 to 100. There is no zero-conf: until then the node waits.
+        funding_depth: u32 = 2;
     }
 }
 
@@ -83,6 +86,8 @@ section! {
         max_onchain_sat_per_day: u64 = 0;
         /// The highest fee of an on-chain transaction this signer pays for, in sat; ten times as much in any 24 hours.
         max_onchain_fee_sat: u64 = 100_000;
+        /// Addresses beside the node's own wallet that sends, sweeps and closes may pay any amount to.
+        allow: Vec<String> = Vec::new();
     }
 }
 
@@ -189,7 +194,11 @@ impl Config {
         Self {
             network,
             link: LinkConfig::default(),
-            chain: ChainConfig { url: default_chain_url(network), ..ChainConfig::default() },
+            chain: ChainConfig {
+                url: default_chain_url(network),
+                funding_depth: default_funding_depth(network),
+                ..ChainConfig::default()
+            },
             limits: LimitsConfig::default(),
             signer: SignerConfig::default(),
             log: LogConfig::default(),
@@ -242,6 +251,15 @@ impl Config {
         }
         if self.chain.start_depth > 90 {
             return out_of_range("chain.start_depth", &self.chain.start_depth, "use 0 to 90");
+        }
+        if !(1..=100).contains(&self.chain.funding_depth) {
+            return out_of_range("chain.funding_depth", &self.chain.funding_depth, "use 1 to 100");
+        }
+        let is_ours = |address: &String| {
+            Address::from_str(address).is_ok_and(|address| address.is_valid_for_network(self.network))
+        };
+        if let Some(address) = self.limits.allow.iter().find(|address| !is_ours(address)) {
+            return out_of_range("limits.allow", address, "use addresses of the signer's network");
         }
         if !(1..=65_536).contains(&self.signer.queue_requests) {
             return out_of_range("signer.queue_requests", &self.signer.queue_requests, "use 1 to 65536");
@@ -307,6 +325,11 @@ pub fn reference() -> String {
     text
 }
 
+/// Less than a node asks for by itself (Core Lightning: 3, and 1 where blocks are free), so that it seldom waits for us.
+fn default_funding_depth(network: Network) -> u32 {
+    if network == Network::Bitcoin { 2 } else { 1 }
+}
+
 fn default_chain_url(network: Network) -> String {
     let port = match network {
         Network::Bitcoin => 8332,
@@ -348,6 +371,13 @@ mod tests {
             ("chain.poll_ms", "[chain]\npoll_ms = 0", "[chain]\npoll_ms = 10"),
             ("chain.stale_after_s", "[chain]\nstale_after_s = 0", "[chain]\nstale_after_s = 1"),
             ("chain.stale_after_s", "[chain]\nstale_after_s = 99999999999", "[chain]\nstale_after_s = 3600"),
+            ("chain.funding_depth", "[chain]\nfunding_depth = 0", "[chain]\nfunding_depth = 1"),
+            ("chain.funding_depth", "[chain]\nfunding_depth = 101", "[chain]\nfunding_depth = 100"),
+            (
+                "limits.allow",
+                "[limits]\nallow = [\"bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4\"]",
+                "[limits]\nallow = [\"bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080\"]",
+            ),
             ("link.bytes_per_s", "[link]\nbytes_per_s = 1", "[link]\nbytes_per_s = 65536"),
             ("chain.url", "[chain]\nurl = \"http://u:CANARY@h:1\"", "[chain]\nurl = \"http://h:1\""),
             ("link.advertise", "[link]\nadvertise = \"signer\"", "[link]\nadvertise = \"signer:7700\""),

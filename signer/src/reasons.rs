@@ -68,6 +68,22 @@ reasons! {
         "The request breaks a Lightning safety rule." "Look at the detail; an honest node in step with its signer does not see this.";
     Limit "limit" retry=false
         "The request exceeds a limit in claviger.toml." "Raise the limit named in the detail if the payment is wanted.";
+    FundingMismatch "funding-mismatch" retry=false
+        "The chain does not fund the channel as the signer was told." "Close the channel with this peer; look at who uses the node's certificate.";
+    HtlcUnknown "htlc-not-in-commitment" retry=false
+        "A second-level transaction does not claim an HTLC of a commitment in force." "An honest node in step with its signer does not see this; compare the two.";
+    HtlcTransaction "htlc-transaction" retry=false
+        "A second-level transaction is not the one that BOLT 3 prescribes for its HTLC." "Check that node and signer versions match.";
+    CoinAmount "coin-amount" retry=false
+        "The amount of a spent output is not what the chain shows." "Look at who uses the node's certificate.";
+    CoinUnproven "coin-unproven" retry=false
+        "Several coins are spent and the amounts of more than one are not proven." "Send the coins' transactions in the PSBT (non_witness_utxo), or spend the coins one by one.";
+    SweepFee "sweep-fee" retry=false
+        "A sweep burns more than any feerate explains, or pays more than it spends." "Lower the node's feerate for sweeps.";
+    CloseValue "close-value" retry=false
+        "A mutual close pays this node less than the last commitments owe it." "Do not agree to this close; close by force if the peer insists.";
+    InvoiceReused "invoice-reused" retry=false
+        "The payment hash was signed for another invoice before." "Use a new payment hash for every invoice.";
     ValueNotConserved "value-not-conserved" retry=false
         "The commitment leaves the node with less than its channel and its payments account for." "Look at the detail and at `claviger channel show`; an honest node in step with its signer does not see this.";
     CommitmentFee "commitment-fee" retry=false

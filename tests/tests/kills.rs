@@ -22,6 +22,7 @@ use claviger_demo::signer::{Program, SignerProcess};
 use claviger_demo::world::{World, wait};
 use claviger_ldk::LinkError;
 use claviger_ldk::link::{Bundle, Link, LinkOptions};
+use claviger_tests::random::Random;
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use vls_protocol::msgs::{DeBolt, SerBolt, SignLocalCommitmentTx2, SignRemoteCommitmentTx2};
@@ -214,7 +215,7 @@ fn killed_at_random_moments_the_signer_loses_nothing_and_signs_nothing_twice() -
     let chain = Arc::clone(&world.chain);
     let mut nodes = (0..NODES).map(|n| node(&world, n, &shared)).collect::<anyhow::Result<Vec<_>>>()?;
 
-    let mut random = Random(0x5eed);
+    let mut random = Random::new(0x5eed);
     let ended: anyhow::Result<Vec<Tally>> = std::thread::scope(|scope| {
         let workers: Vec<_> = nodes.drain(..).map(|caller| scope.spawn(|| load(caller, &chain))).collect();
         let killing = (0..kills).try_for_each(|n| {
@@ -374,15 +375,4 @@ fn digest(bytes: &[u8]) -> String {
 fn words(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
-}
-
-/// A sequence that is the same in each run.
-struct Random(u64);
-
-impl Random {
-    /// A number smaller than `end`.
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
 }

@@ -14,7 +14,7 @@ use lightning::events::{Event, ReplayEvent};
 use lightning::sign::{OutputSpender, SpendableOutputDescriptor};
 use lightning::util::ser::{Readable, Writeable};
 
-use super::{AnyKeys, AnyWallet, Inner, lock};
+use super::{AnyKeys, AnyWallet, Inner, held_name};
 
 /// Prefixes of names in the store.
 const FUNDING: &str = "funding-";
@@ -24,7 +24,7 @@ impl Inner {
     /// `Err` has LDK bring the event again.
     pub(super) fn handle(self: &Arc<Self>, event: Event) -> Result<(), ReplayEvent> {
         self.log.note(format!("event {event:?}"));
-        lock(&self.history).note(&event);
+        self.store.history().note(&event);
         let done = match event {
             Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
                 let accepted =
@@ -67,7 +67,7 @@ impl Inner {
             Event::PaymentClaimable { payment_hash, purpose, .. } => {
                 match purpose.preimage() {
                     Some(preimage) if self.holding.load(Ordering::SeqCst) => {
-                        lock(&self.held).insert(payment_hash, preimage);
+                        self.store.put(&held_name(&payment_hash), preimage.0.to_vec());
                     }
                     Some(preimage) => self.channels.claim_funds(preimage),
                     None => self.channels.fail_htlc_backwards(&payment_hash),

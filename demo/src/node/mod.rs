@@ -2,6 +2,7 @@
 //!
 //! Everything runs in the background; the methods here start things and look at how they went.
 
+mod circle;
 mod events;
 mod keys;
 mod kit;
@@ -85,11 +86,17 @@ pub struct History {
     pub received: BTreeMap<PaymentHash, u64>,
     /// Payments passed on to another node.
     pub forwarded: usize,
+    /// What they brought, in msat: where LDK does not tell, because the chain settled it, the node's fee.
+    pub forwarding_fees_msat: u64,
     /// Channels that became usable.
     pub ready: BTreeSet<ChannelId>,
     /// Channels that ended, and why.
     pub closed: BTreeMap<ChannelId, ClosureReason>,
 }
+
+/// What each node asks for passing a payment on, whatever its amount: LDK's default.
+pub const FORWARDING_FEE_MSAT: u64 = 1_000;
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// How long a node that stops waits for messages that are being handled. One may wait for a signer that is away.
 const LAST_MESSAGES: Duration = Duration::from_secs(10);
@@ -118,9 +125,7 @@ struct Inner {
     onion: Arc<kit::OnionMessenger>,
     bump: kit::BumpHandler,
     known_peers: Mutex<BTreeMap<PublicKey, SocketAddr>>,
-    history: Mutex<History>,
-    /// Incoming payments wait in here while `holding`.
-    held: Mutex<BTreeMap<PaymentHash, PaymentPreimage>>,
+    /// Whether incoming payments wait in the store, under [`HELD`].
     holding: AtomicBool,
     /// The height up to which everything was done that the chain asked for.
     settled: AtomicU32,
@@ -186,11 +191,22 @@ impl LdkNode {
         Ok(self.inner.channels.force_close_broadcasting_latest_txn(&channel.channel_id, peer, reason)?)
     }
 
-    /// A BOLT 11 invoice over `amount_msat`.
+    /// A BOLT 11 invoice over `amount_msat`, valid for an hour.
     pub fn invoice(&self, amount_msat: u64, description: &str) -> Result<Bolt11Invoice, NodeError> {
+        self.invoice_within(Some(amount_msat), HOUR, description)
+    }
+
+    /// The same that leaves the amount to the payer if there is none, and is valid for `expiry`, counted in seconds.
+    pub fn invoice_within(
+        &self,
+        amount_msat: Option<u64>,
+        expiry: Duration,
+        description: &str,
+    ) -> Result<Bolt11Invoice, NodeError> {
         let description = Description::new(description.into()).map_err(|e| NodeError::Ldk(e.to_string()))?;
         let parameters = Bolt11InvoiceParameters {
-            amount_msats: Some(amount_msat),
+            amount_msats: amount_msat,
+            invoice_expiry_delta_secs: Some(expiry.as_secs() as u32),
             description: Bolt11InvoiceDescription::Direct(description),
             ..Default::default()
         };
@@ -199,16 +215,40 @@ impl LdkNode {
 
     /// Pays a BOLT 11 invoice, after asking the signer.
     pub fn pay(&self, invoice: &Bolt11Invoice) -> Result<PaymentHash, NodeError> {
+        self.approve(invoice)?;
+        self.send(invoice, None)
+    }
+
+    /// Pays an invoice that names no amount, after asking the signer.
+    pub fn pay_amount(&self, invoice: &Bolt11Invoice, amount_msat: u64) -> Result<PaymentHash, NodeError> {
         if let AnyKeys::Remote(keys) = &*self.inner.keys {
-            approved(keys.preapprove_invoice(invoice))?;
+            approved(keys.preapprove_amount(invoice, amount_msat))?;
         }
-        let hash = payment_hash(invoice);
+        self.send(invoice, Some(amount_msat))
+    }
+
+    /// Has the signer approve an invoice, for now or for later.
+    pub fn approve(&self, invoice: &Bolt11Invoice) -> Result<(), NodeError> {
+        match &*self.inner.keys {
+            AnyKeys::Remote(keys) => approved(keys.preapprove_invoice(invoice)),
+            AnyKeys::Local(_) => Ok(()),
+        }
+    }
+
+    fn send(&self, invoice: &Bolt11Invoice, amount_msat: Option<u64>) -> Result<PaymentHash, NodeError> {
+        let hash = self.begin(payment_hash(invoice));
         let limits = RouteParametersConfig::default();
         self.inner
             .channels
-            .pay_for_bolt11_invoice(invoice, PaymentId(hash.0), None, limits, Retry::Attempts(5))
+            .pay_for_bolt11_invoice(invoice, PaymentId(hash.0), amount_msat, limits, Retry::Attempts(5))
             .map_err(|e| NodeError::Ldk(format!("{e:?}")))?;
         Ok(hash)
+    }
+
+    /// How an earlier attempt at a payment ended is not how this one does.
+    fn begin(&self, hash: PaymentHash) -> PaymentHash {
+        self.inner.store.history().payments.retain(|known, payment| *known != hash || *payment != Payment::Failed);
+        hash
     }
 
     /// Pays without an invoice, after asking the signer.
@@ -249,26 +289,33 @@ impl LdkNode {
 
     /// Incoming payments that wait.
     pub fn held(&self) -> Vec<PaymentHash> {
-        lock(&self.inner.held).keys().copied().collect()
+        let hash = |name: &String| Some(PaymentHash(parse_hex(name)?));
+        self.inner.store.names(HELD).iter().filter_map(hash).collect()
     }
 
     /// Takes an incoming payment that waits.
     pub fn claim(&self, hash: &PaymentHash) {
-        if let Some(preimage) = lock(&self.inner.held).remove(hash) {
-            self.inner.channels.claim_funds(preimage);
+        let preimage = self.inner.store.take(&held_name(hash)).and_then(|bytes| bytes.try_into().ok());
+        if let Some(preimage) = preimage {
+            self.inner.channels.claim_funds(PaymentPreimage(preimage));
         }
     }
 
     /// Returns an incoming payment that waits.
     pub fn reject(&self, hash: &PaymentHash) {
-        if lock(&self.inner.held).remove(hash).is_some() {
+        if self.inner.store.take(&held_name(hash)).is_some() {
             self.inner.channels.fail_htlc_backwards(hash);
         }
     }
 
-    /// What happened so far.
+    /// What happened so far, over all starts of the node.
     pub fn history(&self) -> History {
-        lock(&self.inner.history).clone()
+        self.inner.store.history().clone()
+    }
+
+    /// How an outgoing payment ended, if it did.
+    pub fn payment(&self, hash: &PaymentHash) -> Option<Payment> {
+        self.inner.store.history().payments.get(hash).cloned()
     }
 
     /// Where to send coins to.
@@ -300,6 +347,11 @@ impl LdkNode {
     /// Sets the feerate the node estimates, in sat per 1000 weight, and lets it tell its peers.
     pub fn set_feerate(&self, sat_per_1000_weight: u32) {
         self.inner.fees.set(sat_per_1000_weight);
+        self.inner.channels.timer_tick_occurred();
+    }
+
+    /// Lets a minute of LDK's pass: parts of payments that wait for others in vain go back, a silent peer is hung up on.
+    pub fn tick(&self) {
         self.inner.channels.timer_tick_occurred();
     }
 
@@ -357,6 +409,17 @@ pub fn payment_hash(invoice: &Bolt11Invoice) -> PaymentHash {
     PaymentHash(*AsRef::<[u8; 32]>::as_ref(invoice.payment_hash()))
 }
 
+/// Prefix of the names of incoming payments that wait.
+const HELD: &str = "held-";
+
+fn held_name(hash: &PaymentHash) -> String {
+    format!("{HELD}{hash}")
+}
+
+fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    hex::decode(text).ok()?.try_into().ok()
+}
+
 fn approved(answer: Result<bool, LinkError>) -> Result<(), NodeError> {
     if answer? { Ok(()) } else { Err(NodeError::NotApproved) }
 }
@@ -366,7 +429,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl History {
-    /// What payments brought, less what they cost. What others' payments brought to a node in between is not in it.
+    /// What payments brought, less what they cost. What others' payments brought to a node in between is not in it: see
+    /// [`forwarding_fees_msat`](Self::forwarding_fees_msat).
     pub fn net_msat(&self) -> i64 {
         let spent = self.payments.values().map(|payment| match payment {
             Payment::Sent { amount_msat, fee_msat } => amount_msat + fee_msat,
@@ -388,7 +452,10 @@ impl History {
             Event::PaymentClaimed { payment_hash, amount_msat, .. } => {
                 self.received.insert(*payment_hash, *amount_msat);
             }
-            Event::PaymentForwarded { .. } => self.forwarded += 1,
+            Event::PaymentForwarded { total_fee_earned_msat, .. } => {
+                self.forwarded += 1;
+                self.forwarding_fees_msat += total_fee_earned_msat.unwrap_or(FORWARDING_FEE_MSAT);
+            }
             Event::ChannelReady { channel_id, .. } => {
                 self.ready.insert(*channel_id);
             }

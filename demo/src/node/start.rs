@@ -220,8 +220,6 @@ impl LdkNode {
             peers,
             onion,
             known_peers: Mutex::new(BTreeMap::new()),
-            history: Mutex::default(),
-            held: Mutex::default(),
             holding: AtomicBool::new(false),
             settled: AtomicU32::new(0),
             stopped: AtomicBool::new(false),

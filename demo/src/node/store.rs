@@ -11,19 +11,20 @@ use lightning::util::persist::MonitorName;
 use lightning::util::ser::Writeable;
 
 use super::keys::AnySigner;
-use super::lock;
+use super::{History, lock};
 
 /// Names and their bytes.
 pub struct Store {
     entries: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Updates of channel monitors that were kept, and that LDK was not told of yet.
     kept: Mutex<Vec<(ChannelId, u64)>>,
+    history: Mutex<History>,
 }
 
 impl Store {
     /// Empty.
     pub fn in_memory() -> Self {
-        Self { entries: Mutex::default(), kept: Mutex::default() }
+        Self { entries: Mutex::default(), kept: Mutex::default(), history: Mutex::default() }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Vec<u8>> {
@@ -36,6 +37,21 @@ impl Store {
 
     pub(super) fn with_prefix(&self, prefix: &str) -> Vec<Vec<u8>> {
         self.entries().iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, bytes)| bytes.clone()).collect()
+    }
+
+    /// Takes an entry out.
+    pub(super) fn take(&self, name: &str) -> Option<Vec<u8>> {
+        self.entries().remove(name)
+    }
+
+    /// The names that start with `prefix`, without it.
+    pub(super) fn names(&self, prefix: &str) -> Vec<String> {
+        self.entries().keys().filter_map(|name| name.strip_prefix(prefix)).map(str::to_owned).collect()
+    }
+
+    /// What happened to the node, over all its starts.
+    pub(super) fn history(&self) -> MutexGuard<'_, History> {
+        lock(&self.history)
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {

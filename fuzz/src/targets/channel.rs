@@ -126,7 +126,8 @@ impl Signer {
     /// The state machine, built from what was recorded if it is not there: as the node's actor does.
     fn engine(&mut self) -> &mut Engine {
         self.engine.get_or_insert_with(|| {
-            let settings = Settings { limits: LimitsConfig::default(), oracle: attestor().public_key() };
+            let settings =
+                Settings { limits: LimitsConfig::default(), funding_depth: 1, oracle: attestor().public_key() };
             let facts = Arc::new(MiniChain::default());
             let restored = Engine::restore(&spec(), &settings, facts, Arc::default(), self.entries.clone());
             restored.expect("what was recorded can be restored")

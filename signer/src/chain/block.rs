@@ -49,6 +49,16 @@ impl ChainBlock {
         self.filter.get_or_init(|| BlockSpendFilter::from_block(&self.block))
     }
 
+    /// The transaction with this id.
+    pub fn transaction(&self, txid: &Txid) -> Option<&Transaction> {
+        self.created.get(txid).map(|index| &self.block.txdata[*index])
+    }
+
+    /// The transaction that spends `outpoint`.
+    pub fn spender(&self, outpoint: &OutPoint) -> Option<&Transaction> {
+        self.spent.get(outpoint).map(|index| &self.block.txdata[*index])
+    }
+
     /// The transactions that have one of `txids`, spend one of `outpoints`, or spend an output of such a transaction,
     /// in block order.
     pub fn matching<'a>(

@@ -78,7 +78,11 @@ impl Unsealed {
                 )
             })?;
         let attestor = Arc::new(Attestor::new(&attestor));
-        let settings = Settings { limits: config.limits.clone(), oracle: attestor.public_key() };
+        let settings = Settings {
+            limits: config.limits.clone(),
+            funding_depth: config.chain.funding_depth,
+            oracle: attestor.public_key(),
+        };
         let house = House { journal: journal.clone(), chain: view.clone(), attestor, settings };
         let nodes = Nodes::start(house, &config.signer).map_err(|error| fault("start the signing threads", &error))?;
         let nodes = Arc::new(nodes);

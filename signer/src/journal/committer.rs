@@ -31,6 +31,7 @@ struct State {
     closing: bool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all items are the large ones")]
 enum Item {
     Commit(Commit, Completion),
     Reload(Tenant, Reply),

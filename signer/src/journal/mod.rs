@@ -48,6 +48,10 @@ use store::Store;
 /// The tenant of the signer's own records: CA, node registry, seeds.
 pub const HOUSE: &str = "house";
 
+/// Entries whose key starts with this are left out of [`Journal::load`]: there may be more of them than memory should hold.
+/// [`Journal::get`] looks them up one by one.
+pub const COLD: &str = "cold/";
+
 /// How the journal works.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -138,7 +142,7 @@ impl Journal {
         outcome.recv().unwrap_or(Err(CommitError::Closed))
     }
 
-    /// All live entries of `tenant`, after everything submitted before. Whoever asks starts from the recorded state, so
+    /// All live entries of `tenant` but [`COLD`] ones, after everything submitted before. Whoever asks starts from the recorded state, so
     /// a tenant whose commit failed may commit again. Fails while the store cannot be written, and if the entries are not
     /// together those that were recorded last.
     pub fn load(&self, tenant: &str) -> Result<BTreeMap<String, Vec<u8>>, JournalError> {

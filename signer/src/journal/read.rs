@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::keys::cipher::RecordCipher;
 
+use super::COLD;
 use super::error::{Damage, JournalError};
 use super::head::Meta;
 use super::ledger::Loading;
@@ -37,10 +38,17 @@ impl Reader {
         let prefix = record::entry_key(tenant, "");
         let mut found = Tally::default();
         let entries = store::scan(&*loading.view, &prefix, &store::prefix_end(&prefix))
-            .map(|row| {
-                let row = row?;
-                found.add(&Tally::change(&self.meta.digest_key, &row.key, None, Some(row.version)));
-                Ok((row.key[prefix.len()..].to_owned(), open(&self.cipher, &row)?))
+            .filter_map(|row| {
+                let entry = |row: Row| {
+                    found.add(&Tally::change(&self.meta.digest_key, &row.key, None, Some(row.version)));
+                    let key = &row.key[prefix.len()..];
+                    // Counted, but not read: whoever needs it asks for it.
+                    if key.starts_with(COLD) {
+                        return Ok(None);
+                    }
+                    Ok(Some((key.to_owned(), open(&self.cipher, &row)?)))
+                };
+                row.map_err(JournalError::from).and_then(entry).transpose()
             })
             .collect::<Result<_, JournalError>>()?;
         found.compare(&loading.expected, &prefix)?;

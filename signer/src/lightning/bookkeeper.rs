@@ -79,7 +79,9 @@ impl Bookkeeper {
 
     /// Forgets what an earlier message left behind.
     pub fn begin(&self) {
-        self.lock().news = News::None;
+        let State { book, news } = &mut *self.lock();
+        book.discard();
+        *news = News::None;
     }
 
     /// Notes what `message` is about to bring. `paid` is the payment hash it names.

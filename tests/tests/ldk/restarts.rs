@@ -71,10 +71,7 @@ fn end_through(stops: Stops) {
 fn stop(stage: &mut Stage, signed: LdkNode, stops: Stops) -> LdkNode {
     match stops {
         Stops::Node => stage.restart(signed, |_| ()),
-        Stops::Both => stage.restart(signed, |world| {
-            world.signer.kill().unwrap();
-            world.signer.start().unwrap();
-        }),
+        Stops::Both => stage.restart_both(signed),
         Stops::Signer => {
             stage.kill_signer(AWAY);
             signed

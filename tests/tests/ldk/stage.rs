@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use bitcoin::{Amount, OutPoint};
-use claviger::reasons::Reason;
 use claviger_demo::books::Books;
 use claviger_demo::node::{Keys, LdkNode, Payment, payment_hash};
 use claviger_demo::signer::Program;
 use claviger_demo::world::{World, connect as connect_keys, wait as patient};
+use claviger_tests::refused::Refused;
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::types::payment::PaymentHash;
 
@@ -56,6 +56,14 @@ impl Stage {
         node
     }
 
+    /// The same while the signer is killed and started again.
+    pub(crate) fn restart_both(&mut self, signed: LdkNode) -> LdkNode {
+        self.restart(signed, |world| {
+            world.signer.kill().unwrap();
+            world.signer.start().unwrap();
+        })
+    }
+
     /// SIGKILL, and a new start after `pause`.
     pub(crate) fn kill_signer(&mut self, pause: Duration) {
         self.world.signer.kill().unwrap();
@@ -89,13 +97,7 @@ impl Stage {
 
     /// A usable channel that `opener` funds.
     pub(crate) fn channel(&self, opener: &LdkNode, other: &LdkNode) -> ChannelDetails {
-        let nodes = [opener, other];
-        connect(opener, other);
-        opener.open_channel(&other.id(), CHANNEL, 0).unwrap();
-        self.broadcast("the funding transaction", &nodes);
-        self.mine(6, &nodes);
-        wait("a usable channel", &nodes, || usable(opener, other) && usable(other, opener));
-        let channel = opener.channel_with(&other.id()).unwrap();
+        let channel = self.world.channel(opener, other, CHANNEL).unwrap();
         self.channels.borrow_mut().push(channel.funding_txo.unwrap().into_bitcoin_outpoint());
         channel
     }
@@ -128,12 +130,7 @@ impl Stage {
     }
 
     fn refused(&self) -> Vec<String> {
-        let decisions = self.world.signer.cli_lines(&["journal", "export"]).unwrap();
-        let passing = |line: &serde_json::Value| {
-            Reason::ALL.iter().any(|r| r.retry() && line["verdict"]["deny"]["reason"] == r.id())
-        };
-        let refused = |line: &&serde_json::Value| line["verdict"] != "permit" && !passing(line);
-        decisions.iter().filter(refused).map(ToString::to_string).collect()
+        Refused::of(&self.world.signer).unwrap().denied
     }
 }
 

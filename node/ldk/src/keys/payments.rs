@@ -25,6 +25,16 @@ impl ClavigerKeys {
         self.preapprove(invoice.to_string())
     }
 
+    /// The same for a BOLT 11 invoice that leaves the amount to the payer: the signer approves `amount_msat` for its
+    /// payment hash and payee.
+    ///
+    /// # Errors
+    /// As [`preapprove_invoice`](Self::preapprove_invoice).
+    pub fn preapprove_amount(&self, invoice: &Bolt11Invoice, amount_msat: u64) -> Result<bool, LinkError> {
+        let hash = PaymentHash(*AsRef::<[u8; 32]>::as_ref(invoice.payment_hash()));
+        self.preapprove_keysend(&invoice.get_payee_pub_key(), hash, amount_msat)
+    }
+
     /// The same for a BOLT 12 invoice. With `UserConfig::manually_handle_bolt12_invoices`, ask on
     /// `Event::InvoiceReceived` before `send_payment_for_bolt12_invoice`.
     ///

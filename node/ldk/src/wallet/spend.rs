@@ -56,6 +56,14 @@ impl Wallet {
         }
     }
 
+    /// Shows the signer the transactions that made the wallet's coins: it takes no amounts on our word.
+    fn prove(&self, psbt: &mut Psbt) {
+        let coins = self.coins();
+        for (input, txin) in psbt.inputs.iter_mut().zip(&psbt.unsigned_tx.input) {
+            input.non_witness_utxo = coins.get(&txin.previous_output).map(|coin| (*coin.transaction).clone());
+        }
+    }
+
     /// The input of a PSBT that spends what a channel left to us.
     fn utxo(&self, descriptor: &SpendableOutputDescriptor, channel: impl Fn(&[u8; 32]) -> ChannelRef) -> Option<Utxo> {
         let close_info = |channel: ChannelRef, commitment_point, csv| CloseInfo {
@@ -114,6 +122,7 @@ impl OutputSpender for ClavigerKeys {
         )?;
         let wallet = self.wallet();
         wallet.name_outputs(&mut psbt);
+        wallet.prove(&mut psbt);
         let utxo = |descriptor: &&SpendableOutputDescriptor| wallet.utxo(descriptor, |id| self.channel_ref(id));
         let utxos = descriptors.iter().map(utxo).collect::<Option<Vec<_>>>().ok_or(())?;
         let tx = sign(&wallet.caller, psbt, utxos)

@@ -215,7 +215,7 @@ mod tests {
         let callers = Callers::new(64, 16);
         for n in 0..3 * MAX_KNOWN as u128 {
             drop(callers.begin(IpAddr::V6(Ipv6Addr::from_bits(n << 64 | 7))));
-            drop(callers.line(IpAddr::V6(Ipv6Addr::from_bits(n << 64))));
+            let _ = callers.line(IpAddr::V6(Ipv6Addr::from_bits(n << 64)));
         }
         let state = callers.lock();
         assert!(state.known.len() <= MAX_KNOWN && state.shaking.is_empty());

@@ -116,8 +116,8 @@ impl LinkOptions {
             network: network.to_string(),
             handshake_timeout: Duration::from_secs(10),
             hello_timeout: Duration::from_secs(10),
-            max_handshakes: 64,
-            max_handshakes_per_address: 16,
+            max_handshakes: 128,
+            max_handshakes_per_address: 48,
             // Half of the open files that a process usually may have: the rest is for journal, chain and administrator.
             max_connections: 512,
             max_connections_per_certificate: 16,

@@ -232,9 +232,15 @@ fn handshake_words(error: &io::Error) -> String {
 /// certificates that our CA signed.
 #[derive(Clone)]
 struct Places {
-    taken: Arc<Mutex<HashMap<Fingerprint, (usize, Arc<Allowance>)>>>,
+    taken: Arc<Mutex<HashMap<Fingerprint, Taken>>>,
     limit: usize,
     bytes_per_s: u64,
+}
+
+/// What one certificate has.
+struct Taken {
+    connections: usize,
+    allowance: Arc<Allowance>,
 }
 
 /// One of a certificate's connections.
@@ -251,21 +257,21 @@ impl Places {
 
     fn take(&self, fingerprint: Fingerprint) -> Option<(Place, Arc<Allowance>)> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || (0, Arc::new(Allowance::new(self.bytes_per_s)));
-        let (count, allowance) = taken.entry(fingerprint).or_insert_with(fresh);
-        if *count >= self.limit {
+        let fresh = || Taken { connections: 0, allowance: Arc::new(Allowance::new(self.bytes_per_s)) };
+        let taken = taken.entry(fingerprint).or_insert_with(fresh);
+        if taken.connections >= self.limit {
             return None;
         }
-        *count += 1;
-        Some((Place { places: self.clone(), fingerprint }, allowance.clone()))
+        taken.connections += 1;
+        Some((Place { places: self.clone(), fingerprint }, taken.allowance.clone()))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((count, _)) = taken.get_mut(&self.fingerprint) {
-            *count -= 1;
+        if let Some(taken) = taken.get_mut(&self.fingerprint) {
+            taken.connections -= 1;
         }
     }
 }

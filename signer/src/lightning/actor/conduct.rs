@@ -144,7 +144,9 @@ mod tests {
     fn a_node_that_mends_its_ways_is_forgiven() {
         let now = Instant::now();
         let mut conduct = Conduct::new(now);
-        (0..100_000).for_each(|_| drop(conduct.refused(Reason::Malformed, NOTHING, now)));
+        for _ in 0..100_000 {
+            conduct.refused(Reason::Malformed, NOTHING, now);
+        }
         assert_eq!(conduct.refused(Reason::Malformed, NOTHING, now + Duration::from_secs(11)).hold, NOTHING);
     }
 
@@ -174,7 +176,9 @@ mod tests {
     fn a_count_that_was_not_recorded_is_not_lost() {
         let now = Instant::now();
         let mut conduct = Conduct::new(now);
-        (0..100).for_each(|_| drop(conduct.refused(Reason::Malformed, NOTHING, now)));
+        for _ in 0..100 {
+            conduct.refused(Reason::Malformed, NOTHING, now);
+        }
         let tally = conduct.take_tally();
         assert_eq!(tally, Tally::from([("malformed", 36)]));
         conduct.return_tally(&tally);

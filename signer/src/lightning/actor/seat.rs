@@ -1,8 +1,8 @@
 //! The state machine's place in its actor: when it is built from the journal, and when it is let go.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::rebuilds::Rebuilds;
@@ -11,6 +11,7 @@ use super::{Actor, House, lock};
 use crate::journal::store::StoreError;
 use crate::journal::{Commit, CommitError, JournalError, Put};
 use crate::lightning::engine::{Engine, first_entries};
+use crate::lightning::issued::Archive;
 use crate::reasons::{Reason, Refusal};
 
 /// The state machine, or when it may be built again. Whoever has the turn sits here.
@@ -68,7 +69,8 @@ impl Actor {
             entries = puts.into_iter().filter_map(|put| Some((put.key, put.value?))).collect();
         }
         let House { settings, chain, .. } = &*self.house;
-        let build = || Engine::restore(&self.spec, settings, chain.clone(), self.clock.clone(), entries);
+        let archive = Arc::new(Cold { house: self.house.clone(), tenant: tenant.to_owned() });
+        let build = || Engine::restore(&self.spec, settings, chain.clone(), self.clock.clone(), archive, entries);
         match catch_unwind(AssertUnwindSafe(build)) {
             Ok(Ok(engine)) => Ok(engine),
             Ok(Err(error)) => Err(Refusal::new(Reason::Fault, error.to_string())),
@@ -88,6 +90,18 @@ impl Actor {
         drop_engine(seat);
         seat.rebuilds.failed();
         lock(&self.status).fault(&format!("failed while handling {doing}"));
+    }
+}
+
+/// The entries of a tenant that are looked up one by one.
+struct Cold {
+    house: Arc<House>,
+    tenant: String,
+}
+
+impl Archive for Cold {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Refusal> {
+        self.house.journal.get(&self.tenant, key).map_err(unloaded)
     }
 }
 

@@ -252,7 +252,11 @@ type Moved = ((u32, bitcoin::BlockHash), Vec<Put>);
 
 fn move_tracker(engine: &mut Engine, step: Step, block: &ChainBlock, attestor: &Attestor) -> Result<Moved, SinkError> {
     let effect = match step {
-        Step::Connect => apply_block(engine.node(), block, attestor)?,
+        Step::Connect => {
+            let effect = apply_block(engine.node(), block, attestor)?;
+            engine.note_block(block, &effect);
+            effect
+        }
         Step::Disconnect => revert_block(engine.node(), block, attestor)?,
     };
     let puts = engine.block_changes(&effect).map_err(|refusal| SinkError::Busy(refusal.detail))?;

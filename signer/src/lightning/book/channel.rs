@@ -40,6 +40,8 @@ pub(super) struct Settlement {
     pub(super) payment_hash: Hash,
     /// Paid by us.
     pub(super) out_msat: u64,
+    /// Of that, what is certain: a preimage or our balance proves it.
+    pub(super) certain_msat: u64,
     /// Paid to us, as far as it stands for something paid by us.
     pub(super) in_msat: u64,
 }

@@ -67,11 +67,15 @@ impl Terms {
         u64::from(feerate_per_kw) * (base + WEIGHT_PER_HTLC * htlcs as u64) / 1_000
     }
 
-    /// Whether a commitment at this feerate may leave an HTLC out. Dust limits differ between the two sides, and neither
-    /// is told: what is below the largest is dust in every commitment, an output or not.
-    pub(super) fn is_dust(&self, feerate_per_kw: u32, amount_msat: u64) -> bool {
+    /// Below this, a commitment at this feerate may leave an HTLC out. Dust limits differ between the two sides, and
+    /// neither is told: what is below the largest is dust in every commitment, an output or not.
+    pub(super) fn dust_below_msat(&self, feerate_per_kw: u32) -> u64 {
         let fee_sat = if self.zero_fee_htlcs { 0 } else { u64::from(feerate_per_kw) * HTLC_SUCCESS_WEIGHT / 1_000 };
-        amount_msat / 1_000 < DUST_LIMIT_SAT + fee_sat
+        (DUST_LIMIT_SAT + fee_sat) * 1_000
+    }
+
+    pub(super) fn is_dust(&self, feerate_per_kw: u32, amount_msat: u64) -> bool {
+        amount_msat < self.dust_below_msat(feerate_per_kw)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Book;
 use super::channel::{Channel, Held, Place, Settlement};
 use super::dust::Dust;
-use super::facts::{ChannelKey, Commitment, Direction, Hash, Moment, Side, Terms};
+use super::facts::{ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Side, Terms};
 use super::payment::Totals;
 use super::removal::{self, Removal};
 use super::view::Standing;
@@ -20,6 +20,15 @@ pub(super) struct Verdict {
     pub(super) dust: Option<Dust>,
     /// Small payments that left as HTLCs which are no dust.
     pub(super) withdrawn: Vec<Hash>,
+    /// What leaves for payments that come in as dust.
+    pub(super) lent: Vec<(Hash, u64)>,
+}
+
+/// What leaves by a commitment, as far as it touches the balance of dust.
+#[derive(Default)]
+struct Leaving {
+    withdrawn: Vec<Hash>,
+    lent: Vec<(Hash, u64)>,
 }
 
 /// Judges `commitment` of `side` on `channel`, which is not in the book's map meanwhile and is left as it was. `None`: it
@@ -56,8 +65,13 @@ pub(super) fn judge(
     let brings_preimages = book.rules.brings_preimages;
     let is_known =
         |hash: &Hash| !brings_preimages || book.payments.get(hash).is_some_and(|payment| payment.preimage.is_some());
-    let removal = removal::compare(base, &commitment, &terms, is_known, is_known);
-    require_conserved(&terms, base, &commitment, &removal, is_known)?;
+    let is_needed = |htlc: &Htlc| {
+        let Some(payment) = book.payments.get(&htlc.payment_hash) else { return false };
+        let totals = book.totals(&htlc.payment_hash, Some((key, channel)), at.height);
+        totals.is_short_of(htlc.amount_msat, payment.approval.as_ref())
+    };
+    let removal = removal::compare(base, &commitment, &terms, is_known, is_needed);
+    require_conserved(&terms, base, &commitment, &removal, is_known, is_needed)?;
 
     let before = |(hash, leaves)| (hash, leaves, book.totals(&hash, Some((key, channel)), at.height));
     let before: Vec<(Hash, bool, Totals)> = touched(&removal).into_iter().map(before).collect();
@@ -76,10 +90,10 @@ pub(super) fn judge(
     };
     let replaced = slot(channel, Some(held));
     let outcome = require_payments(book, key, channel, &before, issued, at)
-        .and_then(|withdrawn| Ok((charge_dust(book, channel, lost_before, &withdrawn, at)?, withdrawn)));
+        .and_then(|leaving| Ok((charge_dust(book, channel, lost_before, &leaving, at)?, leaving)));
     let held = slot(channel, replaced);
-    let (dust, withdrawn) = outcome?;
-    Ok(held.map(|held| Verdict { side, place, held, terms, dust, withdrawn }))
+    let (dust, Leaving { withdrawn, lent }) = outcome?;
+    Ok(held.map(|held| Verdict { side, place, held, terms, dust, withdrawn, lent }))
 }
 
 impl Held {
@@ -135,28 +149,33 @@ fn require_sound(book: &Book, terms: &Terms, commitment: &Commitment) -> Result<
     Ok(())
 }
 
-/// What is ours falls only by HTLCs that were settled, and by what is in dust now. Refuses with `value-not-conserved` or
-/// `preimage-missing`.
+/// What is ours falls only by HTLCs that were settled, and by what is in dust now. Refuses with `value-not-conserved`,
+/// `preimage-missing` or `forward-unclaimed`.
 fn require_conserved(
     terms: &Terms,
     base: &Held,
     commitment: &Commitment,
     removal: &Removal,
     is_known: impl Fn(&Hash) -> bool,
+    is_needed: impl Fn(&Htlc) -> bool,
 ) -> Result<(), Refusal> {
     let dust_msat = commitment.dust_msat(terms).hi;
     if removal.least_lost_msat <= dust_msat {
         return Ok(());
     }
-    let unproven = removal.removed.iter().filter(|(htlc, _)| htlc.direction == Direction::Out);
-    let unproven = unproven.filter(|(htlc, settled)| !settled && !is_known(&htlc.payment_hash));
-    let unproven: Vec<_> = unproven.map(|(htlc, _)| htlc).collect();
-    let unproven_msat: i128 = unproven.iter().map(|htlc| i128::from(htlc.amount_msat)).sum();
-    if removal.least_lost_msat <= dust_msat + unproven_msat {
-        let hashes: Vec<String> = unproven.iter().map(|htlc| htlc.payment_hash.to_string()).collect();
-        let what = "were not given back, and no message brought the preimage";
-        let detail = format!("{unproven_msat} msat of {} {what}", hashes.join(", "));
-        return Err(Refusal::new(Reason::PreimageMissing, detail));
+    let of = |direction| removal.removed.iter().map(|(htlc, _)| htlc).filter(move |htlc| htlc.direction == direction);
+    let unproven = of(Direction::Out).filter(|htlc| !is_known(&htlc.payment_hash)).collect();
+    let unclaimed = of(Direction::In).filter(|htlc| is_needed(htlc)).collect();
+    let explanations: [(Vec<&Htlc>, _, _); 2] = [
+        (unproven, Reason::PreimageMissing, "were not given back, and no message brought the preimage"),
+        (unclaimed, Reason::ForwardUnclaimed, "were given up, and what left or may leave depends on them"),
+    ];
+    for (htlcs, reason, what) in explanations {
+        let in_htlcs_msat: i128 = htlcs.iter().map(|htlc| i128::from(htlc.amount_msat)).sum();
+        if !htlcs.is_empty() && removal.least_lost_msat <= dust_msat + in_htlcs_msat {
+            let hashes: Vec<String> = htlcs.iter().map(|htlc| htlc.payment_hash.to_string()).collect();
+            return Err(Refusal::new(reason, format!("{in_htlcs_msat} msat of {} {what}", hashes.join(", "))));
+        }
     }
     let observed = commitment.ours(terms);
     let detail = format!(
@@ -204,8 +223,14 @@ fn settlements(
                 last.out_msat = last.out_msat.saturating_add(out_msat);
                 last.in_msat = last.in_msat.saturating_add(in_msat);
             }
-            None => all.push(Settlement { payment_hash: htlc.payment_hash, out_msat, in_msat }),
+            None => {
+                let payment_hash = htlc.payment_hash;
+                all.push(Settlement { payment_hash, out_msat, certain_msat: 0, in_msat });
+            }
         }
+    }
+    if removal.is_exact || book.rules.brings_preimages {
+        all.iter_mut().for_each(|settlement| settlement.certain_msat = settlement.out_msat);
     }
     for settlement in all.iter_mut().filter(|settlement| settlement.in_msat > 0) {
         let hash = &settlement.payment_hash;
@@ -218,8 +243,9 @@ fn settlements(
     all
 }
 
-/// What leaves is approved or covered, and what comes in is not given up while something depends on it. Returns small
-/// payments that leave as HTLCs which are no dust. `channel` has the new commitment in place.
+/// What leaves is approved or covered, and what comes in is not given up while something depends on it. A forward may
+/// come in as dust and leave as none, where dust means more on one channel than on the other: then it is charged as dust.
+/// `channel` has the new commitment in place.
 fn require_payments(
     book: &Book,
     key: &ChannelKey,
@@ -227,20 +253,27 @@ fn require_payments(
     before: &[(Hash, bool, Totals)],
     issued: &[Hash],
     at: Moment,
-) -> Result<Vec<Hash>, Refusal> {
-    let mut withdrawn = Vec::new();
+) -> Result<Leaving, Refusal> {
+    let mut leaving = Leaving::default();
     for (hash, leaves, before) in before {
         let after = book.totals(hash, Some((key, channel)), at.height);
         let payment = book.payments.get(hash);
         let approval = payment.and_then(|payment| payment.approval.as_ref());
         if *leaves && after.out_msat() > before.out_msat() {
-            after.require_cover(hash, approval, issued.contains(hash), book.rules.cltv_delta)?;
-            withdrawn.extend(payment.filter(|payment| payment.small_msat > 0).map(|_| *hash));
+            let is_issued = issued.contains(hash);
+            if let Err(refusal) = after.require_cover(hash, approval, is_issued, book.rules.cltv_delta) {
+                let uncovered_msat = after.out_msat().saturating_sub(after.in_msat());
+                if approval.is_some() || is_issued || !(1..book.dust_below_msat).contains(&uncovered_msat) {
+                    return Err(refusal);
+                }
+                leaving.lent.push((*hash, after.out_msat() - before.out_msat()));
+            }
+            leaving.withdrawn.extend(payment.filter(|payment| payment.small_msat > 0).map(|_| *hash));
         } else if !leaves && after.in_msat() < before.in_msat() {
             after.require_kept(hash, approval)?;
         }
     }
-    Ok(withdrawn)
+    Ok(leaving)
 }
 
 /// The balance of dust with the new commitment in place, if it changes. Refuses with `dust-exceeded`.
@@ -248,15 +281,16 @@ fn charge_dust(
     book: &Book,
     channel: &Channel,
     lost_before: i64,
-    withdrawn: &[Hash],
+    leaving: &Leaving,
     at: Moment,
 ) -> Result<Option<Dust>, Refusal> {
-    let left_msat = i128::from(channel.dust_lost_msat()) - i128::from(lost_before);
-    if left_msat == 0 && withdrawn.is_empty() {
+    let lent_msat: i128 = leaving.lent.iter().map(|(_, lent_msat)| i128::from(*lent_msat)).sum();
+    let left_msat = i128::from(channel.dust_lost_msat()) - i128::from(lost_before) + lent_msat;
+    if left_msat == 0 && leaving.withdrawn.is_empty() {
         return Ok(None);
     }
     let mut dust = book.dust;
-    for payment in withdrawn.iter().filter_map(|hash| book.payments.get(hash)) {
+    for payment in leaving.withdrawn.iter().filter_map(|hash| book.payments.get(hash)) {
         dust.withdraw(payment.small_msat);
     }
     dust.charge(at.now_ms, left_msat, book.channels.len() + 1)?;

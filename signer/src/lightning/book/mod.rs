@@ -45,6 +45,8 @@ pub struct Book {
     channels: HashMap<ChannelKey, Channel>,
     payments: HashMap<Hash, Payment>,
     dust: Dust,
+    /// What is dust on the channel where most is.
+    dust_below_msat: u64,
     /// A commitment that was accepted and does not count yet.
     staged: Option<(ChannelKey, Verdict)>,
     dirty: Dirty,
@@ -62,7 +64,8 @@ impl Book {
     /// An empty book.
     pub fn new(rules: Rules) -> Self {
         let (channels, payments) = (HashMap::new(), HashMap::new());
-        Self { rules, channels, payments, dust: Dust::default(), staged: None, dirty: Dirty::default() }
+        let (dust, dirty) = (Dust::default(), Dirty::default());
+        Self { rules, channels, payments, dust, dust_below_msat: 0, staged: None, dirty }
     }
 
     /// The book from its entries, which all begin with [`PREFIX`].
@@ -100,7 +103,8 @@ impl Book {
     /// The request that brought the commitment kept aside succeeded: it counts.
     pub fn adopt(&mut self, at: Moment) {
         let Some((key, verdict)) = self.staged.take() else { return };
-        let Verdict { side, place, held, terms, dust, withdrawn } = verdict;
+        let Verdict { side, place, held, terms, dust, withdrawn, lent } = verdict;
+        self.dust_below_msat = self.dust_below_msat.max(terms.dust_below_msat(held.commitment.feerate_per_kw));
         if let Some(dust) = dust {
             self.dust = dust;
             self.dirty.dust = true;
@@ -119,6 +123,10 @@ impl Book {
             Place::First => chain.current.replace(held),
             Place::Next => chain.next.replace(held),
         };
+        for (hash, lent_msat) in lent {
+            self.payments.entry(hash).or_default().lent_msat += lent_msat;
+            self.dirty.payments.insert(hash);
+        }
         for hash in hashes {
             let channels = &mut self.payments.entry(hash).or_default().channels;
             if !channels.contains(&key) {
@@ -129,6 +137,11 @@ impl Book {
         if let Some(replaced) = replaced {
             self.release(&key, &replaced.commitment, at.now_ms);
         }
+    }
+
+    /// The request that brought the commitment kept aside failed: it never was.
+    pub fn discard(&mut self) {
+        self.staged = None;
     }
 
     /// Commitment `number` of `side` was revoked: the next one is in force.
@@ -152,6 +165,7 @@ impl Book {
             let hash = settlement.payment_hash;
             let sums = self.payments.entry(hash).or_default().settled_on(key).side_mut(side);
             sums.out_msat = sums.out_msat.saturating_add(settlement.out_msat);
+            sums.certain_msat = sums.certain_msat.saturating_add(settlement.certain_msat);
             sums.in_msat = sums.in_msat.saturating_add(settlement.in_msat);
             self.dirty.payments.insert(hash);
         }
@@ -232,7 +246,7 @@ impl Book {
         let over = self.payments.iter().filter(|(_, payment)| payment.is_over(at.now_ms));
         let over: Vec<Hash> = over.map(|(hash, _)| *hash).collect();
         for hash in over {
-            self.drop_payment(hash);
+            self.drop_payment(hash, at.now_ms);
         }
     }
 
@@ -297,18 +311,21 @@ impl Book {
             let Some(payment) = self.payments.get_mut(&hash) else { continue };
             payment.channels.retain(|other| other != key);
             if payment.is_over(now_ms) {
-                self.drop_payment(hash);
+                self.drop_payment(hash, now_ms);
             }
         }
     }
 
-    fn drop_payment(&mut self, hash: Hash) {
-        if let Some(payment) = self.payments.remove(&hash) {
-            if payment.stored {
-                self.dirty.payments.insert(hash);
-            } else {
-                self.dirty.payments.remove(&hash);
-            }
+    fn drop_payment(&mut self, hash: Hash, now_ms: u64) {
+        let Some(payment) = self.payments.remove(&hash) else { return };
+        if payment.stored {
+            self.dirty.payments.insert(hash);
+        } else {
+            self.dirty.payments.remove(&hash);
+        }
+        let returned_msat = payment.returned_msat();
+        if returned_msat > 0 && self.dust.charge(now_ms, -i128::from(returned_msat), self.channels.len()).is_ok() {
+            self.dirty.dust = true;
         }
     }
 }

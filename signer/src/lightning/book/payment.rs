@@ -16,6 +16,8 @@ pub(super) struct Payment {
     pub(super) approval: Option<Approval>,
     /// As much of the approval counts as dust that may leave.
     pub(super) small_msat: u64,
+    /// Left as no dust, against what comes in as dust: charged as dust, until it comes back.
+    pub(super) lent_msat: u64,
     pub(super) preimage: Option<[u8; 32]>,
     /// Settled by the commitments in force, by channel.
     pub(super) settled: Vec<Settled>,
@@ -36,6 +38,8 @@ pub(super) struct Settled {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sums {
     pub(super) out_msat: u64,
+    /// Of that, what is certain.
+    pub(super) certain_msat: u64,
     pub(super) in_msat: u64,
 }
 
@@ -84,7 +88,13 @@ impl Payment {
 
     /// Whether it holds anything that does not follow from the channels.
     pub(super) fn is_durable(&self) -> bool {
-        self.approval.is_some() || self.preimage.is_some() || !self.settled.is_empty()
+        self.approval.is_some() || self.preimage.is_some() || !self.settled.is_empty() || self.lent_msat > 0
+    }
+
+    /// What came back of what was lent, once nothing is in flight.
+    pub(super) fn returned_msat(&self) -> u64 {
+        let paid = self.settled.iter().map(|settled| settled.ours.out_msat.max(settled.theirs.out_msat));
+        self.lent_msat.saturating_sub(paid.fold(0, add))
     }
 }
 
@@ -95,7 +105,7 @@ pub(super) struct Totals {
     outs: Vec<(u32, u64)>,
     /// Amounts with their expiry; `u32::MAX` for what is settled.
     ins: Vec<(u32, u64)>,
-    /// Of what left, what must be covered by what came even if nothing more leaves.
+    /// Of what left, what must be covered by what came even if nothing more leaves: what is certain, or may still leave.
     pub(super) binding_msat: u64,
 }
 
@@ -113,7 +123,7 @@ impl Totals {
                 Standing::Closed => false,
             };
             let binding = worst.outs.iter().filter(|(expiry, _)| binds(*expiry)).map(|(_, amount)| amount);
-            self.binding_msat = add(self.binding_msat, add(worst.settled.out_msat, sum(binding)));
+            self.binding_msat = add(self.binding_msat, add(worst.settled.certain_msat, sum(binding)));
             self.outs.extend(worst.outs);
             self.outs.extend((worst.settled.out_msat > 0).then_some((0, worst.settled.out_msat)));
         }
@@ -130,7 +140,7 @@ impl Totals {
     /// What settled on a channel that is no longer in the book.
     pub(super) fn add_settled(&mut self, settled: &Settled) {
         let out_msat = settled.ours.out_msat.max(settled.theirs.out_msat);
-        self.binding_msat = add(self.binding_msat, out_msat);
+        self.binding_msat = add(self.binding_msat, settled.ours.certain_msat.max(settled.theirs.certain_msat));
         self.outs.push((0, out_msat));
         self.ins.push((u32::MAX, settled.ours.in_msat.min(settled.theirs.in_msat)));
     }
@@ -183,6 +193,12 @@ impl Totals {
             }
         }
         Ok(())
+    }
+
+    /// Whether what came would not cover what left without `amount_msat` of it.
+    pub(super) fn is_short_of(&self, amount_msat: u64, approval: Option<&Approval>) -> bool {
+        let rest_msat = self.in_msat().saturating_sub(amount_msat);
+        self.binding_msat > add(approval.map_or(0, Approval::most_msat), rest_msat)
     }
 
     /// Whether what came still covers what left. Refuses with `forward-unclaimed`.
@@ -262,6 +278,7 @@ impl Part {
         let mut sums = settled.map_or(Sums::default(), |settled| settled.side(side));
         if let Some(step) = held.settlements.iter().find(|step| step.payment_hash == *hash) {
             sums.out_msat = add(sums.out_msat, step.out_msat);
+            sums.certain_msat = add(sums.certain_msat, step.certain_msat);
             sums.in_msat = add(sums.in_msat, step.in_msat);
         }
         Self { outs: of(Direction::Out), ins: of(Direction::In), settled: sums }

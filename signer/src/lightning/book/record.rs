@@ -44,17 +44,20 @@ struct ChannelRecord {
 struct HeldRecord(u64, u32, u64, u64, ByteBuf, u64, u64, i64, ByteBuf);
 
 const HTLC_BYTES: usize = 32 + 1 + 8 + 4;
-const SETTLEMENT_BYTES: usize = 32 + 8 + 8;
+const SETTLEMENT_BYTES: usize = 32 + 8 + 8 + 8;
 
 #[derive(Serialize, Deserialize)]
 struct PaymentRecord {
     /// Amount and end.
     approval: Option<(u64, u64)>,
     small_msat: u64,
+    lent_msat: u64,
     preimage: Option<ByteArray<32>>,
-    /// Channel; by our commitments out and in, by theirs out and in.
-    settled: Vec<(String, u64, u64, u64, u64)>,
+    /// Channel; out, certainly out and in, by our commitments and by theirs.
+    settled: Vec<(String, SumsRecord, SumsRecord)>,
 }
+
+type SumsRecord = (u64, u64, u64);
 
 /// The entries of what is dirty, which is then clean.
 pub(super) fn changes(book: &mut Book) -> Vec<Put> {
@@ -88,6 +91,8 @@ pub(super) fn read(book: &mut Book, entries: &BTreeMap<String, Vec<u8>>) -> Resu
     }
     for (key, channel) in &book.channels {
         for (_, held) in channel.valid() {
+            let dust_below_msat = channel.terms.dust_below_msat(held.commitment.feerate_per_kw);
+            book.dust_below_msat = book.dust_below_msat.max(dust_below_msat);
             for htlc in held.commitment.regular(&channel.terms) {
                 let channels = &mut book.payments.entry(htlc.payment_hash).or_default().channels;
                 if !channels.contains(key) {
@@ -174,6 +179,7 @@ impl From<&Held> for HeldRecord {
         for settlement in &held.settlements {
             settlements.extend(settlement.payment_hash.0);
             settlements.extend(settlement.out_msat.to_be_bytes());
+            settlements.extend(settlement.certain_msat.to_be_bytes());
             settlements.extend(settlement.in_msat.to_be_bytes());
         }
         // A balance that was read from outputs is not negative.
@@ -201,12 +207,14 @@ impl HeldRecord {
             cltv_expiry,
         });
         let settlements = unpack(&settlements, SETTLEMENT_BYTES, |bytes| {
-            let (out_msat, in_msat) = bytes.split_first_chunk::<8>()?;
-            Some((u64::from_be_bytes(*out_msat), u64::from_be_bytes(in_msat.try_into().ok()?)))
+            let (amounts, _) = bytes.as_chunks::<8>();
+            let [out_msat, certain_msat, in_msat] = <[[u8; 8]; 3]>::try_from(amounts).ok()?.map(u64::from_be_bytes);
+            Some((out_msat, certain_msat, in_msat))
         })?;
-        let settlements = settlements.into_iter().map(|(payment_hash, (out_msat, in_msat))| Settlement {
+        let settlements = settlements.into_iter().map(|(payment_hash, (out_msat, certain_msat, in_msat))| Settlement {
             payment_hash,
             out_msat,
+            certain_msat,
             in_msat,
         });
         Some(Held {
@@ -232,13 +240,13 @@ fn unpack<T>(bytes: &[u8], size: usize, rest: impl Fn(&[u8]) -> Option<T>) -> Op
 
 impl From<&Payment> for PaymentRecord {
     fn from(payment: &Payment) -> Self {
-        let settled = payment.settled.iter().map(|settled| {
-            let Settled { channel, ours, theirs } = settled;
-            (channel.to_string(), ours.out_msat, ours.in_msat, theirs.out_msat, theirs.in_msat)
-        });
+        let sums = |sums: &Sums| (sums.out_msat, sums.certain_msat, sums.in_msat);
+        let settled = payment.settled.iter();
+        let settled = settled.map(|settled| (settled.channel.to_string(), sums(&settled.ours), sums(&settled.theirs)));
         Self {
             approval: payment.approval.map(|approval| (approval.amount_msat, approval.expires_ms)),
             small_msat: payment.small_msat,
+            lent_msat: payment.lent_msat,
             preimage: payment.preimage.map(ByteArray::new),
             settled: settled.collect(),
         }
@@ -248,14 +256,17 @@ impl From<&Payment> for PaymentRecord {
 impl From<PaymentRecord> for Payment {
     fn from(record: PaymentRecord) -> Self {
         let approval = record.approval.map(|(amount_msat, expires_ms)| Approval { amount_msat, expires_ms });
-        let settled = record.settled.into_iter().map(|(channel, our_out, our_in, their_out, their_in)| Settled {
+        let sums = |(out_msat, certain_msat, in_msat): SumsRecord| Sums { out_msat, certain_msat, in_msat };
+        let settled = record.settled.into_iter();
+        let settled = settled.map(|(channel, ours, theirs)| Settled {
             channel: ChannelKey(channel.into()),
-            ours: Sums { out_msat: our_out, in_msat: our_in },
-            theirs: Sums { out_msat: their_out, in_msat: their_in },
+            ours: sums(ours),
+            theirs: sums(theirs),
         });
         Self {
             approval,
             small_msat: record.small_msat,
+            lent_msat: record.lent_msat,
             preimage: record.preimage.map(ByteArray::into_array),
             settled: settled.collect(),
             channels: Vec::new(),

@@ -2,7 +2,8 @@
 //!
 //! The wire does not say which were settled and which failed: our balance does, together with the preimages. The
 //! expected case (an outgoing HTLC is settled if its preimage is known, and so is an incoming one) is tried first. If it
-//! does not meet our balance to the satoshi, the removed HTLCs are told apart by what does.
+//! does not meet our balance to the satoshi, the removed HTLCs are told apart by what does. What may be no other way is
+//! not tried: an outgoing HTLC without a preimage failed, an incoming one that a forward depends on was settled.
 
 use super::channel::Held;
 use super::commitment::Span;
@@ -16,6 +17,8 @@ const ALL_COMBINATIONS: usize = 10;
 pub(super) struct Removal {
     /// HTLCs that are no longer there, and whether each was settled.
     pub(super) removed: Vec<(Htlc, bool)>,
+    /// Whether that accounts for our balance to the satoshi.
+    pub(super) is_exact: bool,
     /// HTLCs that were not there.
     pub(super) added: Vec<Htlc>,
     /// What is ours now.
@@ -26,27 +29,28 @@ pub(super) struct Removal {
     pub(super) lost_msat: i128,
 }
 
-/// Compares `new` with the commitment before it. `may_settle` tells whether the peer can have settled an outgoing HTLC;
-/// `is_known` whether the preimage is known.
+/// Compares `new` with the commitment before it. `is_known` tells whether the preimage is known, `is_needed` whether what
+/// left depends on an incoming HTLC.
 pub(super) fn compare(
     base: &Held,
     new: &Commitment,
     terms: &Terms,
-    may_settle: impl Fn(&Hash) -> bool,
     is_known: impl Fn(&Hash) -> bool,
+    is_needed: impl Fn(&Htlc) -> bool,
 ) -> Removal {
     let (removed, added) = difference(&base.commitment, new, terms);
     let observed = new.ours(terms);
     let mut candidates: Vec<Candidate> =
-        removed.into_iter().map(|htlc| Candidate::new(htlc, &may_settle, &is_known)).collect();
+        removed.into_iter().map(|htlc| Candidate::new(htlc, &is_known, &is_needed)).collect();
     let gained: i128 = candidates.iter().map(Candidate::gained_msat).sum();
     let dust = Span { lo: -new.dust_msat(terms).hi, hi: base.commitment.dust_msat(terms).hi };
     let expected = tell_apart(&mut candidates, base.settled.shifted(gained), observed, dust);
     let removed = candidates.into_iter().map(|candidate| (candidate.htlc, candidate.settled)).collect();
     match expected.intersection(observed) {
-        Some(settled) => Removal { removed, added, settled, least_lost_msat: 0, lost_msat: 0 },
+        Some(settled) => Removal { removed, is_exact: true, added, settled, least_lost_msat: 0, lost_msat: 0 },
         None => Removal {
             removed,
+            is_exact: false,
             added,
             settled: observed,
             least_lost_msat: -expected.distance_to(observed),
@@ -87,16 +91,15 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn new(htlc: Htlc, may_settle: impl Fn(&Hash) -> bool, is_known: impl Fn(&Hash) -> bool) -> Self {
-        let may_settle = match htlc.direction {
-            Direction::Out => may_settle(&htlc.payment_hash),
-            Direction::In => true, // whatever the peer pays us
-        };
-        let settled = match htlc.direction {
-            Direction::Out => may_settle,
-            Direction::In => is_known(&htlc.payment_hash),
-        };
-        Self { htlc, settled, is_certain: !may_settle }
+    fn new(htlc: Htlc, is_known: impl Fn(&Hash) -> bool, is_needed: impl Fn(&Htlc) -> bool) -> Self {
+        let is_known = is_known(&htlc.payment_hash);
+        match htlc.direction {
+            Direction::Out => Self { htlc, settled: is_known, is_certain: !is_known },
+            Direction::In => {
+                let is_needed = is_needed(&htlc);
+                Self { htlc, settled: is_needed || is_known, is_certain: is_needed }
+            }
+        }
     }
 
     /// What it changes of what is ours.

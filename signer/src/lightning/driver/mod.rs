@@ -69,6 +69,28 @@ const HTLC_SAT: u64 = 10_000;
 const HTLC_EXPIRY: u32 = 500_000;
 const CONTEST_DELAY: u16 = 144;
 
+/// What a driver's channel holds after an advance; the peer has the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// The signer's output.
+    pub to_us_sat: u64,
+    /// HTLCs between the two.
+    pub htlcs: Vec<DriverHtlc>,
+}
+
+/// An HTLC of a driver's channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DriverHtlc {
+    /// Whether the signer's node offered it.
+    pub is_ours: bool,
+    /// What its preimage hashes to.
+    pub payment_hash: [u8; 32],
+    /// Its amount.
+    pub amount_sat: u64,
+    /// Its expiry.
+    pub cltv_expiry: u32,
+}
+
 /// One channel, funded by the peer, with anchors (zero-fee HTLC transactions).
 #[derive(Clone)]
 pub struct Driver {
@@ -80,6 +102,8 @@ pub struct Driver {
     funding: Transaction,
     /// The number of the commitments in force.
     number: u64,
+    /// What they hold.
+    holdings: Holdings,
     /// The signer's points for commitments `number` and `number + 1`.
     points: [PublicKey; 2],
 }
@@ -97,6 +121,22 @@ impl Driver {
         dbid: u64,
         fund: impl FnOnce(&bitcoin::Script, Amount) -> Transaction,
     ) -> Result<Self, DriverError> {
+        Self::open_with(ask, dbid, 0, |_| {}, fund)
+    }
+
+    /// The same where the peer gives `to_us_sat` away at once.
+    pub fn open_pushed(ask: &mut Ask<'_>, dbid: u64, to_us_sat: u64) -> Result<Self, DriverError> {
+        Self::open_with(ask, dbid, to_us_sat, |_| {}, |script, amount| funding_transaction(script, amount, dbid))
+    }
+
+    /// The same with a funding transaction from `fund`; `change` has the last word on SetupChannel.
+    pub fn open_with(
+        ask: &mut Ask<'_>,
+        dbid: u64,
+        to_us_sat: u64,
+        change: impl FnOnce(&mut msgs::SetupChannel),
+        fund: impl FnOnce(&bitcoin::Script, Amount) -> Transaction,
+    ) -> Result<Self, DriverError> {
         let secp = Secp256k1::new();
         let mut keys_id = [0; 32];
         keys_id[..8].copy_from_slice(&dbid.to_be_bytes());
@@ -112,13 +152,16 @@ impl Driver {
         let script = chan_utils::make_funding_redeemscript(&ours.funding_pubkey, &theirs.funding_pubkey).to_p2wsh();
         let funding = fund(&script, Amount::from_sat(CHANNEL_SAT));
         let outpoint = OutPoint { txid: funding.compute_txid(), vout: 0 };
-        call::<msgs::SetupChannelReply>(ask, Some(channel), &setup_message(&theirs, outpoint))?;
+        let mut setup = setup_message(&theirs, outpoint, to_us_sat);
+        change(&mut setup);
+        call::<msgs::SetupChannelReply>(ask, Some(channel), &setup)?;
 
         let parameters = parameters(theirs, ours, outpoint);
         let points = [point(ask, channel, 0)?, point(ask, channel, 1)?];
-        let driver = Self { channel, secp, peer, parameters, funding, number: 0, points };
-        driver.sign_remote(ask, 0, &[])?;
-        driver.validate(ask, 0, &driver.points[0], &[])?;
+        let holdings = Holdings { to_us_sat, htlcs: Vec::new() };
+        let driver = Self { channel, secp, peer, parameters, funding, number: 0, holdings, points };
+        driver.sign_remote(ask, 0, &driver.holdings)?;
+        driver.validate(ask, 0, &driver.points[0], &driver.holdings)?;
         Ok(driver)
     }
 
@@ -144,12 +187,59 @@ impl Driver {
         self.number
     }
 
+    /// The signer's commitment in force.
+    pub fn our_commitment(&self) -> CommitmentTransaction {
+        self.commitment(self.number, &self.points[0], &self.holdings)
+    }
+
+    /// The peer's commitment in force, and its point.
+    pub fn peer_commitment(&self) -> Result<(CommitmentTransaction, PublicKey), DriverError> {
+        let point = self.peer.get_per_commitment_point(FIRST_COMMITMENT - self.number, &self.secp);
+        let point = point.map_err(|()| DriverError::Peer("tell its point"))?;
+        let theirs = |htlc| HTLCOutputInCommitment { offered: !htlc_in_ours(htlc).offered, ..htlc_in_ours(htlc) };
+        let commitment = CommitmentTransaction::new(
+            FIRST_COMMITMENT - self.number,
+            &point,
+            to_peer_sat(&self.holdings),
+            self.holdings.to_us_sat,
+            FEERATE_PER_KW,
+            self.holdings.htlcs.iter().map(theirs).collect(),
+            &self.parameters.as_holder_broadcastable(),
+            &self.secp,
+        );
+        Ok((commitment, point))
+    }
+
+    fn commitment(&self, number: u64, ours: &PublicKey, holdings: &Holdings) -> CommitmentTransaction {
+        CommitmentTransaction::new(
+            FIRST_COMMITMENT - number,
+            ours,
+            holdings.to_us_sat,
+            to_peer_sat(holdings),
+            FEERATE_PER_KW,
+            holdings.htlcs.iter().map(htlc_in_ours).collect(),
+            &self.parameters.as_counterparty_broadcastable(),
+            &self.secp,
+        )
+    }
+
+    /// What the peer would be left with in a commitment without HTLCs.
+    pub fn to_peer_sat(&self) -> u64 {
+        to_peer_sat(&Holdings { htlcs: Vec::new(), ..self.holdings.clone() })
+    }
+
     /// Moves both sides one commitment on, with `htlcs` HTLCs offered by the peer in the new ones: five messages.
     pub fn advance(&mut self, ask: &mut Ask<'_>, htlcs: usize) -> Result<(), DriverError> {
+        let htlc = |n| received_htlc(payment_hash(self.number + 1, n));
+        let htlcs = (0..htlcs).map(htlc).collect();
+        self.advance_to(ask, &Holdings { to_us_sat: self.holdings.to_us_sat, htlcs })
+    }
+
+    /// Moves both sides one commitment on, to any holdings.
+    pub fn advance_to(&mut self, ask: &mut Ask<'_>, holdings: &Holdings) -> Result<(), DriverError> {
         let (old, new) = (self.number, self.number + 1);
-        let htlcs: Vec<PaymentHash> = (0..htlcs).map(|n| payment_hash(new, n)).collect();
-        self.sign_remote(ask, new, &htlcs)?;
-        self.validate(ask, new, &self.points[1], &htlcs)?;
+        self.sign_remote(ask, new, holdings)?;
+        self.validate(ask, new, &self.points[1], holdings)?;
         let revoke = msgs::RevokeCommitmentTx { commitment_number: old };
         call::<msgs::RevokeCommitmentTxReply>(ask, Some(self.channel), &revoke)?;
         let secret = self.peer.release_commitment_secret(FIRST_COMMITMENT - old);
@@ -160,20 +250,30 @@ impl Driver {
         };
         call::<msgs::ValidateRevocationReply>(ask, Some(self.channel), &revocation)?;
         self.points = [self.points[1], point(ask, self.channel, new + 1)?];
-        self.number = new;
+        (self.number, self.holdings) = (new, holdings.clone());
         Ok(())
     }
 
-    fn sign_remote(&self, ask: &mut Ask<'_>, number: u64, htlcs: &[PaymentHash]) -> Result<(), DriverError> {
+    /// Has the signer sign the next commitment of the peer, and nothing else.
+    pub fn sign_next(&self, ask: &mut Ask<'_>, holdings: &Holdings) -> Result<(), DriverError> {
+        self.sign_remote(ask, self.number + 1, holdings)
+    }
+
+    /// Has the signer validate its next commitment, and nothing else.
+    pub fn validate_next(&self, ask: &mut Ask<'_>, holdings: &Holdings) -> Result<(), DriverError> {
+        self.validate(ask, self.number + 1, &self.points[1], holdings)
+    }
+
+    fn sign_remote(&self, ask: &mut Ask<'_>, number: u64, holdings: &Holdings) -> Result<(), DriverError> {
         let theirs = self.peer.get_per_commitment_point(FIRST_COMMITMENT - number, &self.secp);
         let theirs = theirs.map_err(|()| DriverError::Peer("tell its point"))?;
         let message = msgs::SignRemoteCommitmentTx2 {
             remote_per_commitment_point: PubKey(theirs.serialize()),
             commitment_number: number,
             feerate: FEERATE_PER_KW,
-            to_local_value_sat: 0,
-            to_remote_value_sat: to_peer_sat(htlcs.len()),
-            htlcs: wire_htlcs(htlcs).into(),
+            to_local_value_sat: holdings.to_us_sat,
+            to_remote_value_sat: to_peer_sat(holdings),
+            htlcs: wire_htlcs(&holdings.htlcs).into(),
         };
         call::<msgs::SignCommitmentTxWithHtlcsReply>(ask, Some(self.channel), &message).map(drop)
     }
@@ -184,18 +284,9 @@ impl Driver {
         ask: &mut Ask<'_>,
         number: u64,
         ours: &PublicKey,
-        htlcs: &[PaymentHash],
+        holdings: &Holdings,
     ) -> Result<(), DriverError> {
-        let commitment = CommitmentTransaction::new(
-            FIRST_COMMITMENT - number,
-            ours,
-            0,
-            to_peer_sat(htlcs.len()),
-            FEERATE_PER_KW,
-            htlcs.iter().map(received_htlc).collect(),
-            &self.parameters.as_counterparty_broadcastable(),
-            &self.secp,
-        );
+        let commitment = self.commitment(number, ours, holdings);
         let signed =
             self.peer.sign_counterparty_commitment(&self.parameters, &commitment, Vec::new(), Vec::new(), &self.secp);
         let (signature, of_htlcs) = signed.map_err(|()| DriverError::Peer("sign the commitment"))?;
@@ -206,9 +297,9 @@ impl Driver {
         let message = msgs::ValidateCommitmentTx2 {
             commitment_number: number,
             feerate: FEERATE_PER_KW,
-            to_local_value_sat: 0,
-            to_remote_value_sat: to_peer_sat(htlcs.len()),
-            htlcs: wire_htlcs(htlcs).into(),
+            to_local_value_sat: holdings.to_us_sat,
+            to_remote_value_sat: to_peer_sat(holdings),
+            htlcs: wire_htlcs(&holdings.htlcs).into(),
             signature: wire(signature, 0x01),
             htlc_signatures: of_htlcs.into_iter().map(|s| wire(s, 0x83)).collect::<Vec<_>>().into(),
         };
@@ -250,11 +341,11 @@ fn channel_public_keys(reply: &msgs::GetChannelBasepointsReply) -> Result<Channe
     })
 }
 
-fn setup_message(theirs: &ChannelPublicKeys, outpoint: OutPoint) -> msgs::SetupChannel {
+fn setup_message(theirs: &ChannelPublicKeys, outpoint: OutPoint, to_us_sat: u64) -> msgs::SetupChannel {
     msgs::SetupChannel {
         is_outbound: false,
         channel_value: CHANNEL_SAT,
-        push_value: 0,
+        push_value: to_us_sat * 1_000,
         funding_txid: outpoint.txid,
         funding_txout: outpoint.vout as u16,
         to_self_delay: CONTEST_DELAY,
@@ -309,36 +400,42 @@ fn funding_transaction(script: &bitcoin::Script, amount: Amount, dbid: u64) -> T
     }
 }
 
-/// What the peer is left with: all of the channel less the fee (BOLT 3, appendix A) and the HTLCs it offered.
-fn to_peer_sat(htlcs: usize) -> u64 {
-    let weight = 1_124 + 172 * htlcs as u64;
-    CHANNEL_SAT - weight * u64::from(FEERATE_PER_KW) / 1_000 - ANCHORS_SAT - HTLC_SAT * htlcs as u64
+/// What the peer is left with: all of the channel less the fee (BOLT 3, appendix A), the HTLCs and what is ours.
+fn to_peer_sat(holdings: &Holdings) -> u64 {
+    let weight = 1_124 + 172 * holdings.htlcs.len() as u64;
+    let in_htlcs: u64 = holdings.htlcs.iter().map(|htlc| htlc.amount_sat).sum();
+    CHANNEL_SAT - weight * u64::from(FEERATE_PER_KW) / 1_000 - ANCHORS_SAT - in_htlcs - holdings.to_us_sat
 }
 
 /// HTLCs differ from one commitment to the next, so that each advance settles the old ones and adds new ones.
-fn payment_hash(number: u64, n: usize) -> PaymentHash {
+fn payment_hash(number: u64, n: usize) -> [u8; 32] {
     let mut hash = [0x33; 32];
     hash[0] = (number % 2) as u8;
     hash[1..9].copy_from_slice(&(n as u64).to_be_bytes());
-    PaymentHash(hash)
+    hash
 }
 
-fn wire_htlcs(hashes: &[PaymentHash]) -> Vec<Htlc> {
-    let htlc = |hash: &PaymentHash| Htlc {
-        side: Htlc::REMOTE,
-        amount: HTLC_SAT * 1_000,
-        payment_hash: Sha256(hash.0),
-        ctlv_expiry: HTLC_EXPIRY,
+fn received_htlc(payment_hash: [u8; 32]) -> DriverHtlc {
+    DriverHtlc { is_ours: false, payment_hash, amount_sat: HTLC_SAT, cltv_expiry: HTLC_EXPIRY }
+}
+
+fn wire_htlcs(htlcs: &[DriverHtlc]) -> Vec<Htlc> {
+    let htlc = |htlc: &DriverHtlc| Htlc {
+        side: if htlc.is_ours { Htlc::LOCAL } else { Htlc::REMOTE },
+        amount: htlc.amount_sat * 1_000,
+        payment_hash: Sha256(htlc.payment_hash),
+        ctlv_expiry: htlc.cltv_expiry,
     };
-    hashes.iter().map(htlc).collect()
+    htlcs.iter().map(htlc).collect()
 }
 
-fn received_htlc(hash: &PaymentHash) -> HTLCOutputInCommitment {
+/// As it stands in the signer's commitment.
+fn htlc_in_ours(htlc: &DriverHtlc) -> HTLCOutputInCommitment {
     HTLCOutputInCommitment {
-        offered: false,
-        amount_msat: HTLC_SAT * 1_000,
-        cltv_expiry: HTLC_EXPIRY,
-        payment_hash: *hash,
+        offered: htlc.is_ours,
+        amount_msat: htlc.amount_sat * 1_000,
+        cltv_expiry: htlc.cltv_expiry,
+        payment_hash: PaymentHash(htlc.payment_hash),
         transaction_output_index: None,
     }
 }

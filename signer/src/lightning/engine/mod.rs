@@ -3,39 +3,43 @@
 //! Its own negotiation never decides anything: it is started with protocol version 6, under which a commitment secret
 //! leaves only through RevokeCommitmentTx, and later HsmdInit messages are answered without it.
 
+mod coins;
+mod funding;
 mod negotiation;
 mod operator;
 mod restoring;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
 use bitcoin::{Network, OutPoint};
-use lightning_signer::channel::ChannelId;
 use lightning_signer::node::Node;
 use lightning_signer::persist::Persist;
 use vls_protocol::model::PubKey;
-use vls_protocol::msgs::{self, Message, SerBolt};
+use vls_protocol::msgs::Message;
 use vls_protocol_signer::handler::{Handler, RootHandler};
 
+use super::actor::ChainFacts;
 use super::answers::{self, Answers};
 use super::book::view::BookView;
 use super::bookkeeper::Bookkeeper;
 use super::clock::NodeClock;
 use super::guard::{Admitted, Guard, Level, Row, channel_of};
+use super::issued::{self, Issued};
 use super::limits::Limits;
 use super::orders::Orders;
 use super::persist::NodePersister;
 use super::standing::{self, Claim, Claims};
-use super::validator::RefusedBy;
+use super::validator::outputs::Outputs;
+use super::validator::{RefusedBy, second_level};
 use super::{ldk, payments, preimages, refusals};
-use crate::chain::Effect;
+use crate::chain::{ChainBlock, Effect};
 use crate::config::LimitsConfig;
 use crate::journal::Put;
 use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
 use crate::names::{NodeKind, NodeName};
-use crate::pipeline::{ChannelRef, Request};
+use crate::pipeline::Request;
 use crate::reasons::{Reason, Refusal};
 
 pub(crate) use self::negotiation::own_init;
@@ -61,6 +65,8 @@ pub struct NodeSpec {
 pub struct Settings {
     /// What each may spend.
     pub limits: LimitsConfig,
+    /// Confirmations that a channel's funding needs before it is used.
+    pub funding_depth: u32,
     /// The key with which our own chain view attests blocks. Nobody else's word about the chain counts.
     pub oracle: PublicKey,
 }
@@ -77,6 +83,12 @@ pub struct Engine {
     bookkeeper: Arc<Bookkeeper>,
     refused_by: RefusedBy,
     answers: Answers,
+    issued: Issued,
+    outputs: Arc<Outputs>,
+    chain: Arc<dyn ChainFacts>,
+    name: NodeName,
+    funding_depth: u32,
+    shutdown_index: Arc<Mutex<Option<u32>>>,
     clock: Arc<NodeClock>,
     orders: Orders,
     claims: Claims,
@@ -125,6 +137,7 @@ impl Engine {
         if let Ok(reply) = &reply {
             puts.extend(self.guard.take_changes());
             puts.extend(self.limits.charge());
+            puts.extend(self.issued.take_put());
             puts.extend(self.bookkeeper.finish(&self.node));
             puts.extend(question.into_iter().flat_map(|question| self.answers.keep(question, reply)));
         }
@@ -138,6 +151,11 @@ impl Engine {
             .map_err(|error| Refusal::new(Reason::Fault, format!("the node's state cannot be encoded: {error:?}")))
     }
 
+    /// Remembers what a block that was added shows of the node's channels; before [`block_changes`](Self::block_changes).
+    pub fn note_block(&self, block: &ChainBlock, effect: &Effect) {
+        self.outputs.note_block(&self.node, block, &effect.touched);
+    }
+
     /// What a block that was added or removed changed, for the journal.
     pub fn block_changes(&self, effect: &Effect) -> Result<Vec<Put>, Refusal> {
         self.persister.expect_block(&effect.touched);
@@ -145,6 +163,7 @@ impl Engine {
             .update_tracker(&self.node.get_id(), &self.node.get_tracker())
             .map_err(|error| Refusal::new(Reason::Fault, format!("the node's tracker cannot be encoded: {error:?}")))?;
         let mut puts = self.changes()?;
+        puts.extend(self.outputs.take_puts());
         puts.extend(self.bookkeeper.closed(self.spent(&effect.touched).into_iter()));
         Ok(puts)
     }
@@ -165,6 +184,9 @@ impl Engine {
         self.node.get_heartbeat();
         let mut puts = self.changes()?;
         puts.extend(self.bookkeeper.prune(&self.node));
+        let tracker = self.node.get_tracker();
+        self.outputs.retain(|funding| tracker.listeners.contains_key(funding));
+        puts.extend(self.outputs.take_puts());
         Ok(puts)
     }
 
@@ -185,12 +207,12 @@ impl Engine {
         }
     }
 
-    fn ask(&self, row: &Row, request: &Request, message: Message) -> Result<Vec<u8>, Refusal> {
+    fn ask(&mut self, row: &Row, request: &Request, message: Message) -> Result<Vec<u8>, Refusal> {
         match message {
             Message::HsmdInit(init) => return self.hsmd_init(&init),
             Message::HsmdInit2(init) => return self.hsmd_init2(&init),
-            Message::CheckOutpoint(_) => return self.check_outpoint(channel_of(row, request)?),
-            Message::SetupChannel(ref setup) => self.require_free_funding(channel_of(row, request)?, setup)?,
+            Message::CheckOutpoint(ref m) => return self.check_outpoint(channel_of(row, request)?, m),
+            Message::SetupChannel(ref setup) => self.begin_setup(channel_of(row, request)?, setup)?,
             _ => {}
         }
         let paid = payments::hash(&message)?;
@@ -201,6 +223,13 @@ impl Engine {
             return Ok(reply);
         }
         self.begin_onchain(&message)?;
+        second_level::check(&self.node, &self.secp, (&*self.chain, &self.name), request.channel, &message)?;
+        let invoice = issued::asked(&message, paid);
+        if let Some(invoice) = &invoice
+            && let Some(reply) = self.issued.recall(invoice)?
+        {
+            return Ok(reply);
+        }
         self.persister.touch(paid.as_slice());
         let handled = match row.level {
             Level::Node | Level::Either => self.root.handle(message),
@@ -209,53 +238,14 @@ impl Engine {
                 self.root.for_new_client(0, PubKey(channel.peer_id), channel.dbid).handle(message)
             }
         };
-        match (handled, self.limits.take_denial()) {
-            (_, Some(denial)) => Err(denial),
-            (Err(error), None) => Err(refusals::from_handler(error, self.refused_by.take())),
-            (Ok(reply), None) => Ok(reply.as_vec()),
-        }
-    }
-
-    /// Whether our own chain view has buried the funding output; vls would say yes unseen.
-    fn check_outpoint(&self, channel: ChannelRef) -> Result<Vec<u8>, Refusal> {
-        let id = ChannelId::new_from_peer_id_and_oid(&channel.peer_id, channel.dbid);
-        let depth = self.node.with_channel(&id, |channel| Ok(channel.monitor.as_chain_state().funding_depth));
-        let depth = depth.map_err(|status| refusals::from_handler(status.into(), None))?;
-        Ok(msgs::CheckOutpointReply { is_buried: depth > 0 }.as_vec())
-    }
-
-    /// A funding output belongs to one channel. What the chain does to a channel is filed under it, so a second one would
-    /// take the place of the first, and the node could not be restored.
-    fn require_free_funding(&self, channel: ChannelRef, setup: &msgs::SetupChannel) -> Result<(), Refusal> {
-        let funding = OutPoint { txid: setup.funding_txid, vout: setup.funding_txout.into() };
-        if !self.node.get_tracker().listeners.contains_key(&funding) {
-            return Ok(());
-        }
-        let id = ChannelId::new_from_peer_id_and_oid(&channel.peer_id, channel.dbid);
-        match self.node.with_channel(&id, |channel| Ok(channel.setup.funding_outpoint == funding)) {
-            Ok(true) => Ok(()), // set up again
-            _ => Err(Refusal::new(Reason::Validation, format!("another channel is funded by {funding}"))),
-        }
-    }
-
-    fn begin_onchain(&self, message: &Message) -> Result<(), Refusal> {
-        let (utxos, streamed) = match message {
-            Message::SignWithdrawal(m) => (&m.utxos, &m.psbt.0),
-            Message::SignHtlcTxMingle(m) => (&m.utxos, &m.psbt.0),
-            Message::SignAnchorspend(m) => (&m.utxos, &m.psbt.0),
-            _ => return Ok(()),
+        let reply = match (handled, self.limits.take_denial()) {
+            (_, Some(denial)) => return Err(denial),
+            (Err(error), None) => return Err(refusals::from_handler(error, self.refused_by.take())),
+            (Ok(reply), None) => reply.as_vec(),
         };
-        let psbt = streamed.psbt();
-        let is_ours = |spent: &OutPoint| utxos.iter().any(|u| (u.txid, u.outnum) == (spent.txid, spent.vout));
-        // A signature proves the amount of its own input only: with several, and a different lie about the others in each
-        // of several requests, a partner's input could seem to pay for what our inputs do. So a partner counts only if
-        // the amount of every input of ours is proven by the transaction that made it.
-        let mut flags = psbt.unsigned_tx.input.iter().zip(&streamed.segwit_flags);
-        let proven = flags.all(|(txin, proven)| *proven || !is_ours(&txin.previous_output));
-        let inputs = psbt.unsigned_tx.input.iter().zip(&psbt.inputs);
-        let inputs: Vec<_> = inputs
-            .filter_map(|(txin, input)| Some((input.witness_utxo.clone()?, is_ours(&txin.previous_output) || !proven)))
-            .collect();
-        self.limits.begin_onchain(&psbt.unsigned_tx, &inputs)
+        if let Some(invoice) = &invoice {
+            self.issued.remember(invoice, &reply);
+        }
+        Ok(reply)
     }
 }

@@ -15,11 +15,13 @@ use super::super::answers::Answers;
 use super::super::bookkeeper::Bookkeeper;
 use super::super::clock::{NodeClock, RandomStart};
 use super::super::guard::{Guard, GuardEntries};
+use super::super::issued::{Archive, Issued};
 use super::super::limits::{self, Limits};
 use super::super::orders::Orders;
 use super::super::persist::{ChainStart, NodePersister, genesis};
 use super::super::standing::Claims;
-use super::super::validator::{HouseValidatorFactory, RefusedBy, policy};
+use super::super::validator::outputs::Outputs;
+use super::super::validator::{HouseValidatorFactory, RefusedBy, View, policy};
 use super::negotiation::negotiate;
 use super::{Engine, NodeSpec, Settings};
 use crate::journal::Put;
@@ -55,17 +57,19 @@ pub fn node_id(spec: &NodeSpec) -> PublicKey {
 }
 
 impl Engine {
-    /// Builds the node from all live entries of its tenant. `chain` tells how far its view of the chain can be trusted, and
-    /// `clock` no earlier time than the entries know of (P7).
+    /// Builds the node from all live entries of its tenant but the cold ones, which `archive` looks up. `chain` tells how
+    /// far its view of the chain can be trusted, and `clock` no earlier time than the entries know of (P7).
     pub fn restore(
         spec: &NodeSpec,
         settings: &Settings,
         chain: Arc<dyn ChainFacts>,
         clock: Arc<NodeClock>,
+        archive: Arc<dyn Archive>,
         mut entries: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, RestoreError> {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
         let answers = Answers::restore(&mut entries).map_err(|e| unreadable(&e))?;
+        let outputs = Arc::new(Outputs::restore(&mut entries).map_err(|e| unreadable(&e))?);
         let orders = Orders::restore(&mut entries).map_err(|e| unreadable(&e))?;
         let guard_entries = GuardEntries::take(&mut entries).map_err(|e| unreadable(&e))?;
         let spent = entries.remove(limits::KEY);
@@ -78,8 +82,17 @@ impl Engine {
         clock.raise(persister.latest_time_s().saturating_mul(1_000));
 
         let refused_by = RefusedBy::default();
-        let validators =
-            HouseValidatorFactory::new(policy, chain, spec.name.clone(), refused_by.clone(), bookkeeper.clone());
+        let view = View {
+            chain: chain.clone(),
+            node: spec.name.clone(),
+            funding_depth: settings.funding_depth,
+            max_fee_sat: settings.limits.max_onchain_fee_sat,
+            outputs: outputs.clone(),
+            shutdown_index: Arc::default(),
+            bookkeeper: bookkeeper.clone(),
+        };
+        let shutdown_index = view.shutdown_index.clone();
+        let validators = HouseValidatorFactory::new(spec.network, &settings.limits, view, refused_by.clone());
         let services = NodeServices {
             validator_factory: Arc::new(validators),
             starting_time_factory: Arc::new(RandomStart),
@@ -89,6 +102,8 @@ impl Engine {
         };
         let node = restore_node(spec, &persister, services)?;
         persister.after_restore(&node);
+        let allowed = node.set_allowlist(&settings.limits.allow);
+        allowed.map_err(|status| RestoreError::Refused(format!("limits.allow: {}", status.message())))?;
         let (root, init_reply) = negotiate(&node, limits.clone())?;
         let guard = Guard::new(spec.kind, node.clone(), guard_entries);
         let (claims, secp) = (Claims::default(), Secp256k1::new());
@@ -102,6 +117,12 @@ impl Engine {
             bookkeeper,
             refused_by,
             answers,
+            issued: Issued::new(archive),
+            outputs,
+            chain,
+            name: spec.name.clone(),
+            funding_depth: settings.funding_depth,
+            shutdown_index,
             clock,
             orders,
             claims,
@@ -134,14 +155,16 @@ mod tests {
     use bitcoin::Network;
     use zeroize::Zeroizing;
 
-    use super::super::super::driver::{MiniChain, keysend};
+    use super::super::super::driver::{MiniChain, invoice_to_sign, keysend};
     use super::super::super::guard;
     use super::*;
     use crate::config::LimitsConfig;
+    use crate::journal::COLD;
     use crate::keys::import::Derivation;
     use crate::keys::memory::Secret;
     use crate::names::{NodeKind, NodeName};
     use crate::pipeline::Request;
+    use crate::reasons::{Reason, Refusal};
 
     fn spec(byte: u8) -> NodeSpec {
         NodeSpec {
@@ -150,6 +173,13 @@ mod tests {
             network: Network::Regtest,
             seed: Secret::new(Zeroizing::new([byte; 32])),
             derivation: Derivation::Native,
+        }
+    }
+
+    /// An archive that holds these entries.
+    impl Archive for Entries {
+        fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Refusal> {
+            Ok(BTreeMap::get(self, key).cloned())
         }
     }
 
@@ -162,8 +192,10 @@ mod tests {
     }
 
     fn restore_at(spec: &NodeSpec, clock: Arc<NodeClock>, entries: Entries) -> Result<Engine, RestoreError> {
-        let settings = Settings { limits: LimitsConfig::default(), oracle: node_id(spec) };
-        Engine::restore(spec, &settings, Arc::new(MiniChain::default()), clock, entries)
+        let settings = Settings { limits: LimitsConfig::default(), funding_depth: 1, oracle: node_id(spec) };
+        let archive = Arc::new(entries.clone());
+        let hot = entries.into_iter().filter(|(key, _)| !key.starts_with(COLD)).collect();
+        Engine::restore(spec, &settings, Arc::new(MiniChain::default()), clock, archive, hot)
     }
 
     fn restore(spec: &NodeSpec) -> Result<Engine, RestoreError> {
@@ -192,6 +224,42 @@ mod tests {
         let slice_ms = 300_000; // vls counts in slices
         assert!(set_back.now_ms() > ahead.now_ms() - slice_ms);
         approve(&mut engine, 2);
+    }
+
+    fn record(entries: &mut Entries, puts: Vec<Put>) {
+        for Put { key, value } in puts {
+            match value {
+                Some(value) => entries.insert(key, value),
+                None => entries.remove(&key),
+            };
+        }
+    }
+
+    /// What is open takes memory; what expired a day ago takes an entry on the disk, and keeps its hash for ever.
+    #[test]
+    fn expired_invoices_are_pruned_and_their_hashes_are_refused_to_hostile_others_for_ever() {
+        let (mut entries, clock) = (entries(), Arc::new(NodeClock::default()));
+        let mut engine = restore_at(&spec(1), clock.clone(), entries.clone()).expect("restores");
+        let ask = |engine: &mut Engine, message: Vec<u8>| {
+            let row = guard::row(NodeKind::Ldk, &message).expect("known");
+            engine.handle(row, &Request { request_id: 1, channel: None, message })
+        };
+        let first = invoice_to_sign(1, 1_000); // for a day
+        let signed = ask(&mut engine, first.clone());
+        let reply = signed.reply.expect("signed");
+        record(&mut entries, signed.puts);
+        let open = |entries: &Entries| entries.keys().filter(|key| key.starts_with("issued/")).count();
+        assert_eq!(open(&entries), 1);
+        clock.raise(clock.now_ms() + 1_000 * 86_400 * 2 + 60_000);
+        record(&mut entries, engine.prune().expect("prunes"));
+        assert_eq!(open(&entries), 0);
+        let mut restarted = restore_at(&spec(1), clock, entries).expect("restores");
+        for engine in [&mut engine, &mut restarted] {
+            let other = ask(engine, invoice_to_sign(1, 2_000)).reply;
+            assert_eq!(other.map_err(|refusal| refusal.reason), Err(Reason::InvoiceReused));
+            assert_eq!(ask(engine, first.clone()).reply, Ok(reply.clone()));
+            assert!(ask(engine, invoice_to_sign(2, 2_000)).reply.is_ok());
+        }
     }
 
     #[test]

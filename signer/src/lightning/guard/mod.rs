@@ -92,7 +92,7 @@ impl Guard {
 
     /// Decodes and judges a request whose row is known. `seen` is shown the message between the two.
     pub fn admit(&self, row: &Row, request: &Request, seen: impl FnOnce(&Message)) -> Result<Admitted, Refusal> {
-        if row.number == preimages::NUMBER {
+        if row.judge == Judge::Book {
             require_scope(row, request.channel)?;
             require_layout(row, &request.message)?;
             return preimages::decode(&request.message).map(Admitted::Learn);
@@ -100,7 +100,7 @@ impl Guard {
         let message = read(row, request)?;
         seen(&message);
         match row.judge {
-            Judge::Vls => {}
+            Judge::Vls | Judge::Book => {}
             Judge::Gossip => gossip::judge(self.kind, &self.node, request.channel, &message)?,
             Judge::Invoice => invoices::judge(&self.node, &message)?,
             Judge::Tag => tags::judge(&message)?,

@@ -274,6 +274,7 @@ mod tests {
         max_onchain_sat: 50_000,
         max_onchain_sat_per_day: 80_000,
         max_onchain_fee_sat: 700,
+        ..LimitsConfig::default()
     };
 
     #[test]

@@ -304,9 +304,11 @@ fn hostile_limits_weaken_no_rule() {
     let defaults = serde_json::to_value(LimitsConfig::default()).expect("writes");
     let keys: Vec<String> = defaults.as_object().expect("a table").keys().cloned().collect();
     for key in keys {
-        for value in [0, u64::MAX] {
+        let addresses = serde_json::json!(["bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"]);
+        let values = if defaults[&key].is_array() { vec![addresses] } else { vec![0.into(), u64::MAX.into()] };
+        for value in values {
             let mut limits = defaults.clone();
-            limits[&key] = value.into();
+            limits[&key] = value.clone();
             let closing = Closing::with(0, serde_json::from_value(limits).expect("reads"));
             closing.play(1, SIGN_THEIRS..REVOKE_OURS);
             assert_eq!(reason(closing.close_with(0)), Reason::CommitmentRevoked, "{key} = {value}");

@@ -1,13 +1,18 @@
 //! Nodes over a journal in memory, driven by channels with real signatures.
 
+mod book;
+mod closes;
 mod closing;
 mod failures;
+mod funding;
 mod gossip;
+mod invoices;
 mod isolation;
 mod ldk;
 mod limits;
 mod onchain;
 mod operator;
+mod second_level;
 mod sessions;
 mod sweeps;
 mod tags;
@@ -40,6 +45,7 @@ use crate::reasons::Refusal;
 struct Signer {
     store: Arc<dyn Store>,
     limits: LimitsConfig,
+    funding_depth: u32,
     facts: Arc<dyn ChainFacts>,
     running: Option<(Nodes, Arc<Journal>)>,
     blocks: Vec<Arc<ChainBlock>>,
@@ -55,6 +61,7 @@ impl Signer {
         let mut signer = Self {
             store,
             limits,
+            funding_depth: 1,
             facts: Arc::new(MiniChain::default()),
             running: None,
             blocks: Vec::new(),
@@ -71,7 +78,8 @@ impl Signer {
         let journal = Journal::open(self.store.clone(), RecordCipher::new(key), quick()).expect("the journal opens");
         let journal = Arc::new(journal);
         let attestor = Arc::new(Attestor::new(&SecretKey::from_slice(&[9; 32]).expect("a key")));
-        let settings = Settings { limits: self.limits.clone(), oracle: attestor.public_key() };
+        let settings =
+            Settings { limits: self.limits.clone(), funding_depth: self.funding_depth, oracle: attestor.public_key() };
         let house = House { journal: journal.clone(), chain: self.facts.clone(), attestor, settings };
         let config = SignerConfig { threads: 2, ..SignerConfig::default() };
         self.running = Some((Nodes::start(house, &config).expect("threads"), journal));

@@ -40,7 +40,7 @@ pub(super) fn taproot(key: PublicKey) -> ScriptBuf {
     Address::p2tr(&Secp256k1::new(), key.into(), None, Network::Regtest).script_pubkey()
 }
 
-fn stranger() -> ScriptBuf {
+pub(super) fn stranger() -> ScriptBuf {
     let address = Address::from_str("bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080").expect("an address");
     address.assume_checked().script_pubkey()
 }
@@ -159,4 +159,76 @@ fn a_partners_input_counts_only_beside_proven_coins() {
     let (_, refusal) = refused(signer.ask(&alice, None, mingled(key, 150_000, false)));
     assert!(refusal.detail.contains("on-chain send: 150000 sat"), "{}", refusal.detail);
     replied(signer.ask(&alice, None, mingled(key, 150_000, true)));
+}
+
+/// SignWithdrawal of two P2WPKH coins of 200,000 sat, of which the node says that they hold `told_sat`.
+fn two_coins(key: PublicKey, told_sat: [u64; 2], back_sat: u64, proven: bool) -> Vec<u8> {
+    let out = |sat, script_pubkey| TxOut { value: Amount::from_sat(sat), script_pubkey };
+    let coin = ScriptBuf::new_p2wpkh(&bitcoin::CompressedPublicKey(key).wpubkey_hash());
+    let made = [1, 2].map(|n: u32| Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::from_consensus(n),
+        input: vec![TxIn::default()],
+        output: vec![out(200_000, coin.clone())],
+    });
+    let spent = made.each_ref().map(|coin| OutPoint { txid: coin.compute_txid(), vout: 0 });
+    let tx = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: spent.iter().map(|spent| TxIn { previous_output: *spent, ..TxIn::default() }).collect(),
+        output: vec![out(back_sat, taproot(key))],
+    };
+    let mut psbt = Psbt::from_unsigned_tx(tx).expect("unsigned");
+    let mut utxos = Vec::new();
+    for (index, told_sat) in told_sat.into_iter().enumerate() {
+        utxos.push(Utxo {
+            txid: spent[index].txid,
+            outnum: 0,
+            amount: told_sat,
+            keyindex: 1,
+            is_p2sh: false,
+            script: Vec::new().into(),
+            close_info: None,
+            is_in_coinbase: false,
+        });
+        psbt.inputs[index].witness_utxo = Some(out(told_sat, coin.clone()));
+        psbt.inputs[index].non_witness_utxo = proven.then(|| made[index].clone());
+    }
+    let path: DerivationPath = vec![ChildNumber::from_normal_idx(1).expect("an index")].into();
+    psbt.outputs[0].bip32_derivation.insert(key, (Fingerprint::default(), path));
+    msgs::SignWithdrawal { utxos: utxos.into(), psbt: WithSize(StreamedPSBT::new(psbt)) }.as_vec()
+}
+
+/// Two requests, each with a lie about the other coin, would yield the two signatures of a transaction that burns one.
+#[test]
+fn hostile_lies_about_coins_get_no_signature_and_honest_proofs_do() {
+    let signer = Signer::start_over(Arc::new(MemoryStore::new()), limits());
+    let alice = signer.add("alice", NodeKind::Cln);
+    let key = wallet_key(&signer, &alice, 1);
+    for told_sat in [[200_000, 1_000], [1_000, 200_000], [200_000, 200_000]] {
+        let sum_sat: u64 = told_sat.iter().sum();
+        let (_, refusal) = refused(signer.ask(&alice, None, two_coins(key, told_sat, sum_sat - 1_000, false)));
+        assert_eq!(refusal.reason, Reason::CoinUnproven, "{}", refusal.detail);
+    }
+    let (_, refusal) = refused(signer.ask(&alice, None, two_coins(key, [200_000, 1_000], 200_000, true)));
+    assert_eq!(refusal.reason, Reason::Malformed, "the proof says otherwise: {}", refusal.detail);
+    replied(signer.ask(&alice, None, two_coins(key, [200_000; 2], 399_000, true)));
+}
+
+#[test]
+fn an_honest_send_to_an_allowed_address_needs_no_limit_but_a_hostile_fee_has_one_there_too() {
+    let allow = vec!["bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080".to_owned()];
+    let limits = LimitsConfig { max_onchain_fee_sat: 5_000, allow, ..LimitsConfig::default() };
+    let mut signer = Signer::start_over(Arc::new(MemoryStore::new()), limits);
+    let alice = signer.add("alice", NodeKind::Cln);
+    let key = wallet_key(&signer, &alice, 1);
+    replied(signer.ask(&alice, None, withdrawal(key, 1, 150_000, 49_000)));
+    let (_, refusal) = refused(signer.ask(&alice, None, withdrawal(key, 2, 150_000, 44_999)));
+    assert!(refusal.detail.contains("limits.max_onchain_fee_sat"), "{}", refusal.detail);
+
+    signer.limits.allow.clear();
+    signer.restart();
+    signer.add("alice", NodeKind::Cln);
+    let (_, refusal) = refused(signer.ask(&alice, None, withdrawal(key, 3, 150_000, 49_000)));
+    assert!(refusal.detail.contains("limits.max_onchain_sat"), "the file counts, not what it was: {}", refusal.detail);
 }

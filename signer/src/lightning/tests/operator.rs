@@ -175,7 +175,7 @@ fn the_doctor_tells_a_node_in_step_from_one_behind_ahead_or_forked() {
     assert_eq!(standing(&signer, &alice, &driver), Standing::InStep);
     let next = next_sign(&signer, &alice, &driver);
     let number = next.commitment_number;
-    let mut ask = |number: u64, feerate: u32| {
+    let ask = |number: u64, feerate: u32| {
         let next = next_sign(&signer, &alice, &driver);
         let message = msgs::SignRemoteCommitmentTx2 { commitment_number: number, feerate, ..next };
         let outcome = signer.ask(&alice, Some(driver.channel()), message.as_vec());

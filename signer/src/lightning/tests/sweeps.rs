@@ -1,4 +1,4 @@
-//! Sweeps whose locktime is ahead of our own view of the chain.
+//! Sweeps: when they may be signed, from what, and what they may cost.
 
 use bitcoin::absolute::LockTime;
 use bitcoin::bip32::{ChildNumber, DerivationPath, Fingerprint};
@@ -16,7 +16,7 @@ use vls_protocol::msgs::{self, SerBolt};
 use vls_protocol::psbt::PsbtWrapper;
 use vls_protocol::serde_bolt::WithSize;
 
-use super::onchain::{taproot, wallet_key};
+use super::onchain::{stranger, taproot, wallet_key};
 use super::*;
 use crate::reasons::Reason;
 
@@ -39,8 +39,53 @@ enum Sweep {
 
 const ALL: [Sweep; 4] = [Sweep::Delayed, Sweep::Claim, Sweep::Timeout, Sweep::Penalty];
 
-/// The request for `sweep` with `locktime`, to our own wallet or, if `abroad`, to nobody.
-fn request(sweep: Sweep, channel: ChannelRef, key: PublicKey, locktime: u32, abroad: bool) -> Vec<u8> {
+/// What a closed channel holds on the chain: a transaction that spends its funding output, with these outputs.
+fn close(driver: &Driver, outputs_sat: &[u64]) -> Transaction {
+    let funding = OutPoint { txid: driver.funding().compute_txid(), vout: 0 };
+    let out = |sat: &u64| TxOut { value: Amount::from_sat(*sat), script_pubkey: stranger() };
+    Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn { previous_output: funding, ..TxIn::default() }],
+        output: outputs_sat.iter().map(out).collect(),
+    }
+}
+
+fn outputs(tx: &Transaction, n: u32) -> Vec<OutPoint> {
+    (0..n).map(|vout| OutPoint { txid: tx.compute_txid(), vout }).collect()
+}
+
+/// A channel of alice with three outputs of 10,000 sat on the chain, and her wallet key.
+fn closed(signer: &mut Signer, alice: &NodeName) -> (Asking, PublicKey) {
+    let driver = Driver::open(&mut signer.asking(alice), 7).expect("opens");
+    let closing = close(&driver, &[10_000; 3]);
+    signer.confirm(&[alice], vec![driver.funding().clone(), closing.clone()]);
+    (Asking { channel: driver.channel(), spent: outputs(&closing, 1) }, wallet_key(signer, alice, 1))
+}
+
+/// Which outputs of which channel are swept; the first is the one to sign, with 10,000 sat.
+#[derive(Clone)]
+struct Asking {
+    channel: ChannelRef,
+    spent: Vec<OutPoint>,
+}
+
+/// The request for `sweep` with `locktime`, to our own wallet or, if `abroad`, to nobody, at a fee of 1,000 sat.
+fn request(sweep: Sweep, asking: &Asking, key: PublicKey, locktime: u32, abroad: bool) -> Vec<u8> {
+    let to = |script: &ScriptBuf| if abroad { script.to_p2wsh() } else { taproot(key) };
+    request_paying(sweep, asking, key, locktime, 10_000, 9_000, to)
+}
+
+/// The same with the amount of the output to sign as the node tells it, and the one that is paid to `destination`.
+fn request_paying(
+    sweep: Sweep,
+    asking: &Asking,
+    key: PublicKey,
+    locktime: u32,
+    told_sat: u64,
+    paid_sat: u64,
+    destination: impl Fn(&ScriptBuf) -> ScriptBuf,
+) -> Vec<u8> {
     let script = match sweep {
         Sweep::Claim => htlc_script(key, true),
         Sweep::Timeout => htlc_script(key, false),
@@ -53,19 +98,16 @@ fn request(sweep: Sweep, channel: ChannelRef, key: PublicKey, locktime: u32, abr
         Sweep::Claim | Sweep::Timeout => 1, // BOLT 3, anchors
         Sweep::Penalty => 0xffff_fffd,
     };
-    let destination = if abroad { script.to_p2wsh() } else { taproot(key) };
+    let channel = asking.channel;
+    let spends = |spent: &OutPoint| TxIn { previous_output: *spent, sequence: Sequence(sequence), ..TxIn::default() };
     let tx = Transaction {
         version: Version::TWO,
         lock_time: LockTime::from_consensus(locktime),
-        input: vec![TxIn {
-            previous_output: OutPoint { txid: Txid::from_byte_array([5; 32]), vout: 0 },
-            sequence: Sequence(sequence),
-            ..TxIn::default()
-        }],
-        output: vec![TxOut { value: Amount::from_sat(9_000), script_pubkey: destination }],
+        input: asking.spent.iter().map(spends).collect(),
+        output: vec![TxOut { value: Amount::from_sat(paid_sat), script_pubkey: destination(&script) }],
     };
     let mut psbt = Psbt::from_unsigned_tx(tx.clone()).expect("unsigned");
-    psbt.inputs[0].witness_utxo = Some(TxOut { value: Amount::from_sat(10_000), script_pubkey: script.to_p2wsh() });
+    psbt.inputs[0].witness_utxo = Some(TxOut { value: Amount::from_sat(told_sat), script_pubkey: script.to_p2wsh() });
     let path: DerivationPath = vec![ChildNumber::from_normal_idx(1).expect("an index")].into();
     psbt.outputs[0].bip32_derivation.insert(key, (Fingerprint::default(), path));
 
@@ -141,21 +183,20 @@ fn refusal(outcome: Outcome) -> Option<Reason> {
 fn a_sweep_by_a_node_that_is_ahead_is_signed_once_our_view_has_caught_up() {
     let mut signer = Signer::start();
     let alice = signer.add("alice", NodeKind::Ldk);
-    let channel = signer.channel(&alice, 7).channel();
-    let key = wallet_key(&signer, &alice, 1);
+    let (channel, key) = closed(&mut signer, &alice);
     // The funding transaction is in block 1; an HTLC may be taken back from its expiry on, whatever the height.
     let height_of = |sweep| if matches!(sweep, Sweep::Timeout) { HTLC_EXPIRY } else { 4 };
     for sweep in ALL {
-        let mut late = request(sweep, channel, key, height_of(sweep) + 1, false);
+        let mut late = request(sweep, &channel, key, height_of(sweep) + 1, false);
         assert_eq!(refusal(signer.ask(&alice, None, late.clone())), Some(Reason::ChainPending), "{sweep:?}");
-        late = request(sweep, channel, key, 1, false);
+        late = request(sweep, &channel, key, 1, false);
         assert_eq!(refusal(signer.ask(&alice, None, late)), None, "{sweep:?} at our height");
     }
     for _ in 0..HTLC_EXPIRY {
         signer.confirm(&[&alice], vec![]);
     }
     for sweep in ALL {
-        let late = request(sweep, channel, key, height_of(sweep) + 1, false);
+        let late = request(sweep, &channel, key, height_of(sweep) + 1, false);
         assert_eq!(refusal(signer.ask(&alice, None, late)), None, "{sweep:?} after we caught up");
     }
 }
@@ -164,12 +205,11 @@ fn a_sweep_by_a_node_that_is_ahead_is_signed_once_our_view_has_caught_up() {
 fn a_sweep_locked_into_a_far_future_is_refused_for_good() {
     let mut signer = Signer::start();
     let alice = signer.add("alice", NodeKind::Ldk);
-    let channel = signer.channel(&alice, 7).channel();
-    let key = wallet_key(&signer, &alice, 1);
+    let (channel, key) = closed(&mut signer, &alice);
     let one_and_a_half_billion_seconds = 1_500_000_000;
     for sweep in ALL {
         for locktime in [146, 500_000, one_and_a_half_billion_seconds] {
-            let far = request(sweep, channel, key, locktime, false);
+            let far = request(sweep, &channel, key, locktime, false);
             assert_eq!(refusal(signer.ask(&alice, None, far)), Some(Reason::Validation), "{sweep:?} at {locktime}");
         }
     }
@@ -179,10 +219,9 @@ fn a_sweep_locked_into_a_far_future_is_refused_for_good() {
 fn what_else_is_wrong_with_an_early_sweep_is_wrong_for_good() {
     let mut signer = Signer::start();
     let alice = signer.add("alice", NodeKind::Ldk);
-    let channel = signer.channel(&alice, 7).channel();
-    let key = wallet_key(&signer, &alice, 1);
+    let (channel, key) = closed(&mut signer, &alice);
     for sweep in ALL {
-        let abroad = request(sweep, channel, key, 60, true);
+        let abroad = request(sweep, &channel, key, 60, true);
         assert_eq!(refusal(signer.ask(&alice, None, abroad)), Some(Reason::Validation), "{sweep:?} to a stranger");
     }
 }
@@ -194,13 +233,104 @@ fn a_stale_view_makes_no_sweep_wrong_and_hinders_none_whose_locktime_was_reached
     signer.facts = facts.clone();
     signer.restart();
     let alice = signer.add("alice", NodeKind::Ldk);
-    let channel = signer.channel(&alice, 7).channel();
-    let key = wallet_key(&signer, &alice, 1);
+    let (channel, key) = closed(&mut signer, &alice);
     facts.0.store(true, std::sync::atomic::Ordering::SeqCst);
     for sweep in ALL {
-        let far = request(sweep, channel, key, 500_000, false);
+        let far = request(sweep, &channel, key, 500_000, false);
         assert_eq!(refusal(signer.ask(&alice, None, far)), Some(Reason::ChainStale), "{sweep:?}");
-        let reached = request(sweep, channel, key, 1, false);
+        let reached = request(sweep, &channel, key, 1, false);
         assert_eq!(refusal(signer.ask(&alice, None, reached)), None, "{sweep:?}");
+    }
+}
+
+/// An honest penalty takes several outputs at once; LDK asks for each input's signature by itself.
+#[test]
+fn a_sweep_of_several_outputs_is_signed_at_an_honest_fee_and_no_hostile_one() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let (mut asking, key) = closed(&mut signer, &alice);
+    asking.spent = (0..3).map(|vout| OutPoint { vout, ..asking.spent[0] }).collect();
+    for sweep in ALL {
+        let paying = |paid_sat| request_paying(sweep, &asking, key, 0, 10_000, paid_sat, |_| taproot(key));
+        assert_eq!(refusal(signer.ask(&alice, None, paying(28_000))), None, "{sweep:?}");
+        assert_eq!(
+            refusal(signer.ask(&alice, None, paying(30_001))),
+            Some(Reason::SweepFee),
+            "{sweep:?} out of nothing"
+        );
+    }
+    let driver = Driver::open(&mut signer.asking(&alice), 8).expect("opens");
+    let large = close(&driver, &[10_000, 3_000_000]);
+    signer.confirm(&[&alice], vec![driver.funding().clone(), large.clone()]);
+    let asking = Asking { channel: driver.channel(), spent: outputs(&large, 2) };
+    for sweep in ALL {
+        let paying = |paid_sat| request_paying(sweep, &asking, key, 0, 10_000, paid_sat, |_| taproot(key));
+        let burning = refusal(signer.ask(&alice, None, paying(20_000)));
+        assert_eq!(burning, Some(Reason::SweepFee), "{sweep:?}: the other input's 3,000,000 sat would be fee");
+        assert_eq!(refusal(signer.ask(&alice, None, paying(3_000_000))), None, "{sweep:?}");
+    }
+}
+
+#[test]
+fn what_a_sweep_spends_is_what_the_chain_shows_and_not_what_a_hostile_node_says() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let (asking, key) = closed(&mut signer, &alice);
+    let unseen = Asking { spent: vec![OutPoint { txid: Txid::from_byte_array([5; 32]), vout: 0 }], ..asking.clone() };
+    let beside = Asking { spent: vec![asking.spent[0], unseen.spent[0]], ..asking.clone() };
+    for sweep in ALL {
+        let told = |told_sat| request_paying(sweep, &asking, key, 0, told_sat, 9_000, |_| taproot(key));
+        assert_eq!(refusal(signer.ask(&alice, None, told(9_500))), Some(Reason::CoinAmount), "{sweep:?}");
+        for unseen in [&unseen, &beside] {
+            let early = request(sweep, unseen, key, 0, false);
+            assert_eq!(refusal(signer.ask(&alice, None, early)), Some(Reason::ChainPending), "{sweep:?}");
+        }
+        assert_eq!(refusal(signer.ask(&alice, None, told(10_000))), None, "{sweep:?}");
+    }
+    signer.restart();
+    signer.add("alice", NodeKind::Ldk);
+    let request = request(Sweep::Delayed, &asking, key, 0, false);
+    assert_eq!(refusal(signer.ask(&alice, None, request)), None, "it was recorded");
+}
+
+/// What a cheat took to the second level is ours too, and an output of the second level may be swept after its delay.
+#[test]
+fn honest_sweeps_of_the_second_level_are_signed() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let (asking, key) = closed(&mut signer, &alice);
+    let first = OutPoint { vout: 2, ..asking.spent[0] };
+    let second = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn::default(), TxIn { previous_output: first, ..TxIn::default() }],
+        output: [1, 10_000].map(|sat| TxOut { value: Amount::from_sat(sat), script_pubkey: stranger() }).to_vec(),
+    };
+    let asking = Asking { spent: vec![OutPoint { txid: second.compute_txid(), vout: 1 }], ..asking };
+    for sweep in [Sweep::Delayed, Sweep::Penalty] {
+        let early = request(sweep, &asking, key, 0, false);
+        assert_eq!(refusal(signer.ask(&alice, None, early)), Some(Reason::ChainPending));
+    }
+    signer.confirm(&[&alice], vec![second]);
+    for sweep in [Sweep::Delayed, Sweep::Penalty] {
+        assert_eq!(refusal(signer.ask(&alice, None, request(sweep, &asking, key, 0, false))), None, "{sweep:?}");
+    }
+}
+
+#[test]
+fn an_honest_sweep_may_go_to_an_allowed_address_and_its_fee_is_bounded_there_too() {
+    let allow = vec!["bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080".to_owned()];
+    let limits = LimitsConfig { allow, ..LimitsConfig::default() };
+    let mut signer = Signer::start_over(Arc::new(MemoryStore::new()), limits);
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let driver = Driver::open(&mut signer.asking(&alice), 7).expect("opens");
+    let large = close(&driver, &[3_000_000]);
+    signer.confirm(&[&alice], vec![driver.funding().clone(), large.clone()]);
+    let (asking, key) =
+        (Asking { channel: driver.channel(), spent: outputs(&large, 1) }, wallet_key(&signer, &alice, 1));
+    for sweep in ALL {
+        let paying = |paid_sat| request_paying(sweep, &asking, key, 0, 3_000_000, paid_sat, |_| stranger());
+        assert_eq!(refusal(signer.ask(&alice, None, paying(2_990_000))), None, "{sweep:?}");
+        assert_eq!(refusal(signer.ask(&alice, None, paying(1_000))), Some(Reason::Validation), "{sweep:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! An honest node beside its book: channels that keep BOLT 2 and BOLT 3, and every message told to the book.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 
 use bitcoin::hashes::{Hash as _, sha256};
 use bitcoin::{OutPoint, Txid};
@@ -66,6 +67,10 @@ pub(super) struct Node {
     entries: BTreeMap<String, Vec<u8>>,
 }
 
+/// Of all payments there are.
+static PREIMAGES: LazyLock<HashMap<Hash, [u8; 32]>> =
+    LazyLock::new(|| (0..20_000).map(secret).map(|(preimage, hash)| (hash, preimage)).collect());
+
 /// A preimage for `n`, and its hash.
 pub(super) fn secret(n: u64) -> ([u8; 32], Hash) {
     let mut preimage = [0x5a; 32];
@@ -125,10 +130,6 @@ impl Channel {
         self.htlcs[id]
     }
 
-    pub(super) fn ids(&self) -> std::ops::Range<usize> {
-        0..self.htlcs.len()
-    }
-
     /// What is ours if every HTLC fails.
     pub(super) fn balance_msat(&self, side: Side) -> u64 {
         self.balances(self.newest(side)).0
@@ -146,28 +147,22 @@ impl Channel {
         } else {
             self.terms.push_msat
         };
-        let (mut us, mut peer) = (opening, self.terms.capacity_sat * 1_000 - opening);
-        let (mut live, mut feerate) = (Vec::new(), 1_000);
+        let mut us = opening as i64;
+        let (mut live, mut removed, mut feerate) = (Vec::new(), HashMap::new(), 1_000);
         for update in self.updates(applied) {
             match update {
                 Update::Add(id) => live.push(*id),
                 Update::Fee(rate) => feerate = *rate,
-                Update::Remove(..) => {}
+                Update::Remove(id, settled) => drop(removed.insert(*id, *settled)),
             }
         }
-        live.retain(|id| match self.removed(applied, *id) {
-            None => true,
-            Some(false) => false,
-            Some(true) => {
-                let Htlc { direction, amount_msat, .. } = self.htlcs[*id];
-                match direction {
-                    Direction::Out => (us, peer) = (us - amount_msat, peer + amount_msat),
-                    Direction::In => (us, peer) = (us + amount_msat, peer - amount_msat),
-                }
-                false
-            }
-        });
-        (us, peer, live, feerate)
+        for id in removed.iter().filter(|(_, settled)| **settled).map(|(id, _)| *id) {
+            let Htlc { direction, amount_msat, .. } = self.htlcs[id];
+            us += if direction == Direction::In { amount_msat as i64 } else { -(amount_msat as i64) };
+        }
+        let us = u64::try_from(us).unwrap();
+        live.retain(|id| !removed.contains_key(id));
+        (us, self.terms.capacity_sat * 1_000 - us, live, feerate)
     }
 
     /// BOLT 3.
@@ -201,15 +196,24 @@ impl Channel {
         Commitment { number, feerate_per_kw, to_us_sat: output(us), to_them_sat: output(peer), htlcs }
     }
 
-    /// What the funder needs for the fee stays free, and the reserve too.
+    /// What the funder needs for the fee stays free, and the reserve too. What the other side has not heard of yet does
+    /// not count.
     pub(super) fn spendable_msat(&self, who: Who) -> u64 {
-        let (us, peer, live, feerate) = self.balances(Applied { us: self.us.len(), peer: self.peer.len() });
+        let heard = match who {
+            Who::Us => [self.ours.0.peer, self.peer.len()].map(|peer| Applied { us: self.us.len(), peer }),
+            Who::Peer => [self.theirs.0.us, self.us.len()].map(|us| Applied { us, peer: self.peer.len() }),
+        };
+        heard.map(|applied| self.spendable_by(who, applied)).into_iter().min().unwrap()
+    }
+
+    fn spendable_by(&self, who: Who, applied: Applied) -> u64 {
+        let (us, peer, live, feerate) = self.balances(applied);
         let direction = if who == Who::Us { Direction::Out } else { Direction::In };
         let in_flight: u64 =
             live.iter().map(|id| self.htlcs[*id]).filter(|h| h.direction == direction).map(|h| h.amount_msat).sum();
         let balance = if who == Who::Us { us } else { peer };
-        let fee_sat =
-            u64::from(feerate.max(5_000)) * (1_124 + 172 * (self.htlcs.len() as u64 + 4)) / 1_000 + ANCHORS_SAT;
+        let weight = 1_124 + 172 * (self.htlcs.len() as u64 + 4);
+        let fee_sat = u64::from(feerate.max(5_000)) * weight / 1_000 + ANCHORS_SAT;
         balance.saturating_sub(in_flight + fee_sat * 1_000 + self.terms.capacity_sat * 10)
     }
 
@@ -310,9 +314,9 @@ impl Node {
             Update::Remove(id, true) => Some(channel.htlcs[*id].payment_hash),
             _ => None,
         });
-        let hashes: Vec<Hash> = settled.collect();
-        for preimage in (0..10_000).map(secret).filter(|(_, hash)| hashes.contains(hash)) {
-            self.book.learn(preimage.0);
+        // Told again and again, as LDK does, until the book has heard of the HTLC.
+        for preimage in settled.filter_map(|hash| PREIMAGES.get(&hash)) {
+            self.book.learn(*preimage);
         }
         self.write();
     }

@@ -1,5 +1,6 @@
 //! An honest node under random operations is never refused; what robs it is.
 
+use super::super::view::CommitmentView;
 use super::super::{Commitment, Direction, Hash, Rules, Side};
 use super::model::{DELTA, Node, WITH_PREIMAGES, WITHOUT_PREIMAGES, Who, htlc, secret, terms};
 use Direction::{In, Out};
@@ -272,7 +273,10 @@ impl Honest {
         {
             let mut taken = honest.clone();
             let gone = taken.htlcs.remove(at);
-            if !Self::is_to_settle(&gone.payment_hash) {
+            // More than what came in before and may fail instead.
+            let came_sat =
+                self.before(n, side).map_or(0, |before| (before.in_msat + before.dust_msat) / 1_000) + dust_sat;
+            if !Self::is_to_settle(&gone.payment_hash) && gone.amount_msat / 1_000 > came_sat {
                 taken.to_them_sat += gone.amount_msat / 1_000;
                 self.refused("an HTLC taken without its preimage", n, side, taken);
             }
@@ -281,10 +285,15 @@ impl Honest {
 
     /// What came back to us since the commitment in force, and what it has in HTLCs.
     fn uncertain_sat(&self, n: usize, side: Side, honest: &Commitment) -> u64 {
-        let view = self.node.view();
-        let views = if side == Side::Ours { &view.channels[n].ours } else { &view.channels[n].theirs };
-        let Some(before) = views.first() else { return 0 };
-        honest.to_us_sat.saturating_sub(before.to_us_sat) + (before.out_msat + before.in_msat) / 1_000
+        let Some(before) = self.before(n, side) else { return 0 };
+        let uncertain_msat = before.out_msat + before.in_msat + before.dust_msat;
+        honest.to_us_sat.saturating_sub(before.to_us_sat) + uncertain_msat / 1_000 + 3
+    }
+
+    /// The commitment in force.
+    fn before(&self, n: usize, side: Side) -> Option<CommitmentView> {
+        let channel = self.node.view().channels.swap_remove(n);
+        if side == Side::Ours { channel.ours } else { channel.theirs }.into_iter().next()
     }
 
     fn refused(&mut self, what: &str, n: usize, side: Side, commitment: Commitment) {

@@ -314,12 +314,12 @@ fn honest_forward_is_given_up_when_its_channel_was_closed_on_chain() {
     node.sync(b).unwrap();
     let key = node.channels[b].key.clone();
     node.book.closing(&key);
+    node.book.changes();
     node.remove(a, comes, false);
     let refunded = node.following(a, Side::Theirs);
     assert_eq!(node.ask(a, Side::Theirs, refunded.clone()).unwrap_err().reason, Reason::ForwardUnclaimed);
     // Expired, by our own view of the chain.
     let height = std::mem::replace(&mut node.at.height, 100_900);
-    node.book.changes();
     node.ask(a, Side::Theirs, refunded).unwrap();
     node.at.height = height;
     let funding = node.channels[b].terms.funding;

@@ -1,0 +1,409 @@
+//! The rules of vls and, around them, our own.
+//!
+//! [`HouseValidator`] stands where vls looks for its validator. It asks vls's own rules first, with the numbers of
+//! `policy.rs`, and notes what refused, which vls drops on its way to the caller. What vls takes on the node's word it then
+//! proves: funding, the coins of a sweep and their fee (`sweep.rs`, with what the chain showed, `outputs.rs`), the values of
+//! a mutual close (`close.rs`). Second-level transactions are judged before vls sees them (`second_level.rs`).
+
+mod close;
+mod locktime;
+mod objection;
+pub mod outputs;
+mod policy;
+pub(super) mod second_level;
+mod sweep;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bitcoin::bip32::{ChildNumber, DerivationPath};
+use bitcoin::block::Header;
+use bitcoin::hash_types::FilterHeader;
+use bitcoin::secp256k1::{PublicKey, SecretKey};
+use bitcoin::sighash::{EcdsaSighashType, SegwitV0Sighash};
+use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Transaction};
+use lightning_signer::channel::{ChannelId, ChannelSetup, ChannelSlot};
+use lightning_signer::invoice::Invoice;
+use lightning_signer::lightning::ln::chan_utils::{ClosingTransaction, HTLCOutputInCommitment, TxCreationKeys};
+use lightning_signer::lightning::offers::invoice::UnsignedBolt12Invoice;
+use lightning_signer::policy::Policy;
+use lightning_signer::policy::error::{ValidationError, ValidationErrorKind};
+use lightning_signer::policy::onchain_validator::OnchainValidatorFactory;
+use lightning_signer::policy::simple_validator::{SimplePolicy, SimpleValidatorFactory};
+use lightning_signer::policy::validator::{ChainState, EnforcementState, Validator, ValidatorFactory};
+use lightning_signer::signer::vls_channel_signer::VlsChannelSigner;
+use lightning_signer::tx::tx::{CommitmentInfo, CommitmentInfo2};
+use lightning_signer::txoo::proof::TxoProof;
+use lightning_signer::wallet::Wallet;
+
+use self::outputs::Outputs;
+use super::actor::ChainFacts;
+use super::bookkeeper::Bookkeeper;
+use crate::config::LimitsConfig;
+use crate::facts::{Fact, Unit};
+use crate::names::NodeName;
+use crate::reasons::{Reason, Refusal};
+
+pub use self::objection::{Objection, RefusedBy};
+pub use self::policy::policy;
+
+/// What the rules look at besides what vls hands them.
+#[derive(Clone)]
+pub struct View {
+    /// The chain.
+    pub chain: Arc<dyn ChainFacts>,
+    /// Whose rules they are.
+    pub node: NodeName,
+    /// Confirmations that a funding transaction needs.
+    pub funding_depth: u32,
+    /// The highest fee of a close that we pay for.
+    pub max_fee_sat: u64,
+    /// What the chain showed of channels.
+    pub outputs: Arc<Outputs>,
+    /// The wallet index of the upfront shutdown script in the SetupChannel being handled: vls does not pass it on.
+    pub shutdown_index: Arc<Mutex<Option<u32>>>,
+    /// To whom commitments are shown that everybody else accepts.
+    pub bookkeeper: Arc<Bookkeeper>,
+}
+
+/// Makes the validators of one node.
+pub struct HouseValidatorFactory {
+    running: OnchainValidatorFactory,
+    ending: OnchainValidatorFactory,
+    view: View,
+    refused_by: RefusedBy,
+}
+
+impl HouseValidatorFactory {
+    /// A factory for the node of `view` on `network`; what refuses is left in `refused_by`.
+    pub fn new(network: Network, limits: &LimitsConfig, view: View, refused_by: RefusedBy) -> Self {
+        let factory = |policy: SimplePolicy| {
+            OnchainValidatorFactory::new_with_simple_factory(SimpleValidatorFactory::new_with_policy(policy))
+        };
+        Self {
+            running: factory(policy(network, limits)),
+            ending: factory(policy::ending(network, limits)),
+            view,
+            refused_by,
+        }
+    }
+}
+
+#[expect(clippy::arc_with_non_send_sync, reason = "vls asks for an Arc of a validator that is used on one thread")]
+impl ValidatorFactory for HouseValidatorFactory {
+    fn make_validator(&self, network: Network, node: PublicKey, channel: Option<ChannelId>) -> Arc<dyn Validator> {
+        Arc::new(HouseValidator {
+            inner: self.running.make_validator(network, node, channel.clone()),
+            ending: self.ending.make_validator(network, node, channel),
+            view: self.view.clone(),
+            refused_by: self.refused_by.clone(),
+        })
+    }
+
+    fn policy(&self, network: Network) -> Box<dyn Policy> {
+        self.running.policy(network)
+    }
+}
+
+/// vls's on-chain validator with our rules around it.
+struct HouseValidator {
+    inner: Arc<dyn Validator>,
+    /// The same with the numbers for what ends a channel.
+    ending: Arc<dyn Validator>,
+    view: View,
+    refused_by: RefusedBy,
+}
+
+impl HouseValidator {
+    /// Notes vls's objection.
+    fn noted<T>(&self, verdict: Result<T, ValidationError>) -> Result<T, ValidationError> {
+        verdict.inspect_err(|error| self.refused_by.note_rule(error))
+    }
+
+    /// Turns our own verdict into one that vls understands.
+    fn house<T>(&self, verdict: Result<T, Refusal>) -> Result<T, ValidationError> {
+        verdict.map_err(|refusal| {
+            let error = house_error(&refusal);
+            self.refused_by.note(Objection::House(refusal));
+            error
+        })
+    }
+
+    /// Whether commitments after the first may exist: the funding output is on the chain, buried, and what it should be. The
+    /// first is signed before there is a funding transaction.
+    fn require_funding(&self, commitment_number: u64, setup: &ChannelSetup, chain: &ChainState) -> Result<(), Refusal> {
+        let (depth, required) = (chain.funding_depth, self.view.funding_depth);
+        if commitment_number == 0 {
+            return Ok(());
+        }
+        if depth < required {
+            let detail = format!("commitment {commitment_number}: the funding has {depth} of {required} confirmations");
+            let fact = Fact::number("funding_depth", depth.into(), Unit::Blocks).at_least(required.into());
+            return Err(Refusal::new(Reason::ChainPending, format!("{detail} (chain.funding_depth)")).with_fact(fact));
+        }
+        let (funding, told_sat) = (setup.funding_outpoint, setup.channel_value_sat);
+        match self.view.outputs.amount_sat(&funding) {
+            Some(amount_sat) if amount_sat == told_sat => Ok(()),
+            Some(amount_sat) => {
+                let detail = format!("{funding} holds {amount_sat} sat; the channel was set up with {told_sat} sat");
+                let fact = Fact::number("funding", amount_sat, Unit::Sat).exactly(told_sat);
+                Err(Refusal::new(Reason::FundingMismatch, detail).with_fact(fact))
+            }
+            None => {
+                let detail = format!("{funding} does not pay to the keys of this channel");
+                let fact = Fact::text("funding_outpoint", funding.to_string());
+                Err(Refusal::new(Reason::FundingMismatch, detail).with_fact(fact))
+            }
+        }
+    }
+}
+
+/// The error that stands for one of our own refusals inside vls.
+fn house_error(refusal: &Refusal) -> ValidationError {
+    ValidationError { tag: refusal.reason.id().to_owned(), kind: ValidationErrorKind::Policy(refusal.detail.clone()) }
+}
+
+type Slots = Vec<Option<Arc<Mutex<ChannelSlot>>>>;
+type HtlcTx = (u32, HTLCOutputInCommitment, SegwitV0Sighash, EcdsaSighashType);
+
+/// Writes methods that ask vls's rules and note who refused.
+macro_rules! forward {
+    ($( $to:ident: fn $name:ident($( $arg:ident: $ty:ty ),*) -> $ok:ty; )*) => { $(
+        fn $name(&self, $( $arg: $ty ),*) -> Result<$ok, ValidationError> {
+            self.noted(self.$to.$name($( $arg ),*))
+        }
+    )* };
+}
+
+impl Validator for HouseValidator {
+    forward! {
+        inner: fn validate_channel_value(setup: &ChannelSetup) -> ();
+        inner: fn validate_onchain_tx(
+            wallet: &dyn Wallet, channels: Slots, tx: &Transaction, segwit_flags: &[bool], values_sat: &[u64],
+            opaths: &[DerivationPath], weight_lower_bound: usize
+        ) -> u64;
+        inner: fn decode_commitment_tx(
+            keys: &VlsChannelSigner, setup: &ChannelSetup, is_counterparty: bool, tx: &Transaction,
+            witscripts: &[Vec<u8>]
+        ) -> CommitmentInfo;
+        inner: fn validate_counterparty_revocation(
+            state: &EnforcementState, revoked_number: u64, secret: &SecretKey
+        ) -> ();
+        ending: fn decode_and_validate_htlc_tx(
+            is_counterparty: bool, setup: &ChannelSetup, keys: &TxCreationKeys, tx: &Transaction,
+            redeemscript: &ScriptBuf, htlc_amount_sat: u64, output_witscript: &ScriptBuf
+        ) -> HtlcTx;
+        ending: fn validate_htlc_tx(
+            setup: &ChannelSetup, chain: &ChainState, is_counterparty: bool, htlc: &HTLCOutputInCommitment,
+            feerate_per_kw: u32
+        ) -> ();
+        inner: fn validate_invoice(invoice: &Invoice, now: std::time::Duration) -> ();
+        inner: fn validate_bolt12_invoice_unsigned(
+            invoice: &UnsignedBolt12Invoice, now: std::time::Duration, bolt12_pubkey: PublicKey
+        ) -> ();
+        inner: fn validate_block(
+            proof: &TxoProof, height: u32, header: &Header, external_block_hash: Option<&BlockHash>,
+            prev_filter_header: &FilterHeader, outpoint_watches: &[OutPoint], trusted_oracles: &Vec<PublicKey>
+        ) -> ();
+    }
+
+    fn validate_setup_channel(
+        &self,
+        wallet: &dyn Wallet,
+        setup: &ChannelSetup,
+        shutdown_path: &DerivationPath,
+    ) -> Result<(), ValidationError> {
+        let index = *self.view.shutdown_index.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = index.and_then(|index| ChildNumber::from_normal_idx(index).ok());
+        let path = child.map_or_else(|| shutdown_path.clone(), |child| vec![child].into());
+        self.noted(self.inner.validate_setup_channel(wallet, setup, &path))
+    }
+
+    fn validate_counterparty_commitment_tx(
+        &self,
+        state: &EnforcementState,
+        number: u64,
+        point: &PublicKey,
+        setup: &ChannelSetup,
+        chain: &ChainState,
+        info: &CommitmentInfo2,
+    ) -> Result<(), ValidationError> {
+        let inner = &self.inner;
+        self.noted(inner.validate_counterparty_commitment_tx(state, number, point, setup, chain, info))?;
+        self.house(self.require_funding(number, setup, chain))?;
+        self.house(self.view.bookkeeper.commitment(setup, chain.current_height, number, info))
+    }
+
+    fn validate_holder_commitment_tx(
+        &self,
+        state: &EnforcementState,
+        number: u64,
+        point: &PublicKey,
+        setup: &ChannelSetup,
+        chain: &ChainState,
+        info: &CommitmentInfo2,
+    ) -> Result<(), ValidationError> {
+        let inner = &self.inner;
+        self.noted(inner.validate_holder_commitment_tx(state, number, point, setup, chain, info))?;
+        // One that is in force already is only looked at again.
+        if number >= state.next_holder_commit_num {
+            self.house(self.require_funding(number, setup, chain))?;
+        }
+        self.house(self.view.bookkeeper.commitment(setup, chain.current_height, number, info))
+    }
+
+    /// The book's rule: vls compares the earliest end of all HTLCs that ever came in under a hash with the latest of all that
+    /// ever went out, also those of attempts that failed, and of payments to oneself.
+    fn validate_payment_cltv(&self, _incoming_cltv: u32, _outgoing_cltv: u32) -> Result<(), ValidationError> {
+        Ok(())
+    }
+
+    fn decode_and_validate_mutual_close_tx(
+        &self,
+        wallet: &dyn Wallet,
+        setup: &ChannelSetup,
+        state: &EnforcementState,
+        tx: &Transaction,
+        opaths: &[DerivationPath],
+    ) -> Result<ClosingTransaction, ValidationError> {
+        let wallet = close::WithUpfront { wallet, setup };
+        let close = self.noted(self.ending.decode_and_validate_mutual_close_tx(&wallet, setup, state, tx, opaths))?;
+        let paid = (close.to_holder_value_sat(), close.to_counterparty_value_sat());
+        self.house(close::check(setup, state, paid, self.view.max_fee_sat))?;
+        Ok(close)
+    }
+
+    fn validate_mutual_close_tx(
+        &self,
+        wallet: &dyn Wallet,
+        setup: &ChannelSetup,
+        state: &EnforcementState,
+        to_holder_sat: u64,
+        to_counterparty_sat: u64,
+        holder_script: &Option<ScriptBuf>,
+        counterparty_script: &Option<ScriptBuf>,
+        path: &DerivationPath,
+    ) -> Result<(), ValidationError> {
+        let (ending, wallet) = (&self.ending, &close::WithUpfront { wallet, setup });
+        let (ours_sat, theirs_sat, ours, theirs) =
+            (to_holder_sat, to_counterparty_sat, holder_script, counterparty_script);
+        self.noted(ending.validate_mutual_close_tx(wallet, setup, state, ours_sat, theirs_sat, ours, theirs, path))?;
+        self.house(close::check(setup, state, (ours_sat, theirs_sat), self.view.max_fee_sat))
+    }
+
+    fn validate_delayed_sweep(
+        &self,
+        wallet: &dyn Wallet,
+        setup: &ChannelSetup,
+        chain: &ChainState,
+        tx: &Transaction,
+        input: usize,
+        amount_sat: u64,
+        path: &DerivationPath,
+    ) -> Result<(), ValidationError> {
+        self.sweep(tx, chain, input, amount_sat, |tx| {
+            self.ending.validate_delayed_sweep(wallet, setup, chain, tx, input, amount_sat, path)
+        })
+    }
+
+    fn validate_counterparty_htlc_sweep(
+        &self,
+        wallet: &dyn Wallet,
+        setup: &ChannelSetup,
+        chain: &ChainState,
+        tx: &Transaction,
+        script: &ScriptBuf,
+        input: usize,
+        amount_sat: u64,
+        path: &DerivationPath,
+    ) -> Result<(), ValidationError> {
+        self.sweep(tx, chain, input, amount_sat, |tx| {
+            self.ending.validate_counterparty_htlc_sweep(wallet, setup, chain, tx, script, input, amount_sat, path)
+        })
+    }
+
+    fn validate_justice_sweep(
+        &self,
+        wallet: &dyn Wallet,
+        setup: &ChannelSetup,
+        chain: &ChainState,
+        tx: &Transaction,
+        input: usize,
+        amount_sat: u64,
+        path: &DerivationPath,
+    ) -> Result<(), ValidationError> {
+        self.sweep(tx, chain, input, amount_sat, |tx| {
+            self.ending.validate_justice_sweep(wallet, setup, chain, tx, input, amount_sat, path)
+        })
+    }
+
+    fn validate_payment_balance(
+        &self,
+        incoming_msat: u64,
+        outgoing_msat: u64,
+        invoiced_msat: Option<u64>,
+    ) -> Result<(), ValidationError> {
+        let covered = invoiced_msat.map(|invoiced_msat| incoming_msat.saturating_add(invoiced_msat));
+        if covered.is_some_and(|msat| outgoing_msat <= msat.saturating_add(policy::SMALL_ROUTING_FEE_MSAT)) {
+            return Ok(());
+        }
+        self.noted(self.inner.validate_payment_balance(incoming_msat, outgoing_msat, invoiced_msat))
+    }
+
+    fn minimum_initial_balance(&self, holder_value_msat: u64) -> u64 {
+        self.inner.minimum_initial_balance(holder_value_msat)
+    }
+
+    fn is_ready(&self, chain: &ChainState) -> bool {
+        self.inner.is_ready(chain) && chain.funding_depth >= self.view.funding_depth
+    }
+
+    fn policy(&self) -> Box<&dyn Policy> {
+        self.inner.policy()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::driver::MiniChain;
+    use super::*;
+    use crate::names::NodeKind;
+
+    fn validator(network: Network, refused_by: &RefusedBy) -> Arc<dyn Validator> {
+        let policy = policy(network, &LimitsConfig::default());
+        let bookkeeper = Bookkeeper::restore(NodeKind::Ldk, &policy, Arc::default(), &mut BTreeMap::new());
+        let view = View {
+            chain: Arc::new(MiniChain::default()),
+            node: NodeName::new("alice").expect("a name"),
+            funding_depth: 1,
+            max_fee_sat: 0,
+            outputs: Arc::default(),
+            shutdown_index: Arc::default(),
+            bookkeeper: Arc::new(bookkeeper.expect("fresh")),
+        };
+        let factory = HouseValidatorFactory::new(network, &LimitsConfig::default(), view, refused_by.clone());
+        let node = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619".parse().expect("a point");
+        factory.make_validator(network, node, None)
+    }
+
+    #[test]
+    fn a_refusing_rule_is_named() {
+        let refused_by = RefusedBy::default();
+        let validator = validator(Network::Regtest, &refused_by);
+        assert!(validator.validate_payment_balance(5_000, 5_000, None).is_ok());
+        assert_eq!(refused_by.take(), None);
+        assert!(validator.validate_payment_balance(0, 5_000, None).is_err());
+        assert_eq!(refused_by.take(), Some(Objection::Rule("policy-routing-balanced".to_owned())));
+    }
+
+    #[test]
+    fn an_honest_base_fee_on_a_small_payment_passes_and_a_hostile_fee_does_not() {
+        let validator = validator(Network::Bitcoin, &RefusedBy::default());
+        let pays = |msat, invoiced_msat| validator.validate_payment_balance(0, msat, Some(invoiced_msat)).is_ok();
+        assert!(pays(1_000 + 2_000, 1_000), "two base fees");
+        assert!(!pays(1_000 + 50_001, 1_000));
+        assert!(pays(10_900_000, 10_000_000), "nine percent");
+        assert!(!pays(11_200_000, 10_000_000), "twelve percent");
+    }
+}
