@@ -26,6 +26,8 @@ const PRINTED: &[&str] = &[
     ".claviger.v1.BalanceInfo",
     ".claviger.v1.HtlcInfo",
     ".claviger.v1.ClaimInfo",
+    ".claviger.v1.BookInfo",
+    ".claviger.v1.PaymentInfo",
     ".claviger.v1.OrderReply",
     ".claviger.v1.DoctorReply",
     ".claviger.v1.CheckInfo",

@@ -25,7 +25,7 @@ pub struct Target {
 pub const TARGETS: [Target; 3] = [
     Target { name: "link_frames", fuzz: targets::link_frames::fuzz, max_bytes: 4_096 },
     Target { name: "guard_decoder", fuzz: targets::guard_decoder::fuzz, max_bytes: 4_096 },
-    Target { name: "channel", fuzz: targets::channel::fuzz, max_bytes: 96 },
+    Target { name: "channel", fuzz: targets::channel::fuzz, max_bytes: 40 },
 ];
 
 impl Target {

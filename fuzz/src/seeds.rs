@@ -28,7 +28,8 @@ fn frames() -> Vec<Vec<u8>> {
     let reply = |body| NodeReply { request_id: 7, body: Some(body) }.encode_to_vec();
     let hello = Hello { client: "claviger-ldk".to_owned(), instance: vec![7; 16] };
     let channel = ChannelRef { peer_id: vec![2; 33], dbid: 1 };
-    let reasons = vec![Reason { id: "limit".to_owned(), detail: "7 > 5".to_owned(), hint: "wait".to_owned() }];
+    let reasons =
+        vec![Reason { id: "limit".to_owned(), detail: "7 > 5".to_owned(), hint: "wait".to_owned(), facts: Vec::new() }];
     let refusal = Refusal { request: "alice-1".to_owned(), reasons, retry: false };
     let mut frames = vec![request(None, node_request::Body::Hello(hello)), reply(node_reply::Body::Refusal(refusal))];
     frames.extend(messages().map(|message| request(Some(channel.clone()), node_request::Body::Message(message))));

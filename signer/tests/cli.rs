@@ -180,3 +180,56 @@ fn a_journal_is_checked_without_a_daemon_by_who_has_the_passphrase() {
     assert_eq!((code, stderr.lines().next()), (Some(1), Some("error: there is no journal yet")));
     assert!(!dir.path().join("data/journal.redb").exists(), "looking makes none");
 }
+
+/// A daemon on `data` in `dir`, unsealed, without a chain.
+fn daemon(dir: &Path) -> Waiting {
+    let file = dir.join("data/claviger.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let config =
+        config.replace("127.0.0.1:7700", "127.0.0.1:0").replace("# cookie_file = \"\"", "cookie_file = \"none\"");
+    std::fs::write(&file, config).unwrap();
+    let mut command = claviger(dir, &["run", "--passphrase-fd", "0"]);
+    let mut child = Waiting(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    child.0.stdin.take().unwrap().write_all(b"first passphrase").unwrap();
+    while !run(dir, &["status"], "").1.contains("unsealed") {
+        assert_eq!(child.0.try_wait().unwrap(), None, "the daemon ended");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child
+}
+
+#[test]
+fn the_doctor_examines_a_running_daemon_and_orders_say_what_keeps_them() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path());
+    let _daemon = daemon(dir.path());
+    assert_eq!(run(dir.path(), &["node", "add", "alice", "--kind", "ldk"], "").0, Some(0));
+
+    let (code, stdout, stderr) = run(dir.path(), &["--json", "doctor"], "");
+    let reply: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let state = |id: &str| {
+        let checks = reply["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["id"] == id).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    let seen = ["data-dir", "key-slots", "hardening", "sealed", "journal", "certificates", "limits", "chain", "node"];
+    let expected = ["ok", "warn", "ok", "ok", "ok", "ok", "warn", "fail", "fail"];
+    assert_eq!(seen.map(state), expected, "{stdout}");
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("not well: node, chain") || stderr.contains("not well: chain, node"), "{stderr}");
+    let (_, stdout, _) = run(dir.path(), &["doctor", "--repair"], "");
+    assert!(stdout.contains("did                 asked for node alice to be built from the journal"), "{stdout}");
+
+    // Without a block the node cannot be built, and a node that is not there takes no orders.
+    for args in [
+        &["node", "freeze", "alice"][..],
+        &["channel", "list", "alice"],
+        &["channel", "freeze", "alice", "7"],
+        &["doctor", "--exempt", "alice", "7", "frozen", "--for", "1h"],
+    ] {
+        let (code, stdout, stderr) = run(dir.path(), args, "");
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{args:?}");
+        assert!(stderr.contains("no block is known yet") && stderr.contains("hint"), "{args:?}: {stderr}");
+    }
+    let (code, _, stderr) = run(dir.path(), &["explain", "alice-00000000-7"], "");
+    assert!(code == Some(1) && stderr.contains("If it was a refusal, nothing was decided"), "{stderr}");
+}

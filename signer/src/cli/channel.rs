@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Subcommand;
 use claviger_proto::v1::{
     BalanceInfo, ChannelInfo, ChannelListRequest, ChannelShowRequest, ClaimInfo, CommitmentsInfo, ExemptionInfo,
-    FreezeInfo, OrderRequest,
+    FreezeInfo, OrderRequest, PaymentInfo,
 };
 
 use super::{CliError, Output, admin, time};
@@ -144,6 +144,12 @@ fn details(channel: &ChannelInfo) -> String {
             }
         }
     }
+    if let Some(book) = &channel.book {
+        row("book", format!("at least {} msat ours, {} msat lost in dust", book.settled_msat, book.dust_lost_msat));
+        for payment in &book.payments {
+            row("", payment_text(payment));
+        }
+    }
     for claim in &channel.claims {
         row("node asked", claim_text(claim));
     }
@@ -168,6 +174,12 @@ fn balance_text(balance: &BalanceInfo) -> String {
         "ours {ours_sat} sat, theirs {theirs_sat} sat, in {ins} HTLCs of {incoming} sat, out {outs} of {outgoing} sat, \
          {feerate_per_kw} sat/kw"
     )
+}
+
+fn payment_text(payment: &PaymentInfo) -> String {
+    let PaymentInfo { payment_hash, approved_msat, out_msat, in_msat, preimage_known, .. } = payment;
+    let preimage = if *preimage_known { ", preimage known" } else { "" };
+    format!("  out {out_msat} msat, in {in_msat} msat, approved {approved_msat} msat, {payment_hash}{preimage}")
 }
 
 fn claim_text(claim: &ClaimInfo) -> String {

@@ -1,26 +1,41 @@
 //! Channels as the operator sees them, and what he orders about them.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use claviger_proto::v1::{
-    BalanceInfo, ChannelCheck, ChannelInfo, ClaimInfo, CommitmentsInfo, ExemptionInfo, FreezeInfo, HtlcInfo,
-    OrderReply, OrderRequest,
+    BalanceInfo, BookInfo, ChannelCheck, ChannelInfo, ClaimInfo, CommitmentsInfo, ExemptionInfo, FreezeInfo, HtlcInfo,
+    OrderReply, OrderRequest, PaymentInfo,
 };
 
 use super::Unsealed;
 use super::nodes::parse_name;
 use crate::admin::api::{AdminFailure, FailureKind};
+use crate::lightning::actor::Actor;
+use crate::lightning::book::view;
+use crate::lightning::engine::Engine;
 use crate::lightning::orders::{Exemption, Given, Order, OrderError, Orders};
 use crate::lightning::standing::{Balance, ChannelView, Claim, HtlcView, Side, compare};
 use crate::names::NodeName;
-use crate::pipeline::ChannelRef;
+use crate::pipeline::{BadChannelRef, ChannelRef};
 use crate::reasons::{Reason, Refusal};
 
 impl Unsealed {
     /// All channels of `node`, by name.
     pub(super) fn channels(&self, node: &str) -> Result<Vec<ChannelInfo>, AdminFailure> {
-        let look = |engine: &crate::lightning::engine::Engine| {
+        let look = |engine: &Engine| {
             let (orders, now_ms) = (engine.orders(), engine.clock().now_ms());
-            let channels = engine.channels();
-            channels.iter().map(|(view, claims)| info(view, claims, orders, now_ms)).collect()
+            let (channels, book) = (engine.channels(), engine.book());
+            let mut books: BTreeMap<&str, BookInfo> =
+                book.channels.iter().map(|entry| (entry.channel.as_str(), book_info(entry))).collect();
+            for (payment, channel) in book.payments.iter().flat_map(|p| p.channels.iter().map(move |c| (p, c))) {
+                books.entry(channel).and_modify(|book| book.payments.push(payment_info(payment)));
+            }
+            let mut info = |(view, claims): &(ChannelView, Vec<Claim>)| {
+                let info = info(view, claims, orders, now_ms);
+                ChannelInfo { book: books.remove(info.channel.as_str()), ..info }
+            };
+            channels.iter().map(&mut info).collect()
         };
         self.running(node)?.inspect(look).map_err(|refusal| unavailable(node, &refusal))
     }
@@ -88,7 +103,7 @@ impl Unsealed {
         Ok(channels.map(check).collect())
     }
 
-    fn running(&self, node: &str) -> Result<std::sync::Arc<crate::lightning::actor::Actor>, AdminFailure> {
+    fn running(&self, node: &str) -> Result<Arc<Actor>, AdminFailure> {
         self.show_node(node)?; // says in its own words that there is none
         let hint = "Seal and unseal the signer.";
         self.nodes
@@ -98,7 +113,7 @@ impl Unsealed {
 }
 
 fn parse_channel(text: &str) -> Result<ChannelRef, AdminFailure> {
-    text.parse().map_err(|error: crate::pipeline::BadChannelRef| {
+    text.parse().map_err(|error: BadChannelRef| {
         AdminFailure::new(FailureKind::Invalid, error, "`claviger channel list` shows the node's channels.")
     })
 }
@@ -138,6 +153,23 @@ fn info(view: &ChannelView, claims: &[Claim], orders: &Orders, now_ms: u64) -> C
         fix: finding.standing.fix().to_owned(),
         frozen: orders.frozen_channel(&view.channel).or(orders.frozen_node()).map(freeze_info),
         exemptions: mine.map(exemption_info).collect(),
+        book: None,
+    }
+}
+
+fn book_info(entry: &view::ChannelView) -> BookInfo {
+    let view::ChannelView { settled_msat, dust_lost_msat, .. } = entry;
+    BookInfo { settled_msat: *settled_msat, dust_lost_msat: *dust_lost_msat, payments: Vec::new() }
+}
+
+fn payment_info(payment: &view::PaymentView) -> PaymentInfo {
+    PaymentInfo {
+        payment_hash: payment.payment_hash.clone(),
+        approved_msat: payment.approved_msat,
+        max_fee_msat: payment.max_fee_msat,
+        out_msat: payment.out_msat,
+        in_msat: payment.in_msat,
+        preimage_known: payment.preimage_known,
     }
 }
 

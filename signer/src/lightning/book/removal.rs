@@ -10,7 +10,7 @@ use super::commitment::Span;
 use super::facts::{Commitment, Direction, Hash, Htlc, Terms};
 
 /// Removed HTLCs of which every combination is tried; of more, one after the other.
-const ALL_COMBINATIONS: usize = 10;
+const ALL_COMBINATIONS: usize = 16;
 
 /// What a new commitment means beside the one before.
 #[derive(Debug, PartialEq)]
@@ -44,10 +44,10 @@ pub(super) fn compare(
         removed.into_iter().map(|htlc| Candidate::new(htlc, &is_known, &is_needed)).collect();
     let gained: i128 = candidates.iter().map(Candidate::gained_msat).sum();
     let dust = Span { lo: -new.dust_msat(terms).hi, hi: base.commitment.dust_msat(terms).hi };
-    let expected = tell_apart(&mut candidates, base.settled.shifted(gained), observed, dust);
+    let (expected, is_exact) = tell_apart(&mut candidates, base.settled.shifted(gained), observed, dust);
     let removed = candidates.into_iter().map(|candidate| (candidate.htlc, candidate.settled)).collect();
     match expected.intersection(observed) {
-        Some(settled) => Removal { removed, is_exact: true, added, settled, least_lost_msat: 0, lost_msat: 0 },
+        Some(settled) => Removal { removed, is_exact, added, settled, least_lost_msat: 0, lost_msat: 0 },
         None => Removal {
             removed,
             is_exact: false,
@@ -119,36 +119,50 @@ impl Candidate {
     }
 }
 
-/// Turns candidates until what is `expected` meets what is `observed`; returns what is expected then. If nothing meets
-/// it, dust made the difference: the expectation stands as long as dust is enough for that.
-fn tell_apart(candidates: &mut [Candidate], expected: Span, observed: Span, dust: Span) -> Span {
+/// Turns candidates until what is `expected` meets what is `observed`; returns what is expected then, and whether each
+/// candidate is told apart. If nothing meets it, dust made the difference: the expectation stands as long as dust is
+/// enough for that. Of too many to try, any part may have turned.
+fn tell_apart(candidates: &mut [Candidate], expected: Span, observed: Span, dust: Span) -> (Span, bool) {
     let gap = |expected: Span| expected.distance_to(observed);
     if gap(expected) == 0 {
-        return expected;
+        return (expected, true);
     }
     let mut open: Vec<&mut Candidate> = candidates.iter_mut().filter(|candidate| !candidate.is_certain).collect();
-    let turns = if open.len() <= ALL_COMBINATIONS {
-        best_turns(&open, |msat| gap(expected.shifted(msat)))
+    let is_tried = open.len() <= ALL_COMBINATIONS;
+    let turns = if is_tried {
+        best_turns(&open, |msat| gap(expected.shifted(msat)), dust)
     } else {
         nearest_turns(&open, |msat| gap(expected.shifted(msat)))
     };
     let turned = turns.iter().map(|n| open[*n].turn_msat()).sum();
     let told_apart = expected.shifted(turned);
     if gap(told_apart) != 0 && (dust.lo..=dust.hi).contains(&gap(expected)) {
-        return expected;
+        return (expected, false);
     }
     for n in turns {
         open[n].settled ^= true;
     }
-    told_apart
+    if gap(told_apart) == 0 || is_tried {
+        return (told_apart, gap(told_apart) == 0);
+    }
+    let turns = open.iter().map(|candidate| candidate.turn_msat());
+    let (fall, rise) = turns.fold((0, 0), |(fall, rise), turn| (fall + turn.min(0), rise + turn.max(0)));
+    (told_apart.shifted(gap(told_apart).clamp(fall, rise)), false)
 }
 
-/// The fewest turns that leave the smallest gap.
-fn best_turns(open: &[&mut Candidate], gap: impl Fn(i128) -> i128) -> Vec<usize> {
-    let members = |set: u32| (0..open.len()).filter(move |n| set >> n & 1 == 1);
-    let left = |set: u32| gap(members(set).map(|n| open[n].turn_msat()).sum()).abs();
-    let best = (0..1u32 << open.len()).min_by_key(|set| (left(*set), set.count_ones())).unwrap_or(0);
-    members(best).collect()
+/// The fewest turns that leave the smallest gap, if they can no gap beyond `dust`.
+fn best_turns(open: &[&mut Candidate], gap: impl Fn(i128) -> i128, dust: Span) -> Vec<usize> {
+    let turns: Vec<i128> = open.iter().map(|candidate| candidate.turn_msat()).collect();
+    let mut sums: Vec<i128> = vec![0; 1 << open.len()];
+    for set in 1..sums.len() {
+        sums[set] = sums[set & (set - 1)] + turns[set.trailing_zeros() as usize];
+    }
+    let rank = |set: &usize| {
+        let gap = gap(sums[*set]);
+        (gap != 0 && !(dust.lo..=dust.hi).contains(&gap), gap.abs(), set.count_ones())
+    };
+    let best = (0..sums.len()).min_by_key(rank).unwrap_or(0);
+    (0..open.len()).filter(|n| best >> n & 1 == 1).collect()
 }
 
 /// One turn after the other, the one that leaves the smallest gap each time.

@@ -5,7 +5,7 @@ use super::super::{Commitment, Direction, Hash, Rules, Side};
 use super::model::{DELTA, Node, WITH_PREIMAGES, WITHOUT_PREIMAGES, Who, htlc, secret, terms};
 use Direction::{In, Out};
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 24;
 const STEPS: usize = 300;
 
 /// splitmix64.
@@ -47,7 +47,7 @@ fn honest_operations_are_never_refused_and_value_is_conserved() {
         for seed in 0..SEEDS {
             refused_attacks += run(rules, seed);
         }
-        assert!(refused_attacks > 1_000, "{refused_attacks}");
+        assert!(refused_attacks > 500, "{refused_attacks}");
     }
 }
 
