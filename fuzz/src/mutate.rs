@@ -10,7 +10,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -19,7 +19,7 @@ impl Random {
 
     /// A number below `bound`; 0 if that is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        (self.number() % bound.max(1) as u64) as usize
     }
 }
 
@@ -29,7 +29,7 @@ pub fn mutate(random: &mut Random, input: &mut Vec<u8>, words: &[Vec<u8>], other
         let at = random.below(input.len() + 1);
         match random.below(8) {
             0 => flip(input, at, 1 << random.below(8)),
-            1 => flip(input, at, random.next() as u8),
+            1 => flip(input, at, random.number() as u8),
             2 => input.truncate(at),
             3 => drop(input.splice(at..at, std::iter::repeat_n(0, random.below(16)))),
             4 => drop(input.drain(at..(at + random.below(16)).min(input.len()))),

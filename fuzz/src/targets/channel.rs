@@ -5,19 +5,20 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use bitcoin::Network;
 use bitcoin::secp256k1::SecretKey;
 use claviger::chain::{Attestor, apply_block};
 use claviger::config::LimitsConfig;
-use claviger::journal::Put;
+use claviger::journal::{COLD, Put};
 use claviger::keys::import::Derivation;
 use claviger::keys::memory::Secret;
 use claviger::lightning::actor::ChainFacts;
 use claviger::lightning::driver::{Driver, MiniChain};
 use claviger::lightning::engine::{Engine, NodeSpec, Settings, first_entries};
 use claviger::lightning::guard::{self, TABLE};
+use claviger::lightning::issued::Archive;
 use claviger::names::{NodeKind, NodeName};
 use claviger::pipeline::{ChannelRef, Outcome, Request};
 use claviger::reasons::{Reason, Refusal};
@@ -33,10 +34,21 @@ type Asked = (Option<ChannelRef>, Vec<u8>);
 struct Signer {
     engine: Option<Engine>,
     entries: Entries,
+    cold: Arc<Cold>,
     asked: Vec<Asked>,
     /// Of our own commitments, by number.
     revealed: Vec<u64>,
     signed: Vec<u64>,
+}
+
+/// Entries that the state machine looks up one by one.
+#[derive(Default)]
+struct Cold(Mutex<Entries>);
+
+impl Archive for Cold {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Refusal> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+    }
 }
 
 /// A channel that is open and moved on once, from which every run starts.
@@ -120,7 +132,14 @@ pub fn fuzz(data: &[u8]) {
 
 impl Signer {
     fn restore(entries: Entries) -> Self {
-        Self { engine: None, entries, asked: Vec::new(), revealed: Vec::new(), signed: Vec::new() }
+        Self {
+            engine: None,
+            entries,
+            cold: Arc::default(),
+            asked: Vec::new(),
+            revealed: Vec::new(),
+            signed: Vec::new(),
+        }
     }
 
     /// The state machine, built from what was recorded if it is not there: as the node's actor does.
@@ -129,7 +148,8 @@ impl Signer {
             let settings =
                 Settings { limits: LimitsConfig::default(), funding_depth: 1, oracle: attestor().public_key() };
             let facts = Arc::new(MiniChain::default());
-            let restored = Engine::restore(&spec(), &settings, facts, Arc::default(), self.entries.clone());
+            let cold = self.cold.clone();
+            let restored = Engine::restore(&spec(), &settings, facts, Arc::default(), cold, self.entries.clone());
             restored.expect("what was recorded can be restored")
         })
     }
@@ -163,10 +183,12 @@ impl Signer {
     }
 
     fn record(&mut self, puts: Vec<Put>) {
+        let mut cold = self.cold.0.lock().unwrap_or_else(PoisonError::into_inner);
         for Put { key, value } in puts {
+            let entries = if key.starts_with(COLD) { &mut *cold } else { &mut self.entries };
             match value {
-                Some(value) => drop(self.entries.insert(key, value)),
-                None => drop(self.entries.remove(&key)),
+                Some(value) => drop(entries.insert(key, value)),
+                None => drop(entries.remove(&key)),
             }
         }
     }
