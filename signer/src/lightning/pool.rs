@@ -368,7 +368,7 @@ mod tests {
     }
 
     impl Countdown {
-        fn new(name: char, left: usize, cost_ms: u64, report: &Sender<char>) -> Arc<dyn Turn> {
+        fn scheduled(name: char, left: usize, cost_ms: u64, report: &Sender<char>) -> Arc<dyn Turn> {
             let (report, cost) = (report.clone(), Duration::from_millis(cost_ms));
             Arc::new(Self { name, left: Mutex::new(left), cost, report, account: Account::default() })
         }
@@ -415,7 +415,9 @@ mod tests {
 
     #[test]
     fn hostile_load_of_one_node_leaves_another_its_share_of_the_time() {
-        let order = order(|report| vec![Countdown::new('h', 1_000, 300, report), Countdown::new('b', 300, 4, report)]);
+        let order = order(|report| {
+            vec![Countdown::scheduled('h', 1_000, 300, report), Countdown::scheduled('b', 300, 4, report)]
+        });
         assert_eq!(order.len(), 1_300, "closing finishes the line");
         // 75 turns of 4 ms for each of 300 ms.
         let between = order.split('h').skip(1).take(3).map(str::len).collect::<Vec<_>>();
@@ -426,8 +428,8 @@ mod tests {
     fn hostile_load_of_many_nodes_delays_a_quiet_one_by_one_turn_of_each() {
         let heavy = ['h', 'i', 'j', 'k'];
         let order = order(|report| {
-            let mut actors: Vec<_> = heavy.map(|name| Countdown::new(name, 50, 20, report)).into();
-            actors.push(Countdown::new('q', 1, 1, report));
+            let mut actors: Vec<_> = heavy.map(|name| Countdown::scheduled(name, 50, 20, report)).into();
+            actors.push(Countdown::scheduled('q', 1, 1, report));
             actors
         });
         assert_eq!(order.find('q'), Some(heavy.len()));
@@ -435,7 +437,8 @@ mod tests {
 
     #[test]
     fn honest_nodes_with_equal_work_take_turns() {
-        let order = order(|report| vec![Countdown::new('a', 50, 4, report), Countdown::new('b', 50, 4, report)]);
+        let order =
+            order(|report| vec![Countdown::scheduled('a', 50, 4, report), Countdown::scheduled('b', 50, 4, report)]);
         assert_eq!(order, "ab".repeat(50));
     }
 
@@ -484,7 +487,7 @@ mod tests {
         let (report, reported) = channel();
         let pool = Pool::start(1).expect("threads");
         pool.close();
-        pool.schedule(Countdown::new('a', 20, 1, &report));
+        pool.schedule(Countdown::scheduled('a', 20, 1, &report));
         pool.later(Instant::now() + HOUR, Box::new(move || report.send('b').expect("listening")));
         assert_eq!(reported.try_iter().count(), 21);
     }
@@ -499,7 +502,7 @@ mod tests {
         pool.later(Instant::now() + HOUR, Box::new(move || last.send('z').expect("listening")));
         pool.later(Instant::now() + Duration::from_millis(5), Box::new(move || first.send('a').expect("listening")));
         assert_eq!(reported.recv(), Ok('a'), "the thread wakes by itself");
-        pool.schedule(Countdown::new('b', 1, 1, &report));
+        pool.schedule(Countdown::scheduled('b', 1, 1, &report));
         assert_eq!(reported.recv(), Ok('b'), "nobody waits for the last");
         pool.close();
         assert_eq!(reported.recv(), Ok('z'));

@@ -232,10 +232,13 @@ fn handshake_words(error: &io::Error) -> String {
 /// certificates that our CA signed.
 #[derive(Clone)]
 struct Places {
-    taken: Arc<Mutex<HashMap<Fingerprint, (usize, Arc<Allowance>)>>>,
+    taken: Arc<Mutex<HashMap<Fingerprint, Taken>>>,
     limit: usize,
     bytes_per_s: u64,
 }
+
+/// A certificate's connections and its bytes.
+type Taken = (usize, Arc<Allowance>);
 
 /// One of a certificate's connections.
 struct Place {
