@@ -172,6 +172,8 @@ impl Walk<'_> {
                 Place::Wallet(owner) => self.books.held[owner] += value,
                 Place::Anchor => self.books.anchors += value,
                 Place::Elsewhere if channels.contains(&outpoint) => self.books.in_channels += value,
+                // A spend that leaves everything to miners has to have an output all the same: OP_RETURN, of nothing.
+                Place::Elsewhere if value == Amount::ZERO => {}
                 Place::Elsewhere => {
                     self.books.astray.insert(outpoint, value);
                 }

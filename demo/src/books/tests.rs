@@ -212,3 +212,16 @@ fn a_commitments_two_anchors_are_left_and_nothing_that_looks_like_one() {
         assert_eq!(books(&channel.chain, &[]).check(DEPOSIT * 2), astray);
     }
 }
+
+#[test]
+fn a_coin_that_is_left_to_miners_is_accounted_for_and_one_that_is_burnt_is_not() {
+    for burnt in [Amount::ZERO, Amount::ONE_SAT] {
+        let (chain, alices, _) = world();
+        let nobody = to(ScriptBuf::new_op_return([0; 3]), burnt);
+        let made = confirm(&chain, &[coin(alices, ALICE)], vec![nobody]);
+        let books = books(&chain, &[]);
+        assert_eq!(books.fees, DEPOSIT - burnt);
+        let lost = Err(Discrepancy::Astray([(made[0], burnt)].into()));
+        assert_eq!(books.check(DEPOSIT * 2), if burnt == Amount::ZERO { Ok(()) } else { lost });
+    }
+}
