@@ -6,7 +6,6 @@ use super::dust::Dust;
 use super::facts::{ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Side, Terms};
 use super::payment::Totals;
 use super::removal::{self, Removal};
-use super::view::Standing;
 use crate::facts::{Fact, Unit};
 use crate::reasons::{Reason, Refusal};
 
@@ -49,9 +48,6 @@ pub(super) fn judge(
         Some(place) => place,
         None => return Err(out_of_order(channel, side, &commitment)),
     };
-    if channel.standing == Standing::Frozen {
-        return Err(Refusal::new(Reason::ChannelFrozen, format!("channel {key} is frozen")));
-    }
     require_sound(book, &terms, &commitment)?;
 
     let opening;

@@ -116,7 +116,7 @@ impl Totals {
         if let Some(worst) = parts().max_by_key(Part::out_msat) {
             let standing = channel.standing;
             let binds = |expiry: u32| match standing {
-                Standing::Ready | Standing::Frozen => true,
+                Standing::Ready => true,
                 // From its expiry on an honest node has it back, or gives it up.
                 Standing::Closing => expiry > height,
                 // The chain decides what becomes of it, and an honest node goes by that.
