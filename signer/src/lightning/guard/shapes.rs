@@ -160,7 +160,7 @@ fn signatures(commitment: &BitcoinSignature, of_htlcs: &[BitcoinSignature], htlc
     require(commitment.sighash == COMMITMENT_SIGHASH, "the commitment's sighash is not ALL")?;
     let known = of_htlcs.iter().all(|s| HTLC_SIGHASHES.contains(&s.sighash));
     require(known, "an HTLC's sighash is neither ALL nor SINGLE|ANYONECANPAY")?;
-    require(of_htlcs.len() <= htlcs.len(), "more HTLC signatures than HTLCs")
+    require(of_htlcs.len() == htlcs.len(), "the HTLCs and their signatures differ in number")
 }
 
 fn sweep(psbt: &Psbt, input: u32) -> Result<(), Refusal> {
@@ -286,7 +286,10 @@ mod tests {
         assert!(check(&validate(one(0x01), vec![one(0x83)], vec![htlc(1)], 1_000)).is_ok());
         assert!(refused(validate(one(0x83), vec![], vec![], 0)).contains("not ALL"));
         assert!(refused(validate(one(0x01), vec![one(0x02)], vec![htlc(1)], 0)).contains("sighash"));
-        assert!(refused(validate(one(0x01), vec![one(0x01)], vec![], 0)).contains("more HTLC signatures"));
+        for (signed, htlcs) in [(1, 0), (0, 1), (1, 2)] {
+            let refused = refused(validate(one(0x01), vec![one(0x01); signed], vec![htlc(1); htlcs], 0));
+            assert_eq!(refused, "the HTLCs and their signatures differ in number", "{signed} of {htlcs}");
+        }
         assert!(refused(validate(one(0x01), vec![], vec![htlc(2)], 0)).contains("neither local nor remote"));
         assert!(refused(validate(one(0x01), vec![], vec![], u64::MAX)).contains("amount"));
     }

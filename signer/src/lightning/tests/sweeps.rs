@@ -172,6 +172,12 @@ impl ChainFacts for Changeable {
     }
 }
 
+/// A sweep of an output that the chain has not shown: our own view of it is asked while vls holds its locks.
+pub(super) fn unseen(channel: ChannelRef, key: PublicKey) -> Vec<u8> {
+    let spent = vec![OutPoint { txid: Txid::from_byte_array([5; 32]), vout: 0 }];
+    request(Sweep::Delayed, &Asking { channel, spent }, key, 0, false)
+}
+
 fn refusal(outcome: Outcome) -> Option<Reason> {
     match outcome {
         Outcome::Reply(_) => None,
