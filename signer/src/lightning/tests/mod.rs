@@ -4,6 +4,7 @@ mod book;
 mod closes;
 mod closing;
 mod failures;
+mod frozen;
 mod funding;
 mod gossip;
 mod invoices;

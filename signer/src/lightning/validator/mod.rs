@@ -6,6 +6,7 @@
 //! a mutual close (`close.rs`). Second-level transactions are judged before vls sees them (`second_level.rs`).
 
 mod close;
+mod destinations;
 mod locktime;
 mod objection;
 pub mod outputs;
@@ -35,9 +36,11 @@ use lightning_signer::tx::tx::{CommitmentInfo, CommitmentInfo2};
 use lightning_signer::txoo::proof::TxoProof;
 use lightning_signer::wallet::Wallet;
 
+use self::destinations::Destinations;
 use self::outputs::Outputs;
 use super::actor::ChainFacts;
 use super::bookkeeper::Bookkeeper;
+use super::limits::Limits;
 use crate::config::LimitsConfig;
 use crate::facts::{Fact, Unit};
 use crate::names::NodeName;
@@ -57,6 +60,8 @@ pub struct View {
     pub funding_depth: u32,
     /// The highest fee of a close that we pay for.
     pub max_fee_sat: u64,
+    /// What may be spent.
+    pub limits: Arc<Limits>,
     /// What the chain showed of channels.
     pub outputs: Arc<Outputs>,
     /// The wallet index of the upfront shutdown script in the SetupChannel being handled: vls does not pass it on.
@@ -177,10 +182,6 @@ macro_rules! forward {
 impl Validator for HouseValidator {
     forward! {
         inner: fn validate_channel_value(setup: &ChannelSetup) -> ();
-        inner: fn validate_onchain_tx(
-            wallet: &dyn Wallet, channels: Slots, tx: &Transaction, segwit_flags: &[bool], values_sat: &[u64],
-            opaths: &[DerivationPath], weight_lower_bound: usize
-        ) -> u64;
         inner: fn decode_commitment_tx(
             keys: &VlsChannelSigner, setup: &ChannelSetup, is_counterparty: bool, tx: &Transaction,
             witscripts: &[Vec<u8>]
@@ -204,6 +205,28 @@ impl Validator for HouseValidator {
             proof: &TxoProof, height: u32, header: &Header, external_block_hash: Option<&BlockHash>,
             prev_filter_header: &FilterHeader, outpoint_watches: &[OutPoint], trusted_oracles: &Vec<PublicKey>
         ) -> ();
+    }
+
+    /// Of a frozen node, the wallet adds fees to claims and does nothing else: no address counts as allowed then, and no
+    /// channel is funded.
+    fn validate_onchain_tx(
+        &self,
+        wallet: &dyn Wallet,
+        mut channels: Slots,
+        tx: &Transaction,
+        segwit_flags: &[bool],
+        values_sat: &[u64],
+        opaths: &[DerivationPath],
+        weight_lower_bound: usize,
+    ) -> Result<u64, ValidationError> {
+        let own = Destinations::own(wallet);
+        let is_frozen = self.view.limits.pays_only_fees();
+        if is_frozen {
+            channels.fill(None);
+        }
+        let wallet = if is_frozen { &own } else { wallet };
+        let (inner, flags, weight) = (&self.inner, segwit_flags, weight_lower_bound);
+        self.noted(inner.validate_onchain_tx(wallet, channels, tx, flags, values_sat, opaths, weight))
     }
 
     fn validate_setup_channel(
@@ -265,7 +288,7 @@ impl Validator for HouseValidator {
         tx: &Transaction,
         opaths: &[DerivationPath],
     ) -> Result<ClosingTransaction, ValidationError> {
-        let wallet = close::WithUpfront { wallet, setup };
+        let wallet = Destinations::of_close(wallet, setup);
         let close = self.noted(self.ending.decode_and_validate_mutual_close_tx(&wallet, setup, state, tx, opaths))?;
         let paid = (close.to_holder_value_sat(), close.to_counterparty_value_sat());
         self.house(close::check(setup, state, paid, self.view.max_fee_sat))?;
@@ -283,7 +306,7 @@ impl Validator for HouseValidator {
         counterparty_script: &Option<ScriptBuf>,
         path: &DerivationPath,
     ) -> Result<(), ValidationError> {
-        let (ending, wallet) = (&self.ending, &close::WithUpfront { wallet, setup });
+        let (ending, wallet) = (&self.ending, &Destinations::of_close(wallet, setup));
         let (ours_sat, theirs_sat, ours, theirs) =
             (to_holder_sat, to_counterparty_sat, holder_script, counterparty_script);
         self.noted(ending.validate_mutual_close_tx(wallet, setup, state, ours_sat, theirs_sat, ours, theirs, path))?;
@@ -378,6 +401,7 @@ mod tests {
             node: NodeName::new("alice").expect("a name"),
             funding_depth: 1,
             max_fee_sat: 0,
+            limits: Arc::new(Limits::restore(LimitsConfig::default(), Arc::default(), None).expect("fresh")),
             outputs: Arc::default(),
             shutdown_index: Arc::default(),
             bookkeeper: Arc::new(bookkeeper.expect("fresh")),
