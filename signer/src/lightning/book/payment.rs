@@ -49,7 +49,8 @@ impl Approval {
         if self.amount_msat == 0 { 0 } else { (self.amount_msat / FEE_PARTS).max(LEAST_FEE_MSAT) }
     }
 
-    pub(super) fn most_msat(&self) -> u64 {
+    /// All that may leave for it, over all channels, parts and attempts.
+    pub fn most_msat(&self) -> u64 {
         self.amount_msat.saturating_add(self.max_fee_msat())
     }
 }

@@ -163,5 +163,6 @@ fn decode(row: &Row, message: &[u8]) -> Result<Message, Refusal> {
 }
 
 fn malformed(row: &Row, cause: &dyn std::fmt::Display) -> Refusal {
-    Refusal::new(Reason::Malformed, format!("{} ({}): {cause}", row.name, row.number))
+    let refusal = Refusal::new(Reason::Malformed, format!("{} ({}): {cause}", row.name, row.number));
+    refusal.with_fact(Fact::count("message_number", row.number.into()))
 }

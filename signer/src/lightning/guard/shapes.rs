@@ -268,6 +268,7 @@ mod tests {
     fn refused(message: Message) -> String {
         let refusal = check(&message).expect_err("refused");
         assert_eq!(refusal.reason, Reason::Malformed);
+        assert!(!refusal.facts.is_empty(), "{refusal:?}");
         refusal.detail
     }
 
