@@ -234,6 +234,7 @@ fn spec() -> NodeSpec {
         network: Network::Regtest,
         seed: Secret::init(|seed| seed.fill(3)),
         derivation: Derivation::Native,
+        chain_code: None,
     }
 }
 

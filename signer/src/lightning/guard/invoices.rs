@@ -5,8 +5,10 @@
 
 use bitcoin::Network;
 use bitcoin::constants::ChainHash;
+use bitcoin::secp256k1::PublicKey;
 use lightning_invoice::Currency;
 use lightning_signer::lightning::offers::invoice::UnsignedBolt12Invoice;
+use lightning_signer::lightning_invoice::RawBolt11Invoice;
 use lightning_signer::node::Node;
 use lightning_signer::wallet::Wallet;
 use vls_protocol::msgs::{Message, SignBolt12Invoice, SignInvoice};
@@ -31,9 +33,19 @@ pub(super) fn judge(node: &Node, message: &Message) -> Result<(), Refusal> {
 fn bolt11(node: &Node, message: &SignInvoice) -> Result<(), Refusal> {
     let invoice =
         payments::bolt11(&message.hrp, &message.u5bytes).ok_or_else(|| unreadable("not a BOLT 11 invoice"))?;
+    judge_bolt11(&invoice, &message.hrp, &message.u5bytes, node.get_id(), node.network())
+}
+
+/// Judges `invoice`, which was read from these parts and which the node `node_id` is to sign.
+pub(in crate::lightning) fn judge_bolt11(
+    invoice: &RawBolt11Invoice,
+    hrp_bytes: &[u8],
+    u5bytes: &[u8],
+    node_id: PublicKey,
+    network: Network,
+) -> Result<(), Refusal> {
     let (hrp, data) = invoice.to_raw();
-    let rebuilt =
-        hrp.as_bytes() == message.hrp.0 && data.iter().map(|fe| fe.to_u8()).eq(message.u5bytes.iter().copied());
+    let rebuilt = hrp.as_bytes() == hrp_bytes && data.iter().map(|fe| fe.to_u8()).eq(u5bytes.iter().copied());
     require(rebuilt, "the invoice is not written as BOLT 11 writes it")?;
     require(invoice.payment_hash().is_some(), "there is no payment hash")?;
     if invoice.hrp.raw_amount.is_some() {
@@ -41,14 +53,11 @@ fn bolt11(node: &Node, message: &SignInvoice) -> Result<(), Refusal> {
         let is_whole = invoice.amount_pico_btc().is_some_and(|pico| pico % PICO_PER_MSAT == 0);
         require(is_whole, "the amount is no amount of bitcoin")?;
     }
-    let network = node.network();
     if invoice.currency() != currency(network) {
         return Err(foreign(format!("the invoice is for {:?}, not {network}", invoice.currency())));
     }
     match invoice.payee_pub_key() {
-        Some(payee) if payee.0 != node.get_id() => {
-            Err(foreign(format!("the payee is {}, not {}", payee.0, node.get_id())))
-        }
+        Some(payee) if payee.0 != node_id => Err(foreign(format!("the payee is {}, not {node_id}", payee.0))),
         _ => Ok(()),
     }
 }
