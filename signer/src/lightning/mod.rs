@@ -14,6 +14,7 @@ pub mod limits;
 mod live;
 pub mod lnd;
 mod machine;
+pub mod mailbox;
 pub mod nodes;
 pub mod orders;
 mod payments;

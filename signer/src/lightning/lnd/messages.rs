@@ -146,8 +146,8 @@ fn invoice(message: &[u8], keys: &Keys, network: Network) -> Result<Kind, Refusa
     for count in [most, most.saturating_sub(1)] {
         let (used, rest) = groups.split_at(count);
         let is_padding = rest.iter().all(|group| *group == 0) && pads_with_zeros(data, count);
-        if let Some(invoice) = bolt11(hrp, used).filter(|_| is_padding && packed_bytes(count) == data.len()) {
-            invoices::judge_bolt11(&invoice, hrp, used, keys.node_id(), network)?;
+        if is_padding && packed_bytes(count) == data.len() && bolt11(hrp, used).is_some() {
+            invoices::judge_bolt11(hrp, used, keys.node_id(), network)?;
             return Ok(Kind::Invoice);
         }
     }

@@ -6,7 +6,8 @@ use bitcoin::absolute::LockTime;
 use bitcoin::bip32::{DerivationPath, Fingerprint};
 use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::psbt::{Psbt, raw};
-use bitcoin::secp256k1::{Message as Digest, PublicKey, Scalar, Secp256k1, SecretKey, ecdh};
+use bitcoin::secp256k1::ecdh::SharedSecret;
+use bitcoin::secp256k1::{Message as Digest, PublicKey, Scalar, Secp256k1, SecretKey, ecdsa};
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
@@ -512,7 +513,7 @@ fn secrets_are_shared_for_their_purposes_and_no_other() {
     // The secret is what Diffie and Hellman make it.
     let ours = lnd.share(6, 0, &theirs).expect("the node's");
     let secret = SecretKey::from_slice(&[4; 32]).expect("a key");
-    assert_eq!(ours, ecdh::SharedSecret::new(&lnd.node.keys.node_id(), &secret).as_ref());
+    assert_eq!(ours, SharedSecret::new(&lnd.node.keys.node_id(), &secret).as_ref());
 }
 
 #[test]
@@ -594,7 +595,7 @@ fn announcements_are_signed_with_the_keys_that_they_name() {
     for (family, index, key) in [(6, 0, node_id), (0, 2, funding)] {
         let reply = sign(family, index, honest.clone()).expect("honest");
         let signature = SignMessageResp::decode(&reply[..]).expect("a reply").signature;
-        let signature = bitcoin::secp256k1::ecdsa::Signature::from_der(&signature).expect("DER");
+        let signature = ecdsa::Signature::from_der(&signature).expect("DER");
         let digest = Digest::from_digest(sha256d::Hash::hash(&honest).to_byte_array());
         assert!(Secp256k1::new().verify_ecdsa(&digest, &signature, &key).is_ok());
     }

@@ -232,8 +232,9 @@ fn htlc_spend(
             "its sighash type is neither ALL nor SINGLE|ANYONECANPAY",
         )?;
         let on = tx.output.get(index).ok_or_else(|| unknown("the HTLC's output is missing"))?;
-        // With anchors the second level pays no fee of its own; without, it is the transaction's only input.
-        let keeps = if htlc.anchors { on.value == spent.value } else { on.value <= spent.value && tx.input.len() == 1 };
+        // With anchors the second level pays no fee of its own; without, it is all there is in the transaction.
+        let alone = tx.input.len() == 1 && tx.output.len() == 1;
+        let keeps = if htlc.anchors { on.value == spent.value } else { on.value <= spent.value && alone };
         require(keeps && on.script_pubkey.is_p2wsh(), "the HTLC's output does not go on")?;
         return Ok(Candidate::OwnCommitment { class: Class::HolderHtlc, basepoint, tweak });
     }
