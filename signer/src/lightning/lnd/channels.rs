@@ -143,7 +143,7 @@ impl Channels {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.channels.len()
     }
 

@@ -176,7 +176,7 @@ impl LndNode {
 
     /// How many channels the node has.
     pub fn channels(&self) -> usize {
-        self.channels.len()
+        self.channels.count()
     }
 
     /// What is ordered about the node.

@@ -42,8 +42,7 @@ impl Tweak {
             Self::Double(secret) => {
                 let point = secret.public_key(secp);
                 let (of_key, of_point) = mixing(key, &point)?;
-                let mixed = key.mul_tweak(secp, &of_key).and_then(|a| a.combine(&point.mul_tweak(secp, &of_point)?));
-                mixed
+                key.mul_tweak(secp, &of_key).and_then(|a| a.combine(&point.mul_tweak(secp, &of_point)?))
             }
         };
         tweaked.map_err(|_| impossible())

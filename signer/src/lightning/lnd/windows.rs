@@ -44,11 +44,14 @@ struct Stored {
     blocks: Vec<BTreeSet<u32>>,
 }
 
+/// By what a key is looked up.
+type Names<K> = Box<dyn Fn(&Secp256k1<All>, PublicKey) -> Vec<K> + Send>;
+
 struct Window<K> {
     parent: Xpub,
     known: HashMap<K, u32>,
     blocks: BTreeSet<u32>,
-    names: Box<dyn Fn(&Secp256k1<All>, PublicKey) -> Vec<K> + Send>,
+    names: Names<K>,
 }
 
 impl Windows {
