@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -359,6 +360,10 @@ func (w *World) eventually(what string, holds func() error) {
 		time.Sleep(100 * time.Millisecond)
 	}
 }
+
+var errNotYet = errors.New("not yet")
+
+func writeFile(path, text string) error { return os.WriteFile(path, []byte(text), 0o600) }
 
 func freeAddress(t *testing.T) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
