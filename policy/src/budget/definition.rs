@@ -6,6 +6,7 @@ use toml::Spanned;
 use super::scope::Scope;
 use crate::actions::Action;
 use crate::facts::{FactId, Kind, Unit};
+use crate::names::is_name;
 use crate::place::Place;
 use crate::value::MAX_MONEY_MSAT;
 
@@ -273,13 +274,6 @@ impl Checker<'_> {
             self.fault(at, BudgetFault::NotCarried { action: action.id(), fact: fact.id() });
         }
     }
-}
-
-fn is_name(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    text.len() <= 32
-        && bytes.next().is_some_and(|byte| byte.is_ascii_lowercase())
-        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 /// A number and `s`, `m`, `h` or `d`, within the bounds of a window.

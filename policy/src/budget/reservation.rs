@@ -24,6 +24,16 @@ impl ReservationKey {
     pub fn new(id: &str) -> Self {
         Self(Sha256::digest(id).into())
     }
+
+    /// The key that records write so.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key as records write it.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! What an amount counts against: one node, one payee, the fleet.
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::facts::FactId;
@@ -13,8 +14,8 @@ const MAX_VALUE: usize = 128;
 macro_rules! scopes {
     ($( $variant:ident $id:literal $fact:expr, $doc:literal; )*) => {
         /// What one window of a budget is for. Several together: one window for each combination.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Scope { $( #[doc = $doc] $variant, )* }
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Scope { $( #[doc = $doc] #[serde(rename = $id)] $variant, )* }
 
         impl Scope {
             /// All scopes, in the order of the table.

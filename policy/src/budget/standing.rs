@@ -1,10 +1,13 @@
 //! What is left of a budget, and when it refills.
 
+use serde::{Deserialize, Serialize};
+
 use super::scope::Scope;
 use crate::facts::FactId;
 
 /// One window of one budget, as a request meets it, or as it is shown. Amounts are in the budget's unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Standing {
     /// The budget's name.
     pub budget: String,
@@ -32,7 +35,8 @@ pub struct Standing {
 }
 
 /// Whether a request fits into a budget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Room {
     /// It does.
     Fits,
