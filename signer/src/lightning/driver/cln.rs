@@ -67,7 +67,7 @@ pub(super) fn validate(driver: &Driver, signed: Signed, holdings: &Holdings) -> 
 }
 
 impl Driver {
-    /// SignMutualCloseTx: `to_us_sat` to `ours`, the rest less `fee_sat` to `theirs`.
+    /// SignMutualCloseTx: `to_us_sat` to `ours`, `to_peer_sat` to `theirs`, the rest to miners.
     pub fn mutual_close(
         &self,
         to_us_sat: u64,
