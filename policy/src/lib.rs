@@ -4,6 +4,7 @@
 //! month can be made again, byte for byte. A front door builds a [`request::Request`] from parsed and booked data.
 
 pub mod actions;
+pub mod engine;
 pub mod facts;
 mod names;
 pub mod place;
