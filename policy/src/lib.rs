@@ -10,6 +10,7 @@ pub mod facts;
 pub mod lists;
 mod names;
 pub mod place;
+pub mod preset;
 pub mod reasons;
 pub mod request;
 pub mod schema;
