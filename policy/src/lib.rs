@@ -5,8 +5,10 @@
 
 pub mod actions;
 pub mod budget;
+pub mod decide;
 pub mod engine;
 pub mod facts;
+pub mod grant;
 pub mod lists;
 mod names;
 pub mod place;
