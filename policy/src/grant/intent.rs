@@ -60,6 +60,20 @@ impl fmt::Display for GrantId {
     }
 }
 
+/// As its text.
+impl serde::Serialize for GrantId {
+    fn serialize<S: serde::Serializer>(&self, into: S) -> Result<S::Ok, S::Error> {
+        into.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for GrantId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(from)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not the id of a grant"))
+    }
+}
+
 impl fmt::Debug for GrantId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "GrantId({self})")

@@ -38,7 +38,7 @@ pub use self::error::{GrantError, MAX_GRANTS, MAX_WAITING};
 pub use self::group::{Approvals, Group, GroupEntry, GroupError, GroupFault, Groups, MAX_LISTED, Roles};
 pub use self::intent::{
     GrantId, GrantKind, Intent, IntentError, MAX_BREAK_GLASS_S, MAX_NAME, MAX_PIN, MAX_REASON, MAX_USES,
-    MAX_VALIDITY_S, Mismatch, PINNED, REQUEST_NAMESPACE, Requester,
+    MAX_VALIDITY_S, PINNED, REQUEST_NAMESPACE, Requester,
 };
 pub use self::record::{GrantsUnreadable, PREFIX};
 pub use self::signature::{MAX_SIGNATURE, SignatureError, Signer};
@@ -225,7 +225,8 @@ impl Grants {
             all += 1;
             waiting += usize::from(matches!(grant.standing(approvals, now_ms), Standing::Waiting { .. }));
         }
-        if all > MAX_GRANTS || waiting > MAX_WAITING { Err(GrantError::Full) } else { Ok(()) }
+        let full = all > MAX_GRANTS || waiting > MAX_WAITING;
+        if more > 0 && full { Err(GrantError::Full) } else { Ok(()) }
     }
 
     fn insert(&mut self, intent: Intent, now_ms: u64, effect: &mut Effect) {
