@@ -189,8 +189,8 @@ fn text_is_bounded_before_it_is_parsed() {
         let condition = vec!["context.amount_msat > 1"; terms].join(" && ");
         format!("@id(\"wide\") permit (principal, action == Action::\"PayInvoice\", resource) when {{ {condition} }};")
     };
-    assert_eq!(fault(&wide(110)).fault, RuleFault::TooDeep);
-    assert!(permitted(&rules(&wide(99)), &pay(2)));
+    assert_eq!(fault(&wide(30)).fault, RuleFault::TooDeep);
+    assert!(permitted(&rules(&wide(24)), &pay(2)));
     assert_eq!(fault(&format!("// {}", "x".repeat(MAX_RULE_BYTES))).fault, RuleFault::TooLong);
     assert_eq!(fault(&"x".repeat(MAX_TEXT + 1)).fault, RuleFault::TooMuch);
     let many = |count: usize| {

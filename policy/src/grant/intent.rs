@@ -61,15 +61,15 @@ impl fmt::Display for GrantId {
 }
 
 /// As its text.
-impl serde::Serialize for GrantId {
+impl Serialize for GrantId {
     fn serialize<S: serde::Serializer>(&self, into: S) -> Result<S::Ok, S::Error> {
         into.collect_str(self)
     }
 }
 
-impl<'de> serde::Deserialize<'de> for GrantId {
+impl<'de> Deserialize<'de> for GrantId {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(from)?;
+        let text = <std::borrow::Cow<'de, str> as Deserialize>::deserialize(from)?;
         Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not the id of a grant"))
     }
 }
