@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::actions::Action;
 use crate::facts::FactId;
@@ -62,15 +62,15 @@ impl fmt::Display for GrantId {
 
 /// As its text.
 impl Serialize for GrantId {
-    fn serialize<S: serde::Serializer>(&self, into: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, into: S) -> Result<S::Ok, S::Error> {
         into.collect_str(self)
     }
 }
 
 impl<'de> Deserialize<'de> for GrantId {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str> as Deserialize>::deserialize(from)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not the id of a grant"))
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("not the id of a grant"))
     }
 }
 
