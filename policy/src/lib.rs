@@ -15,6 +15,7 @@ pub mod place;
 pub mod preset;
 pub mod reasons;
 pub mod request;
+pub mod sample;
 pub mod schema;
 mod time;
 pub mod value;

@@ -10,9 +10,9 @@ pub const MAX_RULES: usize = 2_000;
 /// One rule with its comments, in bytes.
 pub const MAX_RULE_BYTES: usize = 16 << 10;
 /// Brackets within brackets.
-pub const MAX_DEPTH: usize = 24;
+pub const MAX_DEPTH: usize = 10;
 /// Characters of operators in one rule: `&&` counts twice.
-pub const MAX_OPERATORS: usize = 400;
+pub const MAX_OPERATORS: usize = 100;
 
 /// Whether every rule of the file is within the bounds; else the first that is not.
 pub(super) fn check(text: &str) -> Result<(), (Place, RuleFault)> {

@@ -101,9 +101,12 @@ impl Compiler {
         }
         let checked = validator.validate(&accepted, ValidationMode::Strict);
         let errors = checked.validation_errors().map(|error| (place(text, error), RuleFault::Schema(words(error))));
-        let warnings =
-            checked.validation_warnings().map(|warning| (place(text, warning), RuleFault::Suspect(words(warning))));
-        let mut found = errors.chain(warnings).collect::<Vec<_>>();
+        let mut found = errors.collect::<Vec<_>>();
+        if found.is_empty() {
+            // Of a rule that is wrong, that it never applies is no news.
+            let warnings = checked.validation_warnings();
+            found.extend(warnings.map(|warning| (place(text, warning), RuleFault::Suspect(words(warning)))));
+        }
         found.sort_by_key(|(place, _)| *place);
         found.dedup();
         found.into_iter().for_each(|(place, fault)| self.error(file, place, fault));
