@@ -15,7 +15,7 @@ use crate::engine::{Rules, Source};
 use crate::grant::{Approvals, Approvers};
 use crate::lists::{List, Lists};
 use crate::place::Place;
-use crate::preset;
+use crate::preset::{self, Expanded};
 use crate::tooling;
 
 const POLICY: &str = "policy.toml";
@@ -259,6 +259,27 @@ impl OfPolicy<'_> {
             }
         }
         budgets
+    }
+
+    fn preset(&mut self, manifest: &Manifest) -> Option<Expanded> {
+        let Some(preset) = &manifest.preset else {
+            if let Some((number, _)) = manifest.numbers.first_key_value() {
+                let fault = BundleFault::Preset(format!("'{}' is a number of no preset", number.get_ref()));
+                self.fault(number, fault, "Add preset = \"…\", or take [numbers] out.");
+            }
+            return None;
+        };
+        let numbers = plain(&manifest.numbers);
+        let errors = match preset::expand(preset.get_ref(), &numbers) {
+            Ok(expanded) => return Some(expanded),
+            Err(errors) => errors,
+        };
+        for error in errors {
+            let number = error.number.as_ref();
+            let at = number.and_then(|number| manifest.numbers.keys().find(|known| known.get_ref() == number));
+            self.fault(at.unwrap_or(preset), BundleFault::Preset(error.message), error.hint);
+        }
+        None
     }
 
     fn signing(&mut self, entry: &SigningEntry, approvals: &Approvals) -> Signing {
