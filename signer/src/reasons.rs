@@ -104,8 +104,6 @@ reasons! {
         "An incoming HTLC is given up although its payment left or may still leave." "Claim the HTLC with the preimage of the outgoing one.";
     DustExceeded "dust-exceeded" retry=true
         "More left through HTLCs too small for an output than came back." "The bound frees itself within a day. Check the node's limit on dust exposure.";
-    ChannelFrozen "channel-frozen" retry=false
-        "The operator froze the channel." "Ask the operator.";
     ChainStale "chain-view-stale" retry=true
         "The signer's view of the chain is missing or behind." "Check the [chain] section and that the chain backend answers: `claviger status`.";
     ChainPending "chain-pending" retry=true

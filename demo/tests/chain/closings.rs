@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::world::{
-    World, depths, followed, open_channel, open_coin, open_script, payment_point, pays, point, secret, spend,
+    World, apply, depths, followed, open_channel, open_coin, open_script, payment_point, pays, point, revert, secret,
+    spend,
 };
 use bitcoin::absolute::LockTime;
 use bitcoin::secp256k1::{Message, Secp256k1};
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, Witness, transaction};
-use claviger::chain::{ApplyError, Attestor, apply_block, revert_block};
+use claviger::chain::{ApplyError, Attestor};
 use lightning::ln::chan_utils::{
     get_commitment_transaction_number_obscure_factor, get_to_countersigner_keyed_anchor_redeemscript,
 };
@@ -164,9 +165,9 @@ fn a_tracker_trusts_our_attestation_alone_and_is_unharmed_by_others() {
     let stranger = Attestor::new(&secret(66));
     let tip = || node.get_tracker().tip().0.block_hash();
     let before = tip();
-    let refused = apply_block(&node, &world.block(world.chain.height()), &stranger);
+    let refused = apply(&node, &world.block(world.chain.height()), &stranger);
     assert!(matches!(refused, Err(ApplyError::Invalid { .. })), "{refused:?}");
-    let refused = revert_block(&node, &world.block(world.chain.height() - 1), &stranger);
+    let refused = revert(&node, &world.block(world.chain.height() - 1), &stranger);
     assert!(matches!(refused, Err(ApplyError::Invalid { .. })), "{refused:?}");
     assert_eq!((tip(), depths(&node, &funding)), (before, (1, 0)));
     world.catch_up(&node);
@@ -182,7 +183,7 @@ fn only_the_next_block_is_added_and_only_the_tip_removed() {
     let tip = node.get_tracker().tip().0.block_hash();
     let skipping = world.block(world.chain.height());
     let misplaced = ApplyError::Misplaced { hash: skipping.hash(), height: skipping.height(), tip };
-    assert_eq!(apply_block(&node, &skipping, &world.attestor), Err(misplaced.clone()));
-    assert_eq!(revert_block(&node, &skipping, &world.attestor), Err(misplaced));
+    assert_eq!(apply(&node, &skipping, &world.attestor), Err(misplaced.clone()));
+    assert_eq!(revert(&node, &skipping, &world.attestor), Err(misplaced));
     assert!(world.catch_up(&node).is_some());
 }

@@ -12,8 +12,8 @@ use bitcoin::script::Builder;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Witness, transaction};
 use claviger::chain::{
-    Attestor, Auth, BitcoindSource, ChainBlock, ChainSink, Effect, SinkError, TrackerPosition, apply_block,
-    revert_block, starting_point,
+    ApplyError, Attestor, Auth, BitcoindSource, ChainBlock, ChainSink, Effect, SinkError, TrackerPosition, Watches,
+    apply_block, revert_block, starting_point,
 };
 use claviger::names::NodeName;
 use claviger_demo::chain::{Chain, RpcServer};
@@ -92,14 +92,14 @@ impl World {
     pub(crate) fn catch_up(&self, node: &Node) -> Option<Effect> {
         let height = node.get_tracker().height();
         (height + 1..=self.chain.height())
-            .map(|height| apply_block(node, &self.block(height), &self.attestor).unwrap())
+            .map(|height| apply(node, &self.block(height), &self.attestor).unwrap())
             .last()
     }
 
     /// Removes the tracker's tip, which must be on the best chain.
     pub(crate) fn step_back(&self, node: &Node) -> Effect {
         let height = node.get_tracker().height();
-        revert_block(node, &self.block(height), &self.attestor).unwrap()
+        revert(node, &self.block(height), &self.attestor).unwrap()
     }
 }
 
@@ -193,6 +193,18 @@ pub(crate) fn depths(node: &Node, funding: &OutPoint) -> (u32, u32) {
     (monitor.funding_depth(), monitor.closing_depth())
 }
 
+/// Adds `block`, with the watches that the tracker has now.
+pub(crate) fn apply(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Result<Effect, ApplyError> {
+    let watches = Watches::of(&node.get_tracker());
+    apply_block(node, block, attestor, &watches.concerned(block))
+}
+
+/// Removes `block` in the same way.
+pub(crate) fn revert(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Result<Effect, ApplyError> {
+    let watches = Watches::of(&node.get_tracker());
+    revert_block(node, block, attestor, &watches.concerned(block))
+}
+
 /// Nodes without actors: applies blocks in the follower's thread.
 pub(crate) struct TestSink {
     pub(crate) nodes: Mutex<BTreeMap<NodeName, Arc<Node>>>,
@@ -202,7 +214,7 @@ impl TestSink {
     fn step(
         &self,
         name: &NodeName,
-        step: impl FnOnce(&Node, &Attestor) -> Result<Effect, claviger::chain::ApplyError>,
+        step: impl FnOnce(&Node, &Attestor) -> Result<Effect, ApplyError>,
     ) -> Result<TrackerPosition, SinkError> {
         let node = self.nodes.lock().unwrap().get(name).cloned().ok_or(SinkError::Gone)?;
         let attestor = Attestor::new(&secret(9));
@@ -222,10 +234,10 @@ impl ChainSink for TestSink {
     }
 
     fn connect(&self, node: &NodeName, block: Arc<ChainBlock>) -> Result<TrackerPosition, SinkError> {
-        self.step(node, |node, attestor| apply_block(node, &block, attestor))
+        self.step(node, |node, attestor| apply(node, &block, attestor))
     }
 
     fn disconnect(&self, node: &NodeName, block: Arc<ChainBlock>) -> Result<TrackerPosition, SinkError> {
-        self.step(node, |node, attestor| revert_block(node, &block, attestor))
+        self.step(node, |node, attestor| revert(node, &block, attestor))
     }
 }

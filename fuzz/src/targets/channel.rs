@@ -216,7 +216,8 @@ impl Signer {
     fn confirm(&mut self, driver: &Driver) {
         let block = MiniChain::default().mine(vec![driver.funding().clone()]);
         let engine = self.engine();
-        let effect = apply_block(engine.node(), &block, &attestor()).expect("the block fits");
+        let effect =
+            apply_block(engine.node(), &block, &attestor(), &engine.concerned(&block)).expect("the block fits");
         engine.note_block(&block, &effect);
         let puts = engine.block_changes(&effect).expect("the state can be encoded");
         self.record(puts);

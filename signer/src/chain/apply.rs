@@ -4,10 +4,10 @@
 //! the whole block at hand. So no filter can hit by chance, a removed block is read like an added one, and what vls-core
 //! cannot read is shown in a form it can (`closing.rs`).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::mem;
 
-use bitcoin::{BlockHash, Network, OutPoint, Transaction};
+use bitcoin::{BlockHash, Network, OutPoint, Transaction, Txid};
 use lightning_signer::chain::tracker::{ChainListener, ChainTracker, Error as TrackerError, ListenSlot};
 use lightning_signer::monitor::ChainMonitor;
 use lightning_signer::node::Node;
@@ -73,10 +73,16 @@ impl ApplyError {
     }
 }
 
-/// Makes `block` the tip of `node`'s tracker and shows it to every channel it concerns. To record it is the caller's part.
+/// Makes `block` the tip of `node`'s tracker and shows it to every channel it concerns: all of these are in `concerned`,
+/// by their funding outpoints ([`Watches::concerned`](super::Watches::concerned)). To record it is the caller's part.
 ///
 /// Panics only where vls-core does (a poisoned lock): call it inside the actor's `catch_unwind`.
-pub fn apply_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Result<Effect, ApplyError> {
+pub fn apply_block(
+    node: &Node,
+    block: &ChainBlock,
+    attestor: &Attestor,
+    concerned: &BTreeSet<OutPoint>,
+) -> Result<Effect, ApplyError> {
     let mut tracker = node.get_tracker();
     let tip = tracker.tip().0.block_hash();
     if block.block().header.prev_blockhash != tip || block.height() != tracker.height() + 1 {
@@ -86,7 +92,7 @@ pub fn apply_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Resu
     without_listeners(&mut tracker, block, |tracker| tracker.add_block(block.block().header, proof))?;
     let mut touched = Vec::new();
     for (monitor, slot) in tracker.listeners.values_mut() {
-        let txs = block.matching(&slot.txid_watches, &slot.watches);
+        let txs = transactions(block, &slot.txid_watches, &slot.watches, concerned.contains(&monitor.funding_outpoint));
         if txs.is_empty() {
             monitor.on_add_block(&[], &block.hash());
             continue;
@@ -102,10 +108,16 @@ pub fn apply_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Resu
     Ok(Effect { height: tracker.height(), hash: tracker.tip().0.block_hash(), touched })
 }
 
-/// Removes `block`, the tip of `node`'s tracker, and undoes what it did to the channels. To record it is the caller's part.
+/// Removes `block`, the tip of `node`'s tracker, and undoes what it did to the channels, all of which are in `concerned`.
+/// To record it is the caller's part.
 ///
 /// Panics as [`apply_block`] does.
-pub fn revert_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Result<Effect, ApplyError> {
+pub fn revert_block(
+    node: &Node,
+    block: &ChainBlock,
+    attestor: &Attestor,
+    concerned: &BTreeSet<OutPoint>,
+) -> Result<Effect, ApplyError> {
     let mut tracker = node.get_tracker();
     let tip = tracker.tip().0.block_hash();
     if block.hash() != tip || block.height() != tracker.height() {
@@ -118,7 +130,8 @@ pub fn revert_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Res
     without_listeners(&mut tracker, block, |tracker| tracker.remove_block(proof, previous).map(drop))?;
     let mut touched = Vec::new();
     for (monitor, slot) in tracker.listeners.values_mut() {
-        let mut txs = block.matching(&slot.txid_watches, slot.watches.union(&slot.seen));
+        let watches = slot.watches.union(&slot.seen);
+        let mut txs = transactions(block, &slot.txid_watches, watches, concerned.contains(&monitor.funding_outpoint));
         // Undone backwards: what spends a close goes before the close.
         txs.reverse();
         if txs.is_empty() {
@@ -131,6 +144,21 @@ pub fn revert_block(node: &Node, block: &ChainBlock, attestor: &Attestor) -> Res
         watch_again(slot, &txs);
     }
     Ok(Effect { height: tracker.height(), hash: tracker.tip().0.block_hash(), touched })
+}
+
+/// The transactions of `block` for a channel with these watches, in block order. A channel that is not concerned has none,
+/// and is not asked.
+fn transactions<'a, 'b>(
+    block: &'a ChainBlock,
+    txids: impl IntoIterator<Item = &'b Txid>,
+    outpoints: impl IntoIterator<Item = &'b OutPoint>,
+    concerned: bool,
+) -> Vec<&'a Transaction> {
+    if concerned {
+        return block.matching(txids, outpoints);
+    }
+    debug_assert!(block.matching(txids, outpoints).is_empty(), "a watch is missing from the index");
+    Vec::new()
 }
 
 /// What the removed transactions spent is unspent again, and what they created does not exist any more.

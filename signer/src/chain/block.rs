@@ -61,11 +61,11 @@ impl ChainBlock {
 
     /// The transactions that have one of `txids`, spend one of `outpoints`, or spend an output of such a transaction,
     /// in block order.
-    pub fn matching<'a>(
-        &self,
-        txids: impl IntoIterator<Item = &'a Txid>,
-        outpoints: impl IntoIterator<Item = &'a OutPoint>,
-    ) -> Vec<&Transaction> {
+    pub fn matching<'a, 'b>(
+        &'a self,
+        txids: impl IntoIterator<Item = &'b Txid>,
+        outpoints: impl IntoIterator<Item = &'b OutPoint>,
+    ) -> Vec<&'a Transaction> {
         let by_id = txids.into_iter().filter_map(|txid| self.created.get(txid));
         let by_spend = outpoints.into_iter().filter_map(|outpoint| self.spent.get(outpoint));
         let mut found = BTreeSet::new();

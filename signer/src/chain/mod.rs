@@ -12,6 +12,7 @@ mod sink;
 mod source;
 mod start;
 mod view;
+mod watches;
 
 pub use apply::{ApplyError, Effect, apply_block, revert_block};
 pub use attest::Attestor;
@@ -22,3 +23,4 @@ pub use sink::{ChainSink, SinkError, TrackerPosition};
 pub use source::{ChainSource, SourceError, Tip};
 pub use start::{StartingPoint, starting_point};
 pub use view::{ChainStatus, ChainView, NodeStatus};
+pub use watches::Watches;

@@ -12,6 +12,7 @@ pub mod issued;
 mod ldk;
 pub mod limits;
 mod live;
+pub mod mailbox;
 pub mod nodes;
 pub mod orders;
 mod payments;

@@ -5,7 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::actor::{Actor, House, Step};
 use super::engine::NodeSpec;
-use super::pool::{Bounds, Pool};
+use super::mailbox::Bounds;
+use super::pool::Pool;
 use super::status::NodeStatus;
 use crate::chain::{ChainBlock, ChainSink, SinkError, TrackerPosition};
 use crate::config::SignerConfig;

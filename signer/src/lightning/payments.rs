@@ -9,6 +9,7 @@ use lightning_signer::lightning::types::payment::PaymentHash;
 use lightning_signer::lightning_invoice::RawBolt11Invoice;
 use vls_protocol::msgs::Message;
 
+use crate::facts::{Fact, Unit};
 use crate::reasons::{Reason, Refusal};
 
 /// The longest time an invoice may be valid. BOLT 11 has room for 2^64 seconds, which no clock can be added to; what is
@@ -46,7 +47,8 @@ fn expires(after: Duration) -> Result<(), Refusal> {
         return Ok(());
     }
     let detail = format!("the invoice is valid for {} s; at most {} s are", after.as_secs(), MAX_EXPIRY.as_secs());
-    Err(Refusal::new(Reason::Malformed, detail))
+    let fact = Fact::number("expiry", after.as_secs(), Unit::Seconds).at_most(MAX_EXPIRY.as_secs());
+    Err(Refusal::new(Reason::Malformed, detail).with_fact(fact))
 }
 
 /// The BOLT 11 invoice with these parts, if they are one.

@@ -4,6 +4,7 @@
 //! those that are new right before that commitment: u16 type, u16 count, 32 bytes each, big endian. The answer is its
 //! type alone.
 
+use crate::facts::Fact;
 use crate::reasons::{Reason, Refusal};
 
 /// The message's number.
@@ -19,7 +20,8 @@ pub(super) fn decode(message: &[u8]) -> Result<Vec<[u8; 32]>, Refusal> {
     let (preimages, _) = message.get(4..).unwrap_or_default().as_chunks::<32>();
     if preimages.len() > MOST {
         let detail = format!("{} preimages; at most {MOST} are read", preimages.len());
-        return Err(Refusal::new(Reason::Malformed, detail));
+        let fact = Fact::count("preimages", preimages.len() as u64).at_most(MOST as u64);
+        return Err(Refusal::new(Reason::Malformed, detail).with_fact(fact));
     }
     Ok(preimages.to_vec())
 }

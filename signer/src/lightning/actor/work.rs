@@ -251,13 +251,14 @@ fn facts(engine: &Engine) -> Facts {
 type Moved = ((u32, bitcoin::BlockHash), Vec<Put>);
 
 fn move_tracker(engine: &mut Engine, step: Step, block: &ChainBlock, attestor: &Attestor) -> Result<Moved, SinkError> {
+    let concerned = engine.concerned(block);
     let effect = match step {
         Step::Connect => {
-            let effect = apply_block(engine.node(), block, attestor)?;
+            let effect = apply_block(engine.node(), block, attestor, &concerned)?;
             engine.note_block(block, &effect);
             effect
         }
-        Step::Disconnect => revert_block(engine.node(), block, attestor)?,
+        Step::Disconnect => revert_block(engine.node(), block, attestor, &concerned)?,
     };
     let puts = engine.block_changes(&effect).map_err(|refusal| SinkError::Busy(refusal.detail))?;
     Ok(((effect.height, effect.hash), puts))

@@ -6,7 +6,6 @@ use super::dust::Dust;
 use super::facts::{ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Side, Terms};
 use super::payment::Totals;
 use super::removal::{self, Removal};
-use super::view::Standing;
 use crate::facts::{Fact, Unit};
 use crate::reasons::{Reason, Refusal};
 
@@ -49,9 +48,6 @@ pub(super) fn judge(
         Some(place) => place,
         None => return Err(out_of_order(channel, side, &commitment)),
     };
-    if channel.standing == Standing::Frozen {
-        return Err(Refusal::new(Reason::ChannelFrozen, format!("channel {key} is frozen")));
-    }
     require_sound(book, &terms, &commitment)?;
 
     let opening;
@@ -163,6 +159,9 @@ fn require_conserved(
     if removal.least_lost_msat <= dust_msat {
         return Ok(());
     }
+    let observed = commitment.ours(terms);
+    let least_msat = observed.hi + removal.least_lost_msat - dust_msat.max(0);
+    let ours = Fact::msat("ours", observed.hi).at_least(u64::try_from(least_msat).unwrap_or(0));
     let of = |direction| removal.removed.iter().map(|(htlc, _)| htlc).filter(move |htlc| htlc.direction == direction);
     let unproven = of(Direction::Out).filter(|htlc| !is_known(&htlc.payment_hash)).collect();
     let unclaimed = of(Direction::In).filter(|htlc| is_needed(htlc)).collect();
@@ -174,10 +173,11 @@ fn require_conserved(
         let in_htlcs_msat: i128 = htlcs.iter().map(|htlc| i128::from(htlc.amount_msat)).sum();
         if !htlcs.is_empty() && removal.least_lost_msat <= dust_msat + in_htlcs_msat {
             let hashes: Vec<String> = htlcs.iter().map(|htlc| htlc.payment_hash.to_string()).collect();
-            return Err(Refusal::new(reason, format!("{in_htlcs_msat} msat of {} {what}", hashes.join(", "))));
+            return Err(Refusal::new(reason, format!("{in_htlcs_msat} msat of {} {what}", hashes.join(", ")))
+                .with_fact(ours)
+                .with_fact(Fact::msat("in_these_htlcs", in_htlcs_msat)));
         }
     }
-    let observed = commitment.ours(terms);
     let detail = format!(
         "commitment {}: ours was {} msat, HTLCs settled since leave at least {} msat, the commitment at most {} msat; \
          {} msat in dust do not account for the difference",
@@ -187,9 +187,7 @@ fn require_conserved(
         observed.hi,
         dust_msat.max(0)
     );
-    let wanted_msat = observed.hi + removal.least_lost_msat - dust_msat.max(0);
-    Err(Refusal::new(Reason::ValueNotConserved, detail)
-        .with_fact(Fact::msat("ours", observed.hi).at_least(u64::try_from(wanted_msat).unwrap_or(0))))
+    Err(Refusal::new(Reason::ValueNotConserved, detail).with_fact(ours))
 }
 
 /// Hashes of which more leaves (`true`), or less comes in without having been settled.

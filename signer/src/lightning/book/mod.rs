@@ -218,11 +218,6 @@ impl Book {
         }
     }
 
-    /// The operator froze a channel: no new commitment is accepted.
-    pub fn freeze(&mut self, key: &ChannelKey) {
-        self.stand(key, Standing::Frozen, |standing| standing == Standing::Ready);
-    }
-
     fn stand(&mut self, key: &ChannelKey, standing: Standing, from: impl Fn(Standing) -> bool) {
         if let Some(channel) = self.channels.get_mut(key)
             && from(channel.standing)

@@ -49,7 +49,8 @@ impl Approval {
         if self.amount_msat == 0 { 0 } else { (self.amount_msat / FEE_PARTS).max(LEAST_FEE_MSAT) }
     }
 
-    pub(super) fn most_msat(&self) -> u64 {
+    /// All that may leave for it, over all channels, parts and attempts.
+    pub fn most_msat(&self) -> u64 {
         self.amount_msat.saturating_add(self.max_fee_msat())
     }
 }
@@ -116,7 +117,7 @@ impl Totals {
         if let Some(worst) = parts().max_by_key(Part::out_msat) {
             let standing = channel.standing;
             let binds = |expiry: u32| match standing {
-                Standing::Ready | Standing::Frozen => true,
+                Standing::Ready => true,
                 // From its expiry on an honest node has it back, or gives it up.
                 Standing::Closing => expiry > height,
                 // The chain decides what becomes of it, and an honest node goes by that.

@@ -159,7 +159,7 @@ impl ChannelRecord {
             };
             Some(Chain { current: held(current)?, next: held(next)? })
         };
-        let standing = [Standing::Ready, Standing::Closing, Standing::Closed, Standing::Frozen];
+        let standing = [Standing::Ready, Standing::Closing, Standing::Closed];
         let standing = standing.into_iter().find(|standing| *standing as u8 == self.standing)?;
         Some(Channel { terms: self.terms, standing, ours: chain(self.ours)?, theirs: chain(self.theirs)? })
     }

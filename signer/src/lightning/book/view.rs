@@ -46,8 +46,6 @@ pub enum Standing {
     Closing,
     /// The funding output is spent.
     Closed,
-    /// No commitment is accepted.
-    Frozen,
 }
 
 /// One commitment.

@@ -65,6 +65,8 @@ const FIRST_COMMITMENT: u64 = (1 << 48) - 1;
 const CHANNEL_SAT: u64 = 10_000_000;
 const FEERATE_PER_KW: u32 = 1_000;
 const ANCHORS_SAT: u64 = 660;
+/// LDK's.
+const DUST_LIMIT_SAT: u64 = 354;
 const HTLC_SAT: u64 = 10_000;
 const HTLC_EXPIRY: u32 = 500_000;
 const CONTEST_DELAY: u16 = 144;
@@ -100,6 +102,8 @@ pub struct Driver {
     /// As the peer sees the channel: the peer is the holder.
     parameters: ChannelTransactionParameters,
     funding: Transaction,
+    /// Neither side shows HTLCs below this.
+    dust_limit_sat: u64,
     /// The number of the commitments in force.
     number: u64,
     /// What they hold.
@@ -159,10 +163,16 @@ impl Driver {
         let parameters = parameters(theirs, ours, outpoint);
         let points = [point(ask, channel, 0)?, point(ask, channel, 1)?];
         let holdings = Holdings { to_us_sat, htlcs: Vec::new() };
-        let driver = Self { channel, secp, peer, parameters, funding, number: 0, holdings, points };
+        let dust_limit_sat = DUST_LIMIT_SAT;
+        let driver = Self { channel, secp, peer, parameters, funding, dust_limit_sat, number: 0, holdings, points };
         driver.sign_remote(ask, 0, &driver.holdings)?;
         driver.validate(ask, 0, &driver.points[0], &driver.holdings)?;
         Ok(driver)
+    }
+
+    /// From now on neither side shows HTLCs below `dust_limit_sat`.
+    pub fn trim_below(&mut self, dust_limit_sat: u64) {
+        self.dust_limit_sat = dust_limit_sat;
     }
 
     /// The channel.
@@ -200,10 +210,10 @@ impl Driver {
         let commitment = CommitmentTransaction::new(
             FIRST_COMMITMENT - self.number,
             &point,
-            to_peer_sat(&self.holdings),
+            self.to_peer_sat_with(&self.holdings),
             self.holdings.to_us_sat,
             FEERATE_PER_KW,
-            self.holdings.htlcs.iter().map(theirs).collect(),
+            self.shown(&self.holdings).map(theirs).collect(),
             &self.parameters.as_holder_broadcastable(),
             &self.secp,
         );
@@ -215,9 +225,9 @@ impl Driver {
             FIRST_COMMITMENT - number,
             ours,
             holdings.to_us_sat,
-            to_peer_sat(holdings),
+            self.to_peer_sat_with(holdings),
             FEERATE_PER_KW,
-            holdings.htlcs.iter().map(htlc_in_ours).collect(),
+            self.shown(holdings).map(htlc_in_ours).collect(),
             &self.parameters.as_counterparty_broadcastable(),
             &self.secp,
         )
@@ -225,7 +235,21 @@ impl Driver {
 
     /// What the peer would be left with in a commitment without HTLCs.
     pub fn to_peer_sat(&self) -> u64 {
-        to_peer_sat(&Holdings { htlcs: Vec::new(), ..self.holdings.clone() })
+        self.to_peer_sat_with(&Holdings { htlcs: Vec::new(), ..self.holdings.clone() })
+    }
+
+    /// What the peer is left with: all of the channel less the fee (BOLT 3, appendix A), the HTLCs and what is ours. What is
+    /// trimmed goes to miners.
+    fn to_peer_sat_with(&self, holdings: &Holdings) -> u64 {
+        let weight = 1_124 + 172 * self.shown(holdings).count() as u64;
+        let in_htlcs: u64 = holdings.htlcs.iter().map(|htlc| htlc.amount_sat).sum();
+        CHANNEL_SAT - weight * u64::from(FEERATE_PER_KW) / 1_000 - ANCHORS_SAT - in_htlcs - holdings.to_us_sat
+    }
+
+    /// The HTLCs that have an output.
+    fn shown<'a>(&self, holdings: &'a Holdings) -> impl Iterator<Item = &'a DriverHtlc> {
+        let dust_limit_sat = self.dust_limit_sat;
+        holdings.htlcs.iter().filter(move |htlc| htlc.amount_sat >= dust_limit_sat)
     }
 
     /// Moves both sides one commitment on, with `htlcs` HTLCs offered by the peer in the new ones: five messages.
@@ -272,8 +296,8 @@ impl Driver {
             commitment_number: number,
             feerate: FEERATE_PER_KW,
             to_local_value_sat: holdings.to_us_sat,
-            to_remote_value_sat: to_peer_sat(holdings),
-            htlcs: wire_htlcs(&holdings.htlcs).into(),
+            to_remote_value_sat: self.to_peer_sat_with(holdings),
+            htlcs: self.shown(holdings).map(wire_htlc).collect::<Vec<_>>().into(),
         };
         call::<msgs::SignCommitmentTxWithHtlcsReply>(ask, Some(self.channel), &message).map(drop)
     }
@@ -298,8 +322,8 @@ impl Driver {
             commitment_number: number,
             feerate: FEERATE_PER_KW,
             to_local_value_sat: holdings.to_us_sat,
-            to_remote_value_sat: to_peer_sat(holdings),
-            htlcs: wire_htlcs(&holdings.htlcs).into(),
+            to_remote_value_sat: self.to_peer_sat_with(holdings),
+            htlcs: self.shown(holdings).map(wire_htlc).collect::<Vec<_>>().into(),
             signature: wire(signature, 0x01),
             htlc_signatures: of_htlcs.into_iter().map(|s| wire(s, 0x83)).collect::<Vec<_>>().into(),
         };
@@ -400,13 +424,6 @@ fn funding_transaction(script: &bitcoin::Script, amount: Amount, dbid: u64) -> T
     }
 }
 
-/// What the peer is left with: all of the channel less the fee (BOLT 3, appendix A), the HTLCs and what is ours.
-fn to_peer_sat(holdings: &Holdings) -> u64 {
-    let weight = 1_124 + 172 * holdings.htlcs.len() as u64;
-    let in_htlcs: u64 = holdings.htlcs.iter().map(|htlc| htlc.amount_sat).sum();
-    CHANNEL_SAT - weight * u64::from(FEERATE_PER_KW) / 1_000 - ANCHORS_SAT - in_htlcs - holdings.to_us_sat
-}
-
 /// HTLCs differ from one commitment to the next, so that each advance settles the old ones and adds new ones.
 fn payment_hash(number: u64, n: usize) -> [u8; 32] {
     let mut hash = [0x33; 32];
@@ -419,14 +436,13 @@ fn received_htlc(payment_hash: [u8; 32]) -> DriverHtlc {
     DriverHtlc { is_ours: false, payment_hash, amount_sat: HTLC_SAT, cltv_expiry: HTLC_EXPIRY }
 }
 
-fn wire_htlcs(htlcs: &[DriverHtlc]) -> Vec<Htlc> {
-    let htlc = |htlc: &DriverHtlc| Htlc {
+fn wire_htlc(htlc: &DriverHtlc) -> Htlc {
+    Htlc {
         side: if htlc.is_ours { Htlc::LOCAL } else { Htlc::REMOTE },
         amount: htlc.amount_sat * 1_000,
         payment_hash: Sha256(htlc.payment_hash),
         ctlv_expiry: htlc.cltv_expiry,
-    };
-    htlcs.iter().map(htlc).collect()
+    }
 }
 
 /// As it stands in the signer's commitment.

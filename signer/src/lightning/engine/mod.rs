@@ -9,6 +9,7 @@ mod negotiation;
 mod operator;
 mod restoring;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
@@ -149,6 +150,11 @@ impl Engine {
         self.persister
             .take_changes(&self.node.get_state())
             .map_err(|error| Refusal::new(Reason::Fault, format!("the node's state cannot be encoded: {error:?}")))
+    }
+
+    /// The funding outpoints of the channels that a block, to be added or removed, may concern.
+    pub fn concerned(&self, block: &ChainBlock) -> BTreeSet<OutPoint> {
+        self.persister.concerned(block)
     }
 
     /// Remembers what a block that was added shows of the node's channels; before [`block_changes`](Self::block_changes).

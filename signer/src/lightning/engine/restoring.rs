@@ -87,6 +87,7 @@ impl Engine {
             node: spec.name.clone(),
             funding_depth: settings.funding_depth,
             max_fee_sat: settings.limits.max_onchain_fee_sat,
+            limits: limits.clone(),
             outputs: outputs.clone(),
             shutdown_index: Arc::default(),
             bookkeeper: bookkeeper.clone(),

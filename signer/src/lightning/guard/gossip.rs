@@ -20,6 +20,7 @@ use lightning_signer::wallet::Wallet;
 use vls_protocol::msgs::Message;
 
 use super::layout::{array, take};
+use crate::facts::{Fact, Unit};
 use crate::lightning::refusals;
 use crate::names::NodeKind;
 use crate::pipeline::ChannelRef;
@@ -48,14 +49,14 @@ pub(super) fn judge(
     match message {
         Message::SignChannelAnnouncement(m) => match channel {
             Some(channel) => announced(kind, node, channel, &m.announcement),
-            None => Err(Refusal::new(Reason::MessageScope, "SignChannelAnnouncement does not name its channel")),
+            None => Err(super::no_channel("SignChannelAnnouncement")),
         },
         Message::SignAnyChannelAnnouncement(m) => {
             announced(kind, node, ChannelRef { peer_id: m.peer_id.0, dbid: m.dbid }, &m.announcement)
         }
         // LDK's name for the node's own signature on a channel announcement. Its other gossip comes as messages 3 and 6.
         Message::SignGossipMessage(m) => {
-            let announcement = ChannelAnnouncement::parse(&m.message).ok_or_else(unreadable)?;
+            let announcement = ChannelAnnouncement::parse(&m.message).ok_or_else(|| unreadable(&m.message))?;
             let keys = announcement.bitcoin_keys;
             let theirs =
                 |channel: &Channel| keys.contains(&channel.setup.counterparty_points.funding_pubkey.serialize());
@@ -67,16 +68,17 @@ pub(super) fn judge(
                     return Ok(());
                 }
             }
-            Err(foreign("the announcement is of no channel of this node"))
+            let [one, two] = keys.map(|key| hex(&key));
+            Err(foreign("the announcement is of no channel of this node")
+                .with_fact(Fact::text("bitcoin_key_1", one))
+                .with_fact(Fact::text("bitcoin_key_2", two)))
         }
         Message::SignNodeAnnouncement(m) => {
-            let node_id =
-                behind(&m.announcement, NODE_ANNOUNCEMENT, 1).and_then(node_announcement).ok_or_else(unreadable)?;
-            let ours = node.get_id().serialize();
-            require(node_id == ours, || format!("the announcement is of node {}, not {}", hex(&node_id), hex(&ours)))
+            let node_id = read(&m.announcement, NODE_ANNOUNCEMENT, 1, node_announcement)?;
+            require_same("node_id", &node_id, &node.get_id().serialize())
         }
         Message::SignChannelUpdate(m) => {
-            let chain = behind(&m.update, CHANNEL_UPDATE, 1).and_then(channel_update).ok_or_else(unreadable)?;
+            let chain = read(&m.update, CHANNEL_UPDATE, 1, channel_update)?;
             require_chain(node.network(), &chain)
         }
         _ => Ok(()),
@@ -84,8 +86,7 @@ pub(super) fn judge(
 }
 
 fn announced(kind: NodeKind, node: &Node, channel: ChannelRef, message: &[u8]) -> Result<(), Refusal> {
-    let body = behind(message, CHANNEL_ANNOUNCEMENT, 4).and_then(ChannelAnnouncement::parse);
-    let announcement = body.ok_or_else(unreadable)?;
+    let announcement = read(message, CHANNEL_ANNOUNCEMENT, 4, ChannelAnnouncement::parse)?;
     // Core Lightning names a channel by its peer. LDK does so by the node itself: it does not know the peer in time.
     let peer = (kind == NodeKind::Cln).then_some(channel.peer_id);
     let id = ChannelId::new_from_peer_id_and_oid(&channel.peer_id, channel.dbid);
@@ -116,25 +117,52 @@ impl ChannelAnnouncement {
     /// Whether it announces `channel` of `node`, whose peer is `peer` where that is known.
     fn judge(&self, node: &Node, channel: &Channel, peer: Option<Key>) -> Result<(), Refusal> {
         require_chain(node.network(), &self.chain)?;
-        require(self.node_ids[0] < self.node_ids[1], || "the node ids are not in ascending order".to_owned())?;
+        let ids = |refusal: Refusal| {
+            let [one, two] = self.node_ids.map(|id| hex(&id));
+            refusal.with_fact(Fact::text("node_id_1", one)).with_fact(Fact::text("node_id_2", two))
+        };
+        if self.node_ids[0] >= self.node_ids[1] {
+            return Err(ids(foreign("the node ids are not in ascending order")));
+        }
         let node_id = node.get_id().serialize();
         let Some(us) = self.node_ids.iter().position(|id| *id == node_id) else {
-            return Err(foreign(format!("neither node id is ours, {}", hex(&node_id))));
+            let refusal = ids(foreign(format!("neither node id is ours, {}", hex(&node_id))));
+            return Err(refusal.with_fact(Fact::text("our_node_id", hex(&node_id))));
         };
         let them = 1 - us;
-        let compare = |what, announced: &Key, known: Key| {
-            require(*announced == known, || format!("{what} is {}, not {}", hex(announced), hex(&known)))
-        };
         if let Some(peer) = peer {
-            compare("the other node id", &self.node_ids[them], peer)?;
+            require_same("peer_node_id", &self.node_ids[them], &peer)?;
         }
         let funding = channel.get_channel_basepoints().funding_pubkey.serialize();
-        compare("our funding key", &self.bitcoin_keys[us], funding)?;
+        require_same("our_funding_key", &self.bitcoin_keys[us], &funding)?;
         let funding = channel.setup.counterparty_points.funding_pubkey.serialize();
-        compare("the other funding key", &self.bitcoin_keys[them], funding)?;
-        let (announced, funded) = (self.short_channel_id & 0xffff, channel.setup.funding_outpoint.vout);
-        require(announced == u64::from(funded), || format!("the funding output is {announced}, not {funded}"))
+        require_same("peer_funding_key", &self.bitcoin_keys[them], &funding)?;
+        let (announced, funded) = (self.short_channel_id & 0xffff, u64::from(channel.setup.funding_outpoint.vout));
+        if announced == funded {
+            return Ok(());
+        }
+        let refusal = foreign(format!("the funding output is {announced}, not {funded}"));
+        Err(refusal.with_fact(Fact::count("funding_output", announced).exactly(funded)))
     }
+}
+
+/// What `parse` makes of a message of this type behind its signatures.
+fn read<T>(
+    message: &[u8],
+    message_type: u16,
+    signatures: usize,
+    parse: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<T, Refusal> {
+    behind(message, message_type, signatures).and_then(parse).ok_or_else(|| {
+        let found = message.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
+        let refusal = unreadable(message);
+        match found.filter(|found| *found != message_type) {
+            Some(found) => {
+                refusal.with_fact(Fact::count("message_type", found.into()).exactly(u64::from(message_type)))
+            }
+            None => refusal,
+        }
+    })
 }
 
 /// The node id of a `node_announcement`, without its signature.
@@ -209,19 +237,26 @@ fn big_size(bytes: &mut &[u8]) -> Option<u64> {
 
 fn require_chain(network: Network, chain: &[u8; 32]) -> Result<(), Refusal> {
     let ours = ChainHash::using_genesis_block(network).to_bytes();
-    require(*chain == ours, || format!("the chain is {}, not {network}", hex(chain)))
+    require_same("chain", chain, &ours)
 }
 
-fn require(holds: bool, complaint: impl FnOnce() -> String) -> Result<(), Refusal> {
-    if holds { Ok(()) } else { Err(foreign(complaint())) }
+fn require_same(what: &'static str, announced: &[u8], known: &[u8]) -> Result<(), Refusal> {
+    if announced == known {
+        return Ok(());
+    }
+    let (announced, known) = (hex(announced), hex(known));
+    let refusal = foreign(format!("{what} is {announced}, not {known}"));
+    Err(refusal.with_fact(Fact::text(what, announced).exactly(known)))
 }
 
 fn foreign(detail: impl Into<String>) -> Refusal {
     Refusal::new(Reason::GossipForeign, detail)
 }
 
-fn unreadable() -> Refusal {
-    Refusal::new(Reason::GossipUnreadable, "the bytes to be signed are not the BOLT 7 message that is to be signed")
+fn unreadable(message: &[u8]) -> Refusal {
+    let detail = "the bytes to be signed are not the BOLT 7 message that is to be signed";
+    let fact = Fact::number("message", message.len() as u64, Unit::Bytes);
+    Refusal::new(Reason::GossipUnreadable, detail).with_fact(fact)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -11,6 +11,7 @@ use lightning_signer::node::Node;
 use lightning_signer::wallet::Wallet;
 use vls_protocol::msgs::{Message, SignBolt12Invoice, SignInvoice};
 
+use crate::facts::{Fact, Unit};
 use crate::lightning::limits::MAX_MONEY_SAT;
 use crate::lightning::payments;
 use crate::reasons::{Reason, Refusal};
@@ -29,25 +30,28 @@ pub(super) fn judge(node: &Node, message: &Message) -> Result<(), Refusal> {
 }
 
 fn bolt11(node: &Node, message: &SignInvoice) -> Result<(), Refusal> {
+    let told = || Fact::text("hrp", String::from_utf8_lossy(&message.hrp.0).into_owned());
     let invoice =
-        payments::bolt11(&message.hrp, &message.u5bytes).ok_or_else(|| unreadable("not a BOLT 11 invoice"))?;
+        payments::bolt11(&message.hrp, &message.u5bytes).ok_or_else(|| unreadable("not a BOLT 11 invoice", told()))?;
     let (hrp, data) = invoice.to_raw();
     let rebuilt =
         hrp.as_bytes() == message.hrp.0 && data.iter().map(|fe| fe.to_u8()).eq(message.u5bytes.iter().copied());
-    require(rebuilt, "the invoice is not written as BOLT 11 writes it")?;
-    require(invoice.payment_hash().is_some(), "there is no payment hash")?;
+    require(rebuilt, "the invoice is not written as BOLT 11 writes it", || told().exactly(hrp))?;
+    require(invoice.payment_hash().is_some(), "there is no payment hash", || {
+        Fact::count("payment_hashes", 0).at_least(1)
+    })?;
     if invoice.hrp.raw_amount.is_some() {
         // What has no room in 64 bits is more than there is, by a little.
         let is_whole = invoice.amount_pico_btc().is_some_and(|pico| pico % PICO_PER_MSAT == 0);
-        require(is_whole, "the amount is no amount of bitcoin")?;
+        require(is_whole, "the amount is no amount of bitcoin", told)?;
     }
-    let network = node.network();
-    if invoice.currency() != currency(network) {
-        return Err(foreign(format!("the invoice is for {:?}, not {network}", invoice.currency())));
+    let (asked, ours) = (invoice.currency(), currency(node.network()));
+    if asked != ours {
+        return Err(foreign("chain", format!("{asked:?}"), format!("{ours:?}")));
     }
     match invoice.payee_pub_key() {
         Some(payee) if payee.0 != node.get_id() => {
-            Err(foreign(format!("the payee is {}, not {}", payee.0, node.get_id())))
+            Err(foreign("payee", payee.0.to_string(), node.get_id().to_string()))
         }
         _ => Ok(()),
     }
@@ -56,11 +60,14 @@ fn bolt11(node: &Node, message: &SignInvoice) -> Result<(), Refusal> {
 /// Who signs a BOLT 12 invoice is vls's rule `policy-bolt12-signing-pubkey`.
 fn bolt12(node: &Node, message: &SignBolt12Invoice) -> Result<(), Refusal> {
     let invoice = UnsignedBolt12Invoice::try_from(message.invoice_bytes.0.clone());
-    let invoice = invoice.map_err(|_| unreadable("not a BOLT 12 invoice"))?;
-    require(invoice.amount_msats() <= MAX_MONEY_MSAT, "the amount is no amount of bitcoin")?;
-    let network = node.network();
-    if invoice.chain() != ChainHash::using_genesis_block(network) {
-        return Err(foreign(format!("the invoice is for chain {}, not {network}", invoice.chain())));
+    let bytes = Fact::number("invoice", message.invoice_bytes.len() as u64, Unit::Bytes);
+    let invoice = invoice.map_err(|_| unreadable("not a BOLT 12 invoice", bytes))?;
+    let amount_msat = invoice.amount_msats();
+    let amount = || Fact::number("amount", amount_msat, Unit::Msat).at_most(MAX_MONEY_MSAT);
+    require(amount_msat <= MAX_MONEY_MSAT, "the amount is no amount of bitcoin", amount)?;
+    let (asked, ours) = (invoice.chain(), ChainHash::using_genesis_block(node.network()));
+    if asked != ours {
+        return Err(foreign("chain", asked.to_string(), ours.to_string()));
     }
     Ok(())
 }
@@ -74,14 +81,15 @@ fn currency(network: Network) -> Currency {
     }
 }
 
-fn require(holds: bool, complaint: &str) -> Result<(), Refusal> {
-    if holds { Ok(()) } else { Err(unreadable(complaint)) }
+fn require(holds: bool, complaint: &str, fact: impl FnOnce() -> Fact) -> Result<(), Refusal> {
+    if holds { Ok(()) } else { Err(unreadable(complaint, fact())) }
 }
 
-fn unreadable(detail: &str) -> Refusal {
-    Refusal::new(Reason::InvoiceUnreadable, detail)
+fn unreadable(detail: &str, fact: Fact) -> Refusal {
+    Refusal::new(Reason::InvoiceUnreadable, detail).with_fact(fact)
 }
 
-fn foreign(detail: String) -> Refusal {
-    Refusal::new(Reason::InvoiceForeign, detail)
+fn foreign(what: &'static str, named: String, ours: String) -> Refusal {
+    let refusal = Refusal::new(Reason::InvoiceForeign, format!("the invoice's {what} is {named}, not {ours}"));
+    refusal.with_fact(Fact::text(what, named).exactly(ours))
 }

@@ -34,6 +34,7 @@ use self::closing::{Closings, Judged};
 pub use self::table::{Class, Judge, Level, MAX_MESSAGE_BYTES, Row, TABLE, row};
 pub use self::tags::MAX_SIGNED_MESSAGE_BYTES;
 use super::preimages;
+use crate::facts::Fact;
 use crate::journal::Put;
 use crate::names::NodeKind;
 use crate::pipeline::{ChannelRef, Request};
@@ -126,19 +127,21 @@ impl Guard {
 
 /// The channel that a message addressed to a channel must name.
 pub fn channel_of(row: &Row, request: &Request) -> Result<ChannelRef, Refusal> {
-    request.channel.ok_or_else(|| no_channel(row))
+    request.channel.ok_or_else(|| no_channel(row.name))
 }
 
-fn no_channel(row: &Row) -> Refusal {
-    Refusal::new(Reason::MessageScope, format!("{} is addressed to a channel and names none", row.name))
+fn no_channel(message: &str) -> Refusal {
+    let detail = format!("{message} is addressed to a channel and names none");
+    Refusal::new(Reason::MessageScope, detail).with_fact(Fact::text("sent_for", "node").exactly("channel"))
 }
 
 fn require_scope(row: &Row, channel: Option<ChannelRef>) -> Result<(), Refusal> {
     match (row.level, channel) {
-        (Level::Channel, None) => Err(no_channel(row)),
+        (Level::Channel, None) => Err(no_channel(row.name)),
         (Level::Node, Some(channel)) => {
             let detail = format!("{} is the node's to send; it came for channel {}", row.name, channel.dbid);
-            Err(Refusal::new(Reason::MessageScope, detail))
+            let fact = Fact::text("sent_for", "channel").exactly("node");
+            Err(Refusal::new(Reason::MessageScope, detail).with_fact(fact))
         }
         _ => Ok(()),
     }
@@ -146,7 +149,7 @@ fn require_scope(row: &Row, channel: Option<ChannelRef>) -> Result<(), Refusal> 
 
 fn require_layout(row: &Row, message: &[u8]) -> Result<(), Refusal> {
     let body = message.get(2..).unwrap_or_default();
-    layout::check(row.layout, body).map_err(|misfit| malformed(row, &misfit))
+    layout::check(row.layout, body).map_err(|misfit| malformed(row, &misfit).with_fact(misfit.fact()))
 }
 
 /// Decodes a message. Number 20 means two things; the row, that is the dialect, decides.
@@ -160,5 +163,6 @@ fn decode(row: &Row, message: &[u8]) -> Result<Message, Refusal> {
 }
 
 fn malformed(row: &Row, cause: &dyn std::fmt::Display) -> Refusal {
-    Refusal::new(Reason::Malformed, format!("{} ({}): {cause}", row.name, row.number))
+    let refusal = Refusal::new(Reason::Malformed, format!("{} ({}): {cause}", row.name, row.number));
+    refusal.with_fact(Fact::count("message_number", row.number.into()))
 }

@@ -10,6 +10,7 @@ use lightning_signer::channel::ChannelId;
 use lightning_signer::node::Node;
 use vls_protocol::msgs::Message;
 
+use crate::facts::Fact;
 use crate::pipeline::ChannelRef;
 use crate::reasons::{Reason, Refusal};
 
@@ -26,17 +27,20 @@ pub(super) fn judge(node: &Node, channel: Option<ChannelRef>, message: &Message)
     match message {
         Message::DeriveSecret(m) if !PURPOSES.contains(&&m.info.0[..]) => {
             let info = String::from_utf8_lossy(&m.info[..m.info.len().min(64)]).into_owned();
-            Err(Refusal::new(Reason::SecretPurpose, format!("no secret is derived for {info:?}")))
+            let refusal = Refusal::new(Reason::SecretPurpose, format!("no secret is derived for {info:?}"));
+            Err(refusal.with_fact(Fact::text("info", info)))
         }
         Message::CheckFutureSecret(m) => match channel.and_then(|channel| in_force(node, channel)) {
             Some(in_force) if m.commitment_number < in_force => {
                 let detail = format!("commitment {} is revoked; {in_force} is in force", m.commitment_number);
-                Err(Refusal::new(Reason::SecretPurpose, detail))
+                let fact = Fact::count("commitment_number", m.commitment_number).at_least(in_force);
+                Err(Refusal::new(Reason::SecretPurpose, detail).with_fact(fact))
             }
             _ => Ok(()), // also where there is no such channel, for vls to say so
         },
         Message::CheckPubKey(m) if m.index >= HARDENED => {
-            Err(Refusal::new(Reason::Malformed, "index is that of a hardened child"))
+            let fact = Fact::count("index", m.index.into()).at_most(u64::from(HARDENED - 1));
+            Err(Refusal::new(Reason::Malformed, "index is that of a hardened child").with_fact(fact))
         }
         _ => Ok(()),
     }

@@ -213,7 +213,8 @@ pub fn row(kind: NodeKind, message: &[u8]) -> Result<&'static Row, Refusal> {
         return Err(Refusal::new(Reason::Malformed, detail).with_fact(fact));
     }
     let Some((number, _)) = message.split_first_chunk::<2>() else {
-        return Err(Refusal::new(Reason::Malformed, "a message starts with two bytes of type"));
+        let fact = Fact::number("message", message.len() as u64, Unit::Bytes).at_least(2);
+        return Err(Refusal::new(Reason::Malformed, "a message starts with two bytes of type").with_fact(fact));
     };
     let number = u16::from_be_bytes(*number);
     let rows = || TABLE.iter().filter(|row| row.number == number);
@@ -230,7 +231,9 @@ pub fn row(kind: NodeKind, message: &[u8]) -> Result<&'static Row, Refusal> {
             format!("{} ({number}): blocks come from the signer's own view of the chain only", row.name),
         ),
         Some(row) => Refusal::new(Reason::NotAllowed, format!("{} ({number}) from a node of kind {kind}", row.name)),
-    })
+    }
+    .with_fact(Fact::count("message_number", number.into()))
+    .with_fact(Fact::text("node_kind", kind.to_string())))
 }
 
 #[cfg(test)]

@@ -32,7 +32,9 @@ pub(super) fn judge(message: &Message) -> Result<(), Refusal> {
             if m.public_tweak.is_empty() || m.info.0 == BOLT12_INFO {
                 return Ok(());
             }
-            Err(Refusal::new(Reason::Bolt12Tag, format!("no key signs for {:?}", String::from_utf8_lossy(&m.info))))
+            let info = text(&m.info);
+            let refusal = Refusal::new(Reason::Bolt12Tag, format!("no key signs for {info:?}"));
+            Err(refusal.with_fact(Fact::text("info", info).exactly(text(BOLT12_INFO))))
         }
         _ => Ok(()),
     }
@@ -42,6 +44,12 @@ fn bolt12(message: &[u8], field: &[u8]) -> Result<(), Refusal> {
     if BOLT12_MESSAGES.contains(&message) && field == BOLT12_FIELD {
         return Ok(());
     }
-    let text = |name| String::from_utf8_lossy(name).into_owned();
-    Err(Refusal::new(Reason::Bolt12Tag, format!("{:?} of {:?} is not signed", text(field), text(message))))
+    let (field, message) = (text(field), text(message));
+    Err(Refusal::new(Reason::Bolt12Tag, format!("{field:?} of {message:?} is not signed"))
+        .with_fact(Fact::text("bolt12_message", message))
+        .with_fact(Fact::text("bolt12_field", field).exactly(text(BOLT12_FIELD))))
+}
+
+fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
 }

@@ -112,6 +112,11 @@ impl Limits {
         self.lock().only_fees = Some(why);
     }
 
+    /// Whether the message being handled may pay fees, and nothing else.
+    pub fn pays_only_fees(&self) -> bool {
+        self.lock().only_fees.is_some()
+    }
+
     /// Why the last message was not approved, if it was these limits that refused.
     pub fn take_denial(&self) -> Option<Refusal> {
         self.lock().denial.take()

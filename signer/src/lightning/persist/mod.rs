@@ -28,7 +28,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitcoin::secp256k1::PublicKey;
@@ -50,6 +50,7 @@ use self::load::{Loaded, LoadedTracker};
 use self::record::{Identity, Velocities};
 use self::table::Changes;
 use self::tables::Tables;
+use crate::chain::ChainBlock;
 use crate::journal::Put;
 
 /// Keeps one node's state for vls; see the module.
@@ -117,6 +118,11 @@ impl NodePersister {
     /// compared when one came or went.
     pub fn touch(&self, hashes: &[PaymentHash]) {
         self.lock().tables.touch(hashes);
+    }
+
+    /// The funding outpoints of the channels that `block`, added or removed, may concern.
+    pub fn concerned(&self, block: &ChainBlock) -> BTreeSet<OutPoint> {
+        self.lock().tables.watches.concerned(block)
     }
 
     /// A hint before one block is added or removed: the funding outpoints of the channels whose monitors are shown a

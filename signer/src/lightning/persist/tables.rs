@@ -14,6 +14,7 @@ use lightning_signer::persist::Error;
 use super::load::Loaded;
 use super::record::{self, ChannelRecord, HeaderRecord, Identity, ListenerRecord, NodeRecord, PaymentRecord, encode};
 use super::table::{Changes, Table};
+use crate::chain::Watches;
 
 /// The entries of one node.
 pub(super) struct Tables {
@@ -22,6 +23,8 @@ pub(super) struct Tables {
     pub(super) tracker: Table<()>,
     pub(super) headers: Table<u32>,
     pub(super) listeners: Table<OutPoint>,
+    /// What the listeners watch, as they are written.
+    pub(super) watches: Watches,
     pub(super) channels: Table<ChannelId>,
     pub(super) invoices: Table<PaymentHash>,
     pub(super) issued: Table<PaymentHash>,
@@ -51,6 +54,7 @@ impl Tables {
             tracker: Table::new("tracker"),
             headers: Table::new("header"),
             listeners: Table::new("listener"),
+            watches: Watches::default(),
             channels: Table::new("channel"),
             invoices: Table::new("invoice"),
             issued: Table::new("issued"),
@@ -62,6 +66,7 @@ impl Tables {
     /// Notes what the channels and the tracker were when they were written.
     pub(super) fn resume(&mut self, loaded: &Loaded) {
         self.hints.tip = Some((loaded.tracker.height, loaded.tracker.tip.0.block_hash()));
+        loaded.tracker.listeners.iter().for_each(|(funding, _, slot)| self.watches.add(*funding, slot));
         self.hints.in_flight = loaded
             .channels
             .iter()
@@ -148,6 +153,7 @@ impl Tables {
             Some(listeners) => listeners.iter().try_for_each(|outpoint| self.put_listener(tracker, outpoint, changes)),
             None => {
                 self.listeners.retain(|outpoint| tracker.listeners.contains_key(outpoint), changes);
+                self.watches.retain(|funding| tracker.listeners.contains_key(funding));
                 tracker.listeners.keys().try_for_each(|outpoint| self.put_listener(tracker, outpoint, changes))
             }
         }
@@ -203,6 +209,7 @@ impl Tables {
         changes: &mut Changes,
     ) -> Result<(), Error> {
         if let Some((monitor, slot)) = tracker.listeners.get(outpoint) {
+            self.watches.add(*outpoint, slot);
             self.listeners.put(*outpoint, encode(&ListenerRecord::new(monitor, slot, tracker)?)?, changes);
         }
         Ok(())
@@ -215,6 +222,7 @@ impl Tables {
         self.tracker.retain(|()| false, changes);
         self.headers.retain(|_| false, changes);
         self.listeners.retain(|_| false, changes);
+        self.watches = Watches::default();
         self.channels.retain(|_| false, changes);
         self.invoices.retain(|_| false, changes);
         self.issued.retain(|_| false, changes);

@@ -151,6 +151,58 @@ fn hostile_refund_of_a_forward_that_was_paid_is_refused_and_its_claim_answered()
     stage.advance(0, OURS_SAT + 100_000, &[]).expect("claimed");
 }
 
+/// On the channels of a forward, dust may mean different things. vls sees only what a commitment shows.
+#[test]
+fn honest_forward_that_is_dust_on_one_of_its_channels_passes_and_a_hostile_one_out_of_nothing_does_not() {
+    for trims in [0, 1] {
+        let mut stage = Stage::new();
+        stage.channels[trims].trim_below(546);
+        let mut ours_sat = [OURS_SAT; 2];
+        for n in [1, 2] {
+            stage.advance(0, ours_sat[0], &[incoming(n, 500, 600)]).expect("it comes");
+            ours_sat[1] -= 499;
+            stage.advance(1, ours_sat[1], &[out(n, 499, 500)]).expect("it leaves");
+            stage.restart();
+            stage.learn(1, secret(n).0);
+            stage.advance(1, ours_sat[1], &[]).expect("it was paid");
+            ours_sat[0] += 500;
+            stage.advance(0, ours_sat[0], &[]).expect("claimed");
+        }
+        let hostile = stage.refused(1, ours_sat[1] - 546, &[out(3, 546, 500)]);
+        assert_eq!(hostile, Reason::PaymentNotApproved, "none came that is dust anywhere");
+    }
+}
+
+/// Of a small payment a base fee is a large part.
+#[test]
+fn honest_small_payment_with_a_base_fee_passes_and_a_hostile_fee_does_not() {
+    let mut stage = Stage::new();
+    stage.approve(1, 450);
+    stage.advance(0, OURS_SAT - 500, &[out(1, 500, 500)]).expect("a ninth of it is fee");
+    stage.learn(0, secret(1).0);
+    stage.advance(0, OURS_SAT - 500, &[]).expect("it was paid");
+    stage.approve(2, 600);
+    assert_eq!(stage.refused(1, OURS_SAT - 661, &[out(2, 661, 500)]), Reason::PaymentExceeded);
+    stage.advance(1, OURS_SAT - 660, &[out(2, 660, 500)]).expect("a tenth of it is fee");
+}
+
+#[test]
+fn honest_payment_on_its_way_is_not_stranded_by_a_lower_limit_and_a_hostile_new_one_is_refused() {
+    let mut stage = Stage::new();
+    stage.approve(1, 500_000);
+    let mut ours_sat = OURS_SAT - 520_000;
+    stage.advance(0, ours_sat, &[out(1, 520_000, 500)]).expect("approved, with a fee");
+    stage.signer.limits = LimitsConfig { max_payment_msat: 1_000_000, ..limits() };
+    stage.restart();
+    stage.advance(0, ours_sat, &[out(1, 520_000, 500), incoming(2, 20_000, 500)]).expect("the channel goes on");
+    ours_sat += 20_000;
+    stage.advance(0, ours_sat, &[out(1, 520_000, 500)]).expect("the channel goes on");
+    stage.learn(0, secret(1).0);
+    stage.advance(0, ours_sat, &[]).expect("it was paid");
+    let keysend = crate::lightning::driver::keysend(3, 1_000_001);
+    assert_eq!(refused(stage.signer.ask(&stage.alice, None, keysend)).1.reason, Reason::Limit);
+}
+
 #[test]
 fn honest_repetition_of_every_message_is_answered_after_a_restart() {
     let mut stage = Stage::new();

@@ -4,7 +4,9 @@ use bitcoin::{ScriptBuf, Transaction};
 use vls_protocol::msgs::{self, SerBolt};
 
 use super::onchain::{stranger, taproot, wallet_key};
+use super::operator::order;
 use super::*;
+use crate::lightning::orders::Order;
 use crate::reasons::Reason;
 
 const OURS_SAT: u64 = 400_000;
@@ -81,6 +83,22 @@ fn an_honest_close_goes_to_the_own_wallet_to_an_allowed_address_or_to_the_upfron
         let elsewhere = taproot(wallet_key(&signer, &alice, 6));
         assert_eq!(ask(&signer, &bound, &elsewhere, Some(6)), Some(Reason::Validation), "another promise was made");
         assert_eq!(ask(&signer, &bound, &ours, None), None, "judged when the channel was set up");
+    }
+}
+
+#[test]
+fn an_honest_close_of_a_frozen_node_is_signed_and_a_hostile_one_is_not() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let drivers = [1, 2].map(|dbid| channel(&mut signer, &alice, dbid, None));
+    let ours = taproot(wallet_key(&signer, &alice, 5));
+    order(&signer, &alice, Order::Freeze(None)).expect("frozen");
+    order(&signer, &alice, Order::Freeze(Some(drivers[0].channel()))).expect("frozen");
+    for driver in drivers {
+        let ask = |message| refusal(signer.ask(&alice, Some(driver.channel()), message));
+        assert_eq!(ask(close(&driver, OURS_SAT - 1, &ours, Some(5))), Some(Reason::CloseValue));
+        assert_eq!(ask(close(&driver, OURS_SAT, &ours, Some(5))), None);
+        assert_eq!(ask(msgs::SignLocalCommitmentTx2 { commitment_number: 0 }.as_vec()), None, "or by force");
     }
 }
 

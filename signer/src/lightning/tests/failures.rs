@@ -1,6 +1,7 @@
 //! What goes wrong stays with its request and its node (P6), and nothing unrecorded leaves (P1).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vls_protocol::model::{BitcoinSignature, Htlc, PubKey, Sha256, Signature};
 use vls_protocol::msgs::{self, DeBolt, SerBolt};
@@ -13,8 +14,39 @@ use crate::journal::store::faulty::{Failure, FaultyStore};
 use crate::lightning::driver::{invoice_to_pay_within, invoice_to_sign_within, keysend};
 use crate::reasons::Reason;
 
-/// A message that vls panics on with its locks held: a commitment with an HTLC, but without the HTLC's signature.
-fn poison(driver: &Driver, signer: &Signer, node: &NodeName) -> Vec<u8> {
+/// A view of the chain with a defect: once armed, it panics when it is asked next.
+#[derive(Default)]
+struct Defective(AtomicBool);
+
+impl ChainFacts for Defective {
+    fn require_fresh(&self, _node: &NodeName) -> Result<(), Refusal> {
+        assert!(!self.0.swap(false, Ordering::SeqCst), "a defect of the view");
+        Ok(())
+    }
+
+    fn start(&self) -> Option<ChainStart> {
+        MiniChain::default().start()
+    }
+}
+
+/// A signer over `store` and its view of the chain, which has a defect.
+fn fragile(store: Arc<dyn Store>) -> (Signer, Arc<Defective>) {
+    let mut signer = Signer::start_over(store, LimitsConfig::default());
+    let defect = Arc::new(Defective::default());
+    signer.facts = defect.clone();
+    signer.restart();
+    (signer, defect)
+}
+
+/// Has the state machine panic in the middle of a request, with the locks of node and channel held.
+fn poison(signer: &Signer, defect: &Defective, node: &NodeName, driver: &Driver) -> Outcome {
+    let unseen = sweeps::unseen(driver.channel(), onchain::wallet_key(signer, node, 1));
+    defect.0.store(true, Ordering::SeqCst);
+    signer.ask(node, None, unseen)
+}
+
+/// A commitment with an HTLC, but without the HTLC's signature.
+fn unsigned_htlc(signer: &Signer, node: &NodeName, driver: &Driver) -> Vec<u8> {
     let mut captured = Vec::new();
     let mut capture = |channel, message: Vec<u8>| {
         if message.starts_with(&1035u16.to_be_bytes()) {
@@ -32,13 +64,12 @@ fn poison(driver: &Driver, signer: &Signer, node: &NodeName) -> Vec<u8> {
 
 #[test]
 fn a_panic_is_contained_and_the_node_comes_back() {
-    let mut signer = Signer::start();
+    let (mut signer, defect) = fragile(Arc::new(MemoryStore::new()));
     let alice = signer.add("alice", NodeKind::Ldk);
     let bob = signer.add("bob", NodeKind::Ldk);
     let mut driver = signer.channel(&alice, 1);
     driver.advance(&mut signer.asking(&alice), 2).expect("advances");
-    let poison = poison(&driver, &signer, &alice);
-    let (request, refusal) = refused(signer.ask(&alice, Some(driver.channel()), poison));
+    let (request, refusal) = refused(poison(&signer, &defect, &alice, &driver));
     assert_eq!(refusal.reason, Reason::Fault, "{}", refusal.detail);
     let line = signer.journal().explain(&request).expect("readable").expect("recorded");
     assert!(matches!(line.decision.verdict, Verdict::Fault { .. }));
@@ -73,6 +104,7 @@ fn malformed_messages_are_refused_and_leave_the_node_as_it_was() {
         (None, msgs::Ecdh { point: PubKey([5; 33]) }.as_vec(), Reason::Malformed),
         (None, msgs::GetPerCommitmentPoint2 { commitment_number: 0 }.as_vec(), Reason::MessageScope),
         (channel, overflow.as_vec(), Reason::Malformed),
+        (channel, unsigned_htlc(&signer, &alice, &driver), Reason::Malformed),
         (
             Some(ChannelRef { peer_id: [2; 33], dbid: 77 }),
             msgs::GetPerCommitmentPoint2 { commitment_number: 0 }.as_vec(),
@@ -150,16 +182,15 @@ fn a_full_disk_refuses_and_signing_resumes_with_what_was_acknowledged() {
 #[test]
 fn a_disk_that_cannot_be_read_for_a_moment_delays_a_rebuild() {
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
-    let mut signer = Signer::start_over(store.clone(), LimitsConfig::default());
+    let (mut signer, defect) = fragile(store.clone());
     let alice = signer.add("alice", NodeKind::Ldk);
     let mut driver = signer.channel(&alice, 1);
-    let poison = poison(&driver, &signer, &alice);
     let answers = [
         (StoreError::Io("the file is closed after an error".to_owned()), Reason::JournalUnavailable),
         (StoreError::Damaged("its pages are not consistent".to_owned()), Reason::Fault),
     ];
     for (error, reason) in answers {
-        assert_eq!(refused(signer.ask(&alice, Some(driver.channel()), poison.clone())).1.reason, Reason::Fault);
+        assert_eq!(refused(poison(&signer, &defect, &alice, &driver)).1.reason, Reason::Fault);
         store.fail_next_view(error);
         let (request, refusal) = loop {
             match refused(signer.ask(&alice, None, msgs::NodeInfo {}.as_vec())) {

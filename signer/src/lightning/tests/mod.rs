@@ -4,6 +4,7 @@ mod book;
 mod closes;
 mod closing;
 mod failures;
+mod frozen;
 mod funding;
 mod gossip;
 mod invoices;
@@ -39,7 +40,7 @@ use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
 use crate::names::{NodeKind, NodeName};
 use crate::pipeline::{ChannelRef, Outcome, Request};
-use crate::reasons::Refusal;
+use crate::reasons::{Reason, Refusal};
 
 /// A signer that can be restarted: what rests on disk stays, the rest is made anew.
 struct Signer {
@@ -168,9 +169,28 @@ fn channel_of_one() -> (crate::pipeline::Responder, std::sync::mpsc::Receiver<Ou
     (Box::new(move |outcome| drop(send.send(outcome))), receive)
 }
 
+/// Whoever refuses for these reasons has compared something, and says so as data (P11).
+const SAYS_WHAT_IT_COMPARED: [Reason; 12] = [
+    Reason::MessageUnknown,
+    Reason::NotAllowed,
+    Reason::MessageScope,
+    Reason::GossipUnreadable,
+    Reason::GossipForeign,
+    Reason::InvoiceUnreadable,
+    Reason::InvoiceForeign,
+    Reason::SignedMessageTooLong,
+    Reason::Bolt12Tag,
+    Reason::SecretPurpose,
+    Reason::ValueNotConserved,
+    Reason::PreimageMissing,
+];
+
 fn refused(outcome: Outcome) -> (String, Refusal) {
     match outcome {
-        Outcome::Refused { request, refusal } => (request, refusal),
+        Outcome::Refused { request, refusal } => {
+            assert!(!refusal.facts.is_empty() || !SAYS_WHAT_IT_COMPARED.contains(&refusal.reason), "{refusal:?}");
+            (request, refusal)
+        }
         Outcome::Reply(reply) => panic!("answered: {}", hex::encode(reply)),
     }
 }
@@ -190,7 +210,7 @@ impl ChainFacts for LateChain {
     fn require_fresh(&self, _node: &NodeName) -> Result<(), Refusal> {
         match *self.0.lock().expect("not poisoned") {
             Some(_) => Ok(()),
-            None => Err(Refusal::new(crate::reasons::Reason::ChainStale, "no answer yet")),
+            None => Err(Refusal::new(Reason::ChainStale, "no answer yet")),
         }
     }
 

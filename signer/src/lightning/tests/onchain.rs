@@ -46,7 +46,7 @@ pub(super) fn stranger() -> ScriptBuf {
 }
 
 /// The wallet's coin of 200,000 sat at `outpoint`.
-fn wallet_coin(outpoint: OutPoint) -> Utxo {
+pub(super) fn wallet_coin(outpoint: OutPoint) -> Utxo {
     Utxo {
         txid: outpoint.txid,
         outnum: outpoint.vout,
@@ -60,7 +60,7 @@ fn wallet_coin(outpoint: OutPoint) -> Utxo {
 }
 
 /// SignWithdrawal of a wallet output of `coin` and 200,000 sat: `sent_sat` to a stranger, `change_sat` back.
-fn withdrawal(key: PublicKey, coin: u8, sent_sat: u64, change_sat: u64) -> Vec<u8> {
+pub(super) fn withdrawal(key: PublicKey, coin: u8, sent_sat: u64, change_sat: u64) -> Vec<u8> {
     let spent = OutPoint { txid: Txid::from_byte_array([coin; 32]), vout: 0 };
     let out = |sat, script_pubkey| TxOut { value: Amount::from_sat(sat), script_pubkey };
     let tx = Transaction {

@@ -10,7 +10,7 @@ use crate::lightning::orders::{Order, OrderError};
 use crate::lightning::standing::{Standing, compare};
 use crate::reasons::Reason;
 
-fn order(signer: &Signer, node: &NodeName, order: Order) -> Result<String, OrderError> {
+pub(super) fn order(signer: &Signer, node: &NodeName, order: Order) -> Result<String, OrderError> {
     let actor = signer.nodes().get(node).expect("running");
     actor.order(order, "uid 7".to_owned(), "suspected".to_owned())
 }

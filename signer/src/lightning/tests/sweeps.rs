@@ -17,7 +17,9 @@ use vls_protocol::psbt::PsbtWrapper;
 use vls_protocol::serde_bolt::WithSize;
 
 use super::onchain::{stranger, taproot, wallet_key};
+use super::operator::order;
 use super::*;
+use crate::lightning::orders::Order;
 use crate::reasons::Reason;
 
 /// As [`Driver`] sets its channels up.
@@ -172,6 +174,12 @@ impl ChainFacts for Changeable {
     }
 }
 
+/// A sweep of an output that the chain has not shown: our own view of it is asked while vls holds its locks.
+pub(super) fn unseen(channel: ChannelRef, key: PublicKey) -> Vec<u8> {
+    let spent = vec![OutPoint { txid: Txid::from_byte_array([5; 32]), vout: 0 }];
+    request(Sweep::Delayed, &Asking { channel, spent }, key, 0, false)
+}
+
 fn refusal(outcome: Outcome) -> Option<Reason> {
     match outcome {
         Outcome::Reply(_) => None,
@@ -198,6 +206,20 @@ fn a_sweep_by_a_node_that_is_ahead_is_signed_once_our_view_has_caught_up() {
     for sweep in ALL {
         let late = request(sweep, &channel, key, height_of(sweep) + 1, false);
         assert_eq!(refusal(signer.ask(&alice, None, late)), None, "{sweep:?} after we caught up");
+    }
+}
+
+/// A freeze must not make a node lose what it could punish or claim.
+#[test]
+fn honest_sweeps_and_penalties_of_a_frozen_node_are_signed_and_hostile_ones_are_not() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let (asking, key) = closed(&mut signer, &alice);
+    order(&signer, &alice, Order::Freeze(None)).expect("frozen");
+    order(&signer, &alice, Order::Freeze(Some(asking.channel))).expect("frozen");
+    for sweep in ALL {
+        let ask = |abroad| refusal(signer.ask(&alice, None, request(sweep, &asking, key, 1, abroad)));
+        assert_eq!((ask(true), ask(false)), (Some(Reason::Validation), None), "{sweep:?}");
     }
 }
 

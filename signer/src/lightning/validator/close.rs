@@ -1,12 +1,7 @@
-//! Mutual closes: what is owed, and to whom it may go.
+//! Mutual closes: what is owed.
 
-use bitcoin::bip32::DerivationPath;
-use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Address, Network, ScriptBuf};
 use lightning_signer::channel::ChannelSetup;
 use lightning_signer::policy::validator::EnforcementState;
-use lightning_signer::util::status::Status;
-use lightning_signer::wallet::Wallet;
 
 use super::policy::MAX_DUST_SAT;
 use crate::facts::{Fact, Unit};
@@ -54,46 +49,10 @@ pub(super) fn check(
     Ok(())
 }
 
-/// A wallet to which the upfront shutdown script belongs: where it leads was judged when the channel was set up.
-pub(super) struct WithUpfront<'a> {
-    pub(super) wallet: &'a dyn Wallet,
-    pub(super) setup: &'a ChannelSetup,
-}
-
-impl Wallet for WithUpfront<'_> {
-    fn can_spend(&self, path: &DerivationPath, script: &ScriptBuf) -> Result<bool, Status> {
-        Ok(self.setup.holder_shutdown_script.as_ref() == Some(script) || self.wallet.can_spend(path, script)?)
-    }
-
-    fn allowlist_contains_payee(&self, payee: PublicKey) -> bool {
-        self.wallet.allowlist_contains_payee(payee)
-    }
-
-    fn allowlist_contains(&self, script: &ScriptBuf, path: &DerivationPath) -> bool {
-        self.wallet.allowlist_contains(script, path)
-    }
-
-    fn network(&self) -> Network {
-        self.wallet.network()
-    }
-
-    fn get_native_address(&self, path: &DerivationPath) -> Result<Address, Status> {
-        self.wallet.get_native_address(path)
-    }
-
-    fn get_taproot_address(&self, path: &DerivationPath) -> Result<Address, Status> {
-        self.wallet.get_taproot_address(path)
-    }
-
-    #[expect(deprecated, reason = "the trait asks for it")]
-    fn get_wrapped_address(&self, path: &DerivationPath) -> Result<Address, Status> {
-        self.wallet.get_wrapped_address(path)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bitcoin::OutPoint;
+    use bitcoin::secp256k1::PublicKey;
     use lightning_signer::channel::CommitmentType;
     use lightning_signer::lightning::ln::chan_utils::ChannelPublicKeys;
     use lightning_signer::tx::tx::CommitmentInfo2;

@@ -2,13 +2,17 @@
 //!
 //! [`HouseValidator`] stands where vls looks for its validator. It asks vls's own rules first, with the numbers of
 //! `policy.rs`, and notes what refused, which vls drops on its way to the caller. What vls takes on the node's word it then
-//! proves: funding, the coins of a sweep and their fee (`sweep.rs`, with what the chain showed, `outputs.rs`), the values of
-//! a mutual close (`close.rs`). Second-level transactions are judged before vls sees them (`second_level.rs`).
+//! proves: funding (`funding.rs`), the coins of a sweep and their fee (`sweep.rs`, with what the chain showed, `outputs.rs`),
+//! the values of a mutual close (`close.rs`). Second-level transactions are judged before vls sees them
+//! (`second_level.rs`).
 
 mod close;
+mod destinations;
+mod funding;
 mod locktime;
 mod objection;
 pub mod outputs;
+mod payments;
 mod policy;
 pub(super) mod second_level;
 mod sweep;
@@ -35,13 +39,14 @@ use lightning_signer::tx::tx::{CommitmentInfo, CommitmentInfo2};
 use lightning_signer::txoo::proof::TxoProof;
 use lightning_signer::wallet::Wallet;
 
+use self::destinations::Destinations;
 use self::outputs::Outputs;
 use super::actor::ChainFacts;
 use super::bookkeeper::Bookkeeper;
+use super::limits::Limits;
 use crate::config::LimitsConfig;
-use crate::facts::{Fact, Unit};
 use crate::names::NodeName;
-use crate::reasons::{Reason, Refusal};
+use crate::reasons::Refusal;
 
 pub use self::objection::{Objection, RefusedBy};
 pub use self::policy::policy;
@@ -57,6 +62,8 @@ pub struct View {
     pub funding_depth: u32,
     /// The highest fee of a close that we pay for.
     pub max_fee_sat: u64,
+    /// What may be spent.
+    pub limits: Arc<Limits>,
     /// What the chain showed of channels.
     pub outputs: Arc<Outputs>,
     /// The wallet index of the upfront shutdown script in the SetupChannel being handled: vls does not pass it on.
@@ -127,34 +134,6 @@ impl HouseValidator {
             error
         })
     }
-
-    /// Whether commitments after the first may exist: the funding output is on the chain, buried, and what it should be. The
-    /// first is signed before there is a funding transaction.
-    fn require_funding(&self, commitment_number: u64, setup: &ChannelSetup, chain: &ChainState) -> Result<(), Refusal> {
-        let (depth, required) = (chain.funding_depth, self.view.funding_depth);
-        if commitment_number == 0 {
-            return Ok(());
-        }
-        if depth < required {
-            let detail = format!("commitment {commitment_number}: the funding has {depth} of {required} confirmations");
-            let fact = Fact::number("funding_depth", depth.into(), Unit::Blocks).at_least(required.into());
-            return Err(Refusal::new(Reason::ChainPending, format!("{detail} (chain.funding_depth)")).with_fact(fact));
-        }
-        let (funding, told_sat) = (setup.funding_outpoint, setup.channel_value_sat);
-        match self.view.outputs.amount_sat(&funding) {
-            Some(amount_sat) if amount_sat == told_sat => Ok(()),
-            Some(amount_sat) => {
-                let detail = format!("{funding} holds {amount_sat} sat; the channel was set up with {told_sat} sat");
-                let fact = Fact::number("funding", amount_sat, Unit::Sat).exactly(told_sat);
-                Err(Refusal::new(Reason::FundingMismatch, detail).with_fact(fact))
-            }
-            None => {
-                let detail = format!("{funding} does not pay to the keys of this channel");
-                let fact = Fact::text("funding_outpoint", funding.to_string());
-                Err(Refusal::new(Reason::FundingMismatch, detail).with_fact(fact))
-            }
-        }
-    }
 }
 
 /// The error that stands for one of our own refusals inside vls.
@@ -177,10 +156,6 @@ macro_rules! forward {
 impl Validator for HouseValidator {
     forward! {
         inner: fn validate_channel_value(setup: &ChannelSetup) -> ();
-        inner: fn validate_onchain_tx(
-            wallet: &dyn Wallet, channels: Slots, tx: &Transaction, segwit_flags: &[bool], values_sat: &[u64],
-            opaths: &[DerivationPath], weight_lower_bound: usize
-        ) -> u64;
         inner: fn decode_commitment_tx(
             keys: &VlsChannelSigner, setup: &ChannelSetup, is_counterparty: bool, tx: &Transaction,
             witscripts: &[Vec<u8>]
@@ -206,6 +181,28 @@ impl Validator for HouseValidator {
         ) -> ();
     }
 
+    /// Of a frozen node, the wallet adds fees to claims and does nothing else: no address counts as allowed then, and no
+    /// channel is funded.
+    fn validate_onchain_tx(
+        &self,
+        wallet: &dyn Wallet,
+        mut channels: Slots,
+        tx: &Transaction,
+        segwit_flags: &[bool],
+        values_sat: &[u64],
+        opaths: &[DerivationPath],
+        weight_lower_bound: usize,
+    ) -> Result<u64, ValidationError> {
+        let own = Destinations::own(wallet);
+        let is_frozen = self.view.limits.pays_only_fees();
+        if is_frozen {
+            channels.fill(None);
+        }
+        let wallet = if is_frozen { &own } else { wallet };
+        let (inner, flags, weight) = (&self.inner, segwit_flags, weight_lower_bound);
+        self.noted(inner.validate_onchain_tx(wallet, channels, tx, flags, values_sat, opaths, weight))
+    }
+
     fn validate_setup_channel(
         &self,
         wallet: &dyn Wallet,
@@ -229,7 +226,7 @@ impl Validator for HouseValidator {
     ) -> Result<(), ValidationError> {
         let inner = &self.inner;
         self.noted(inner.validate_counterparty_commitment_tx(state, number, point, setup, chain, info))?;
-        self.house(self.require_funding(number, setup, chain))?;
+        self.house(funding::check(&self.view, number, setup, chain))?;
         self.house(self.view.bookkeeper.commitment(setup, chain.current_height, number, info))
     }
 
@@ -246,7 +243,7 @@ impl Validator for HouseValidator {
         self.noted(inner.validate_holder_commitment_tx(state, number, point, setup, chain, info))?;
         // One that is in force already is only looked at again.
         if number >= state.next_holder_commit_num {
-            self.house(self.require_funding(number, setup, chain))?;
+            self.house(funding::check(&self.view, number, setup, chain))?;
         }
         self.house(self.view.bookkeeper.commitment(setup, chain.current_height, number, info))
     }
@@ -265,7 +262,7 @@ impl Validator for HouseValidator {
         tx: &Transaction,
         opaths: &[DerivationPath],
     ) -> Result<ClosingTransaction, ValidationError> {
-        let wallet = close::WithUpfront { wallet, setup };
+        let wallet = Destinations::of_close(wallet, setup);
         let close = self.noted(self.ending.decode_and_validate_mutual_close_tx(&wallet, setup, state, tx, opaths))?;
         let paid = (close.to_holder_value_sat(), close.to_counterparty_value_sat());
         self.house(close::check(setup, state, paid, self.view.max_fee_sat))?;
@@ -283,7 +280,7 @@ impl Validator for HouseValidator {
         counterparty_script: &Option<ScriptBuf>,
         path: &DerivationPath,
     ) -> Result<(), ValidationError> {
-        let (ending, wallet) = (&self.ending, &close::WithUpfront { wallet, setup });
+        let (ending, wallet) = (&self.ending, &Destinations::of_close(wallet, setup));
         let (ours_sat, theirs_sat, ours, theirs) =
             (to_holder_sat, to_counterparty_sat, holder_script, counterparty_script);
         self.noted(ending.validate_mutual_close_tx(wallet, setup, state, ours_sat, theirs_sat, ours, theirs, path))?;
@@ -342,8 +339,7 @@ impl Validator for HouseValidator {
         outgoing_msat: u64,
         invoiced_msat: Option<u64>,
     ) -> Result<(), ValidationError> {
-        let covered = invoiced_msat.map(|invoiced_msat| incoming_msat.saturating_add(invoiced_msat));
-        if covered.is_some_and(|msat| outgoing_msat <= msat.saturating_add(policy::SMALL_ROUTING_FEE_MSAT)) {
+        if payments::is_within(incoming_msat, outgoing_msat, invoiced_msat) {
             return Ok(());
         }
         self.noted(self.inner.validate_payment_balance(incoming_msat, outgoing_msat, invoiced_msat))
@@ -378,6 +374,7 @@ mod tests {
             node: NodeName::new("alice").expect("a name"),
             funding_depth: 1,
             max_fee_sat: 0,
+            limits: Arc::new(Limits::restore(LimitsConfig::default(), Arc::default(), None).expect("fresh")),
             outputs: Arc::default(),
             shutdown_index: Arc::default(),
             bookkeeper: Arc::new(bookkeeper.expect("fresh")),
@@ -391,19 +388,9 @@ mod tests {
     fn a_refusing_rule_is_named() {
         let refused_by = RefusedBy::default();
         let validator = validator(Network::Regtest, &refused_by);
-        assert!(validator.validate_payment_balance(5_000, 5_000, None).is_ok());
+        assert!(validator.validate_payment_balance(0, 5_000, Some(5_000)).is_ok());
         assert_eq!(refused_by.take(), None);
-        assert!(validator.validate_payment_balance(0, 5_000, None).is_err());
+        assert!(validator.validate_payment_balance(0, 500_000_000, Some(5_000)).is_err());
         assert_eq!(refused_by.take(), Some(Objection::Rule("policy-routing-balanced".to_owned())));
-    }
-
-    #[test]
-    fn an_honest_base_fee_on_a_small_payment_passes_and_a_hostile_fee_does_not() {
-        let validator = validator(Network::Bitcoin, &RefusedBy::default());
-        let pays = |msat, invoiced_msat| validator.validate_payment_balance(0, msat, Some(invoiced_msat)).is_ok();
-        assert!(pays(1_000 + 2_000, 1_000), "two base fees");
-        assert!(!pays(1_000 + 50_001, 1_000));
-        assert!(pays(10_900_000, 10_000_000), "nine percent");
-        assert!(!pays(11_200_000, 10_000_000), "twelve percent");
     }
 }

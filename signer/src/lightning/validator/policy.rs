@@ -19,10 +19,6 @@ pub(super) const MAX_DUST_SAT: u64 = 546;
 /// 1333 sat/vB: more than blocks ever asked for over hours, but not more than a sweep in a hurry could want.
 pub(super) const MAX_ENDING_FEERATE_PER_KW: u32 = 333_333;
 
-/// A routing fee up to this is never too high for the payment. Of a small payment a base fee is a large part; LDK pays up
-/// to this much and one percent unless told otherwise.
-pub(super) const SMALL_ROUTING_FEE_MSAT: u64 = 50_000;
-
 /// The numbers for `network`.
 pub fn policy(network: Network, limits: &LimitsConfig) -> SimplePolicy {
     let mainnet = network == Network::Bitcoin;

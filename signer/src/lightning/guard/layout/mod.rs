@@ -8,6 +8,8 @@
 
 mod transactions;
 
+use crate::facts::{Fact, Unit};
+
 /// One field of a message. Integers are big endian, as Core Lightning's wire format has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
@@ -38,6 +40,16 @@ pub(super) enum Misfit {
     /// So many bytes follow the last field.
     #[error("{0} bytes too many")]
     Trailing(usize),
+}
+
+impl Misfit {
+    /// The same as data.
+    pub(super) fn fact(self) -> Fact {
+        match self {
+            Self::Field(index) => Fact::count("field", index as u64),
+            Self::Trailing(bytes) => Fact::number("trailing", bytes as u64, Unit::Bytes).at_most(0),
+        }
+    }
 }
 
 /// Whether `body`, a message without its number, consists of these fields and nothing else.

@@ -23,7 +23,7 @@ impl Side {
     /// Adds a block with `txs` to this side's chain.
     pub(in super::super) fn mine(&mut self, txs: Vec<Transaction>) {
         let block = self.next_block(txs);
-        let effect = apply_block(&self.node, &block, &attestor()).unwrap();
+        let effect = apply_block(&self.node, &block, &attestor(), &self.persister.concerned(&block)).unwrap();
         self.blocks.push(block);
         self.record(&effect);
     }
@@ -45,7 +45,7 @@ impl Side {
     /// A reorganisation takes the newest block away.
     pub(in super::super) fn unmine(&mut self) {
         let Some(block) = self.blocks.pop() else { return };
-        let effect = revert_block(&self.node, &block, &attestor()).unwrap();
+        let effect = revert_block(&self.node, &block, &attestor(), &self.persister.concerned(&block)).unwrap();
         self.record(&effect);
     }
 

@@ -1,0 +1,14 @@
+//! Claviger's spending policy: what a node may do with the operator's money, beyond what safety allows anyway (P3).
+//!
+//! Everything here is pure: no I/O, no clock, no randomness. State and time come in as arguments, so a decision of last
+//! month can be made again, byte for byte. A front door builds a [`request::Request`] from parsed and booked data.
+
+pub mod actions;
+pub mod facts;
+mod names;
+pub mod place;
+pub mod reasons;
+pub mod request;
+pub mod schema;
+pub mod value;
+pub mod verdict;
