@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A line and a column, both from 1; a column counts characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Place {
     /// From 1.
     pub line: usize,

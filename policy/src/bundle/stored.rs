@@ -50,7 +50,7 @@ impl BundleUnreadable {
 }
 
 /// The key of a bundle's entry.
-pub fn bundle_key(hash: BundleHash) -> String {
+fn bundle_key(hash: BundleHash) -> String {
     format!("{BUNDLE}{hash}")
 }
 

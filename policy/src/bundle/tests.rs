@@ -1,0 +1,245 @@
+//! Bundles: bounded, hashed over everything that counts, read with all errors at once, in force in order.
+
+use std::collections::HashMap;
+
+use bitcoin::Network;
+
+use super::*;
+
+/// A policy that permits one thing, as version `version`.
+fn files(version: u64) -> Files {
+    let mut files = Files::default();
+    files.add("policy.toml", format!("version = {version}\n").into_bytes()).expect("a part");
+    files.add("rules.cedar", RULES.to_vec()).expect("a part");
+    files
+}
+
+const RULES: &[u8] = b"@id(\"gossip\")\npermit (principal, action == Action::\"Gossip\", resource);\n";
+
+fn with(mut files: Files, name: &str, contents: &str) -> Files {
+    files.add(name, contents.as_bytes().to_vec()).expect("a part");
+    files
+}
+
+fn bundle(files: Files) -> Bundle {
+    Bundle::parse(files, Network::Regtest).expect("a good bundle")
+}
+
+fn errors(files: Files) -> Vec<String> {
+    let errors = Bundle::parse(files, Network::Regtest).expect_err("a bad bundle");
+    assert!(errors.iter().all(|error| !error.hint.is_empty()), "{errors:?}");
+    errors.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_parts_of_a_bundle_are_known_by_name_and_what_is_nearly_one_is_refused() {
+    for (name, part) in [
+        ("policy.toml", Some(Part::Policy)),
+        ("night.cedar", Some(Part::Rules)),
+        ("night.test.toml", Some(Part::Tests)),
+        ("lists/exchange.toml", Some(Part::List)),
+        ("allowed_signers", Some(Part::AllowedSigners)),
+        ("signatures/alice.sig", Some(Part::Signature)),
+        ("README.md", None),
+        (".git/config", None),
+    ] {
+        assert_eq!(Part::of(name), Ok(part), "{name}");
+    }
+    for name in ["rules/night.cedar", "Policy.toml", "list/exchange.toml", "lists/a/b.toml", "Night.cedar", "lists/x.csv"] {
+        assert_eq!(Part::of(name), Err(FilesError::Astray(name.to_owned())));
+    }
+}
+
+#[test]
+fn files_are_bounded_one_by_one_and_together() {
+    let mut files = Files::default();
+    let largest = vec![b' '; MAX_FILE_BYTES];
+    let too_large = [&largest[..], b" "].concat();
+    assert_eq!(files.add("a.cedar", too_large), Err(FilesError::FileTooLarge("a.cedar".into())));
+    for index in 0..MAX_BUNDLE_BYTES / MAX_FILE_BYTES {
+        assert_eq!(files.add(&format!("a{index}.cedar"), largest.clone()), Ok(()));
+    }
+    assert_eq!(files.add("b.cedar", vec![b' ']), Err(FilesError::BundleTooLarge("b.cedar".into())));
+    assert_eq!(files.add("README.md", largest), Ok(()));
+
+    let mut files = Files::default();
+    for index in 0..MAX_FILES {
+        assert_eq!(files.add(&format!("a{index}.cedar"), Vec::new()), Ok(()));
+    }
+    assert_eq!(files.add("b.cedar", Vec::new()), Err(FilesError::TooMany("b.cedar".into())));
+    let long = format!("{}.cedar", "a".repeat(MAX_NAME_BYTES));
+    assert!(matches!(files.add(&long, Vec::new()), Err(FilesError::NameTooLong(_))));
+}
+
+/// Numbers that look random, the same in every run (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % sides as u64).expect("below sides")
+    }
+
+    /// Few names and short contents, so that much of one could pass for another.
+    fn files(&mut self) -> Files {
+        let mut files = Files::default();
+        for _ in 0..self.roll(4) {
+            let name = ["a.cedar", "ab.cedar", "b.cedar", "policy.toml"][self.roll(4)];
+            let contents = (0..self.roll(4)).map(|_| b"ab"[self.roll(2)]).collect();
+            let _ = files.add(name, contents);
+        }
+        files
+    }
+}
+
+#[test]
+fn the_hash_tells_apart_whatever_differs_in_a_name_or_a_byte() {
+    let (mut dice, mut seen) = (Dice(1), HashMap::new());
+    for _ in 0..5_000 {
+        let files = dice.files();
+        let known = seen.entry(files.hash()).or_insert_with(|| files.clone());
+        assert_eq!(*known, files);
+    }
+    assert!(seen.len() > 500, "{} different ones", seen.len());
+}
+
+#[test]
+fn what_is_kept_is_read_again_and_with_any_bit_changed_it_is_not() {
+    let mut dice = Dice(2);
+    for _ in 0..500 {
+        let files = dice.files();
+        let change = files.change();
+        let mut value = change.value.expect("a value");
+        assert_eq!(Files::read(&change.key, &value), Ok(files));
+        let at = dice.roll(value.len());
+        value[at] ^= 1 << dice.roll(8);
+        assert!(Files::read(&change.key, &value).is_err(), "{value:?}");
+    }
+}
+
+#[test]
+fn signatures_are_no_part_of_what_they_sign() {
+    let signed = with(files(1), "signatures/alice.sig", "x");
+    assert_eq!(signed.hash(), files(1).hash());
+    assert_ne!(with(files(1), "allowed_signers", "").hash(), files(1).hash());
+}
+
+#[test]
+fn all_errors_are_told_at_once_with_file_line_and_column() {
+    let mut bad = Files::default();
+    let policy = "version = 0\n[[budget]]\nname = \"b\"\nactions = [\"Payinvoice\"]\nfact = \"amount\"\nscope = [\"node\"]\n\
+                  window = \"1h\"\nlimit = 1\nunless_approved = \"nobody\"\n[signing]\nrole = \"nobody\"\nof = 2\n";
+    bad.add("policy.toml", policy.into()).expect("a part");
+    bad.add("lists/exchange.toml", b"[[payee]]\nlabel = \"x\"\nnode_id = \"02\"\n".to_vec()).expect("a part");
+    bad.add("allowed_signers", b"alice ssh-dss AAAA\n".to_vec()).expect("a part");
+    bad.add("a.test.toml", b"[[test]]\nname = \"t\"\naction = \"PayInvoice\"\nexpect = \"permit\"\nfacts = { amount_mast = 1 }\n".to_vec())
+        .expect("a part");
+    let found = errors(bad);
+    for wanted in [
+        "a.test.toml:5:11: 'amount_mast' is not a fact",
+        "allowed_signers:1:7: 'ssh-dss' is not a key type that is taken",
+        "lists/exchange.toml:3:11: '02' is not a node id",
+        "policy.toml:1:11: the version is 0",
+        "policy.toml:4:12: 'Payinvoice' is not an action",
+        "policy.toml:5:8: 'amount' is not a fact",
+        "policy.toml:11:8: there is no role 'nobody'",
+    ] {
+        assert!(found.iter().any(|error| error == wanted), "{wanted} not in {found:#?}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_the_known_one_passes() {
+    let manifest = |text: &str| {
+        let mut files = Files::default();
+        files.add("policy.toml", text.into()).expect("a part");
+        with(files, "rules.cedar", std::str::from_utf8(RULES).expect("text"))
+    };
+    let found = errors(manifest("version = 1\n\nbudgets = []\n"));
+    assert!(found[0].starts_with("policy.toml:3:1: unknown field `budgets`"), "{found:?}");
+    assert_eq!(bundle(manifest("version = 1\n\nbudget = []\n")).version(), 1);
+}
+
+#[test]
+fn a_group_that_nobody_defined_lifts_nothing_and_is_refused() {
+    let rules = "@id(\"a\")\n@unless_approved(\"treasury\")\nforbid (principal, action == Action::\"Keysend\", resource);\n";
+    let found = errors(with(files(1), "more.cedar", rules));
+    assert!(found.len() == 1 && found[0].contains("there is no approval group 'treasury'"), "{found:?}");
+}
+
+#[test]
+fn a_bundle_follows_only_with_a_higher_version_and_a_rollback_is_explicit() {
+    let [one, two, three] = [1, 2, 3].map(|version| bundle(files(version)));
+    let mut in_force = InForce::default();
+    in_force.apply(&two, None, None, 10).expect("the first");
+    let refused = in_force.apply(&one, Some(&two), None, 20);
+    assert_eq!(refused, Err(ApplyError::NotNewer { version: 1, highest: 2 }));
+    assert_eq!(in_force.apply(&two, Some(&two), None, 20), Err(ApplyError::InForce(2)));
+    in_force.apply(&three, Some(&two), None, 30).expect("newer");
+    assert_eq!(in_force.active.map(|active| active.version), Some(3));
+
+    in_force.roll_back(Some(&three), &Files::default(), 40).expect("back to 2");
+    assert_eq!(in_force.active, Some(Applied { hash: two.hash(), version: 2, from_ms: 40 }));
+    assert_eq!(in_force.roll_back(Some(&two), &Files::default(), 50), Err(ApplyError::NoPrevious));
+    let refused = in_force.apply(&three, Some(&two), None, 50);
+    assert_eq!(refused, Err(ApplyError::NotNewer { version: 3, highest: 3 }));
+}
+
+#[test]
+fn a_bundle_that_waits_comes_into_force_at_its_time_and_not_before() {
+    let [one, two] = [1, 2].map(|version| bundle(files(version)));
+    let mut in_force = InForce::default();
+    in_force.apply(&one, None, None, 10).expect("the first");
+    assert_eq!(in_force.apply(&two, Some(&one), Some(10), 10), Err(ApplyError::Past { from_ms: 10 }));
+    in_force.apply(&two, Some(&one), Some(100), 10).expect("later");
+    assert_eq!(in_force.activate_due(99), vec![]);
+    assert_eq!(in_force.active.map(|active| active.version), Some(1));
+    assert_eq!(in_force.activate_due(100).len(), 1);
+    assert_eq!(in_force.active.map(|active| active.version), Some(2));
+    assert_eq!(in_force.activate_due(101), vec![]);
+}
+
+#[test]
+fn which_bundle_is_in_force_is_read_as_it_was_recorded() {
+    let mut in_force = InForce::default();
+    let changes = in_force.apply(&bundle(files(7)), None, None, 10).expect("the first");
+    let [kept, history] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!(Files::read(&kept.key, kept.value.as_deref().expect("a value")), Ok(files(7)));
+    let value = history.value.as_deref().expect("a value");
+    assert_eq!(InForce::read(value), Ok(in_force));
+    let unknown = [&[9], &value[1..]].concat();
+    assert_eq!(InForce::read(&unknown), Err(BundleUnreadable::Layout(InForce::KEY.into())));
+}
+
+#[test]
+fn an_order_about_a_bundle_that_is_no_longer_in_force_changes_nothing() {
+    let [one, two] = [1, 2].map(|version| bundle(files(version)));
+    let mut in_force = InForce::default();
+    in_force.apply(&one, None, None, 10).expect("the first");
+    let before = in_force.clone();
+    assert!(matches!(in_force.apply(&two, None, None, 20), Err(ApplyError::NotInForce { .. })));
+    assert!(matches!(in_force.roll_back(Some(&two), &Files::default(), 20), Err(ApplyError::NotInForce { .. })));
+    assert_eq!(in_force, before);
+}
+
+#[test]
+fn an_unsigned_bundle_does_not_follow_one_that_asks_for_signatures() {
+    let asks = "version = 1\n[roles]\nsecurity = [\"alice\", \"bob\"]\n[signing]\nrole = \"security\"\nof = 2\n";
+    let mut first = Files::default();
+    first.add("policy.toml", asks.into()).expect("a part");
+    let first = bundle(with(with(first, "allowed_signers", SIGNERS), "rules.cedar", std::str::from_utf8(RULES).expect("text")));
+    let second = bundle(files(2));
+    let mut in_force = InForce::default();
+    in_force.apply(&first, None, None, 10).expect("nothing was in force");
+    let refused = in_force.apply(&second, Some(&first), None, 20);
+    let too_few = SigningError::TooFew { role: "security".into(), of: 2, signed: vec![] };
+    assert_eq!(refused, Err(ApplyError::Unsigned(too_few)));
+    assert_eq!(in_force.highest_version, 1);
+}
+
+const SIGNERS: &str = "\
+alice ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINYi6R2n+BsaPLq+hFwPvl3gXkU4+y3VF0tF8cEgpafe
+bob ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC0WibFMK9T0V5CdLNHEiMhqfMdbMLGjFClmpoAi/0Km
+";

@@ -166,7 +166,7 @@ impl Meaning {
         }
         let mut keys: BTreeMap<&str, Aspects> = BTreeMap::new();
         for (person, fingerprint, options) in policy.approvals.approvers().keys() {
-            keys.entry(person).or_default().insert(fingerprint.to_owned(), options);
+            keys.entry(person).or_default().insert(fingerprint.to_owned(), options.to_owned());
         }
         for (person, aspects) in keys {
             meaning.put(Subject::Keys, person, aspects);

@@ -241,7 +241,7 @@ fn different<A: AsRef<str>, B: AsRef<str>>(what: &'static str, expected: &[A], f
 }
 
 /// How many tests each file has, by name: what `policy check` shows.
-pub fn count(bundle: &Bundle) -> BTreeMap<String, usize> {
+pub(super) fn count(bundle: &Bundle) -> BTreeMap<String, usize> {
     let files = bundle.files().of(Part::Tests);
     files.filter_map(|(file, contents)| Some((file.to_owned(), read(file, contents).ok()?.len()))).collect()
 }
