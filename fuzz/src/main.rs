@@ -2,13 +2,15 @@
 
 #![allow(clippy::print_stdout, reason = "a command line says what it did")]
 
+mod worlds;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Parser;
 use claviger_fuzz::mutate::{Random, mutate};
-use claviger_fuzz::{TARGETS, Target, dictionary};
+use claviger_fuzz::{TARGETS, Target, dictionary, last_panic, remember_panics};
 
 /// Inputs that were mutated further, besides the seeds.
 const POOL: usize = 1_024;
@@ -30,6 +32,9 @@ struct Args {
     /// Repeats a run.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// The first world of a target that has worlds.
+    #[arg(long, default_value_t = 0)]
+    world: u64,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -38,9 +43,11 @@ fn main() -> anyhow::Result<()> {
     if chosen.is_empty() {
         bail!("there is no target '{}': link_frames, guard_decoder, channel or all", args.target);
     }
-    // Contained panics are part of the channel's work and would fill the screen.
-    std::panic::set_hook(Box::new(|_| {}));
-    chosen.into_iter().try_for_each(|target| run(target, &args))
+    remember_panics();
+    chosen.into_iter().try_for_each(|target| match target.begin {
+        None => run(target, &args),
+        Some(begin) => worlds::run(target, begin, &args),
+    })
 }
 
 fn run(target: &Target, args: &Args) -> anyhow::Result<()> {
@@ -70,28 +77,50 @@ fn run(target: &Target, args: &Args) -> anyhow::Result<()> {
             bail!("{}: more than {MAX_RSS_KIB} KiB of memory after {runs} runs", target.name);
         }
     }
+    report(target, runs, begun, slowest);
+    Ok(())
+}
+
+fn report(target: &Target, runs: u64, begun: Instant, slowest: Duration) {
     let seconds = begun.elapsed().as_secs_f64();
     let (per_second, rss_mib) = (runs as f64 / seconds, rss_kib() / 1_024);
     println!(
         "{}: {runs} runs in {seconds:.1} s ({per_second:.0}/s), slowest {slowest:.2?}, {rss_mib} MiB",
         target.name
     );
-    Ok(())
 }
 
 /// One execution; an input that fails is kept.
 fn execute(target: &Target, input: &[u8]) -> anyhow::Result<Duration> {
-    let begun = Instant::now();
-    let outcome = catch_unwind(AssertUnwindSafe(|| (target.fuzz)(input)));
-    let took = begun.elapsed();
-    if outcome.is_ok() && took < HANG {
-        return Ok(took);
+    timed(|| (target.fuzz)(input)).map_err(|why| keep(target, input, &why))
+}
+
+/// The time of the processor that `f` took, or why it fails.
+fn timed(f: impl FnOnce()) -> Result<Duration, String> {
+    let begun = processor_time();
+    let outcome = catch_unwind(AssertUnwindSafe(f));
+    let took = processor_time().saturating_sub(begun);
+    match outcome {
+        Ok(()) if took < HANG => Ok(took),
+        Ok(()) => Err(format!("it takes {took:.2?}")),
+        Err(_) => Err(last_panic()),
     }
+}
+
+/// Keeps an input that fails with its corpus.
+fn keep(target: &Target, input: &[u8], why: &str) -> anyhow::Error {
     let hash = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
     let path = target.corpus().join(format!("crash-{hash:016x}"));
-    std::fs::write(&path, input)?;
-    let words = outcome.err().and_then(|why| Some(why.downcast_ref::<String>()?.clone()));
-    bail!("{}: {} ({took:.2?}); kept as {}", target.name, words.unwrap_or_default(), path.display())
+    match std::fs::write(&path, input) {
+        Ok(()) => anyhow!("{}: {why}; kept as {}", target.name, path.display()),
+        Err(error) => anyhow!("{}: {why}; {} cannot be written: {error}", target.name, path.display()),
+    }
+}
+
+/// What this thread had of the processor: others on the machine make nothing slower.
+fn processor_time() -> Duration {
+    let spent = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(spent.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0))
 }
 
 fn rss_kib() -> u64 {

@@ -1,4 +1,4 @@
-//! What growth is compared with: the same state machine over vls-persist's own in-memory store, called directly.
+//! What growth and state advances are compared with: the same state machine over vls-persist's own in-memory store, called directly.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +57,10 @@ impl Baseline {
         Ok(Self { root: init.into(), attestor, chain: MiniChain::default(), filter_header, channels: 0 })
     }
 
+    pub(super) fn node(&self) -> &Node {
+        self.root.node()
+    }
+
     pub(super) fn grow_channels(&mut self, n: usize) -> Result<(), BenchError> {
         let mut fundings = Vec::new();
         while self.channels < n as u64 {
@@ -91,7 +95,8 @@ impl Baseline {
         Ok(started.elapsed())
     }
 
-    fn ask(&self, channel: Option<ChannelRef>, message: Vec<u8>) -> Outcome {
+    /// One message and what vls's own handler makes of it.
+    pub(super) fn ask(&self, channel: Option<ChannelRef>, message: Vec<u8>) -> Outcome {
         let refused = |error: &dyn std::fmt::Debug| Outcome::Refused {
             request: String::new(),
             refusal: Refusal::new(Reason::Validation, format!("{error:?}")),

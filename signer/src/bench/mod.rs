@@ -3,6 +3,7 @@
 mod advance;
 mod baseline;
 mod growth;
+mod overhead;
 mod raw;
 mod rig;
 
@@ -19,6 +20,8 @@ pub struct Report {
     pub raw: raw::Raw,
     /// State advances over stores, flush delays and ways of committing.
     pub advance: Vec<advance::Advance>,
+    /// What a state advance costs here and with vls-core alone.
+    pub overhead: Vec<overhead::Overhead>,
     /// What operations cost as a node grows.
     pub growth: Vec<growth::Growth>,
     /// Resident memory of this process after all that, in MiB.
@@ -50,9 +53,10 @@ impl Effort {
 pub fn run(effort: Effort, progress: &dyn Fn(&str)) -> Result<Report, BenchError> {
     progress("bare curve operations");
     let raw = raw::measure();
+    let overhead = overhead::measure(progress)?;
     let advance = advance::measure(effort, progress)?;
     let growth = growth::measure(effort, progress)?;
-    Ok(Report { raw, advance, growth, rss_mb: rss_mb() })
+    Ok(Report { raw, overhead, advance, growth, rss_mb: rss_mb() })
 }
 
 /// The value below which `share` of the sorted `times` lie, in microseconds.

@@ -56,6 +56,7 @@ impl Actor {
                 Ok(puts) => puts,
                 Err(error) => return drop(reply.send(Err(error))),
             };
+            actor.note_status(seat); // who orders looks at the status next
             let name = actor.next_name();
             let decision = Some(record::order(&name, &order, &given));
             // If this fails, the engine goes with what it was told.

@@ -15,6 +15,7 @@ use crate::names::NodeName;
 use crate::reasons::Refusal;
 
 /// Mines blocks on top of regtest's genesis block.
+#[derive(Clone)]
 pub struct MiniChain {
     tip: Header,
     height: u32,

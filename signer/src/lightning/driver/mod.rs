@@ -4,28 +4,26 @@
 //! the field. The bench and the tests drive channels with it.
 
 mod chain;
+mod cln;
+mod ldk;
 mod messages;
 mod script;
+mod setup;
 
-use bitcoin::absolute::LockTime;
-use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, ecdsa};
-use bitcoin::transaction::Version;
-use bitcoin::{Amount, OutPoint, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
-use lightning::chain::transaction::OutPoint as FundingOutpoint;
+use bitcoin::{Amount, OutPoint, Transaction};
 use lightning::ln::chan_utils::{
-    self, ChannelPublicKeys, ChannelTransactionParameters, CommitmentTransaction,
-    CounterpartyChannelTransactionParameters, HTLCOutputInCommitment,
+    self, ChannelTransactionParameters, CommitmentTransaction, DirectedChannelTransactionParameters,
+    HTLCOutputInCommitment,
 };
 use lightning::sign::ecdsa::EcdsaChannelSigner;
 use lightning::sign::{ChannelSigner, InMemorySigner, KeysManager};
-use lightning::types::features::ChannelTypeFeatures;
 use lightning::types::payment::PaymentHash;
-use lightning_signer::channel::CommitmentType;
 use vls_protocol::model::{BitcoinSignature, Htlc, PubKey, Sha256, Signature};
 use vls_protocol::msgs::{self, DeBolt, SerBolt};
-use vls_protocol_signer::util::commitment_type_to_channel_type;
 
+use self::setup::{channel_public_keys, funding_transaction, parameters, setup_message};
+use crate::names::NodeKind;
 use crate::pipeline::{ChannelRef, Outcome};
 use crate::reasons::Refusal;
 
@@ -93,9 +91,33 @@ pub struct DriverHtlc {
     pub cltv_expiry: u32,
 }
 
-/// One channel, funded by the peer, with anchors (zero-fee HTLC transactions).
+/// How a driver's channel is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// Whose messages ask the signer.
+    pub dialect: NodeKind,
+    /// The channel's number at the node.
+    pub dbid: u64,
+    /// Who funds it.
+    pub funder: Funder,
+}
+
+/// Who funds a driver's channel, and pays the fee of its commitments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Funder {
+    /// The signer's node, all of it.
+    Us,
+    /// The peer, who gives this much away at once.
+    Peer {
+        /// The signer's output in the first commitments.
+        to_us_sat: u64,
+    },
+}
+
+/// One channel with anchors (zero-fee HTLC transactions).
 #[derive(Clone)]
 pub struct Driver {
+    dialect: NodeKind,
     channel: ChannelRef,
     secp: Secp256k1<All>,
     peer: InMemorySigner,
@@ -108,6 +130,8 @@ pub struct Driver {
     number: u64,
     /// What they hold.
     holdings: Holdings,
+    /// The feerate of the commitments in force, and of the next.
+    feerates_per_kw: [u32; 2],
     /// The signer's points for commitments `number` and `number + 1`.
     points: [PublicKey; 2],
 }
@@ -141,6 +165,22 @@ impl Driver {
         change: impl FnOnce(&mut msgs::SetupChannel),
         fund: impl FnOnce(&bitcoin::Script, Amount) -> Transaction,
     ) -> Result<Self, DriverError> {
+        let opening = Opening { dialect: NodeKind::Ldk, dbid, funder: Funder::Peer { to_us_sat } };
+        Self::open_channel(ask, opening, change, fund)
+    }
+
+    /// Opens a channel in either dialect, funded by either side.
+    pub fn open_as(ask: &mut Ask<'_>, opening: Opening) -> Result<Self, DriverError> {
+        Self::open_channel(ask, opening, |_| {}, |script, amount| funding_transaction(script, amount, opening.dbid))
+    }
+
+    fn open_channel(
+        ask: &mut Ask<'_>,
+        opening: Opening,
+        change: impl FnOnce(&mut msgs::SetupChannel),
+        fund: impl FnOnce(&bitcoin::Script, Amount) -> Transaction,
+    ) -> Result<Self, DriverError> {
+        let Opening { dialect, dbid, funder } = opening;
         let secp = Secp256k1::new();
         let mut keys_id = [0; 32];
         keys_id[..8].copy_from_slice(&dbid.to_be_bytes());
@@ -156,15 +196,31 @@ impl Driver {
         let script = chan_utils::make_funding_redeemscript(&ours.funding_pubkey, &theirs.funding_pubkey).to_p2wsh();
         let funding = fund(&script, Amount::from_sat(CHANNEL_SAT));
         let outpoint = OutPoint { txid: funding.compute_txid(), vout: 0 };
-        let mut setup = setup_message(&theirs, outpoint, to_us_sat);
+        let mut setup = setup_message(&theirs, outpoint, funder);
         change(&mut setup);
         call::<msgs::SetupChannelReply>(ask, Some(channel), &setup)?;
 
-        let parameters = parameters(theirs, ours, outpoint);
-        let points = [point(ask, channel, 0)?, point(ask, channel, 1)?];
+        let parameters = parameters(theirs, ours, outpoint, funder);
+        let point = |ask: &mut Ask<'_>, number| point(ask, dialect, channel, number);
+        let points = [point(ask, 0)?, point(ask, 1)?];
+        let to_us_sat = match funder {
+            Funder::Us => CHANNEL_SAT - cost_sat(FEERATE_PER_KW, 0),
+            Funder::Peer { to_us_sat } => to_us_sat,
+        };
         let holdings = Holdings { to_us_sat, htlcs: Vec::new() };
-        let dust_limit_sat = DUST_LIMIT_SAT;
-        let driver = Self { channel, secp, peer, parameters, funding, dust_limit_sat, number: 0, holdings, points };
+        let driver = Self {
+            dialect,
+            channel,
+            secp,
+            peer,
+            parameters,
+            funding,
+            dust_limit_sat: DUST_LIMIT_SAT,
+            number: 0,
+            holdings,
+            feerates_per_kw: [FEERATE_PER_KW; 2],
+            points,
+        };
         driver.sign_remote(ask, 0, &driver.holdings)?;
         driver.validate(ask, 0, &driver.points[0], &driver.holdings)?;
         Ok(driver)
@@ -197,6 +253,21 @@ impl Driver {
         self.number
     }
 
+    /// What the commitments in force hold.
+    pub fn holdings(&self) -> &Holdings {
+        &self.holdings
+    }
+
+    /// The feerate of commitments from the next on.
+    pub fn set_feerate(&mut self, feerate_per_kw: u32) {
+        self.feerates_per_kw[1] = feerate_per_kw;
+    }
+
+    /// What the funder pays for the next commitment, with `htlcs` HTLCs: its fee and the anchors.
+    pub fn cost_sat(&self, htlcs: usize) -> u64 {
+        cost_sat(self.feerates_per_kw[1], htlcs)
+    }
+
     /// The signer's commitment in force.
     pub fn our_commitment(&self) -> CommitmentTransaction {
         self.commitment(self.number, &self.points[0], &self.holdings)
@@ -204,17 +275,20 @@ impl Driver {
 
     /// The peer's commitment in force, and its point.
     pub fn peer_commitment(&self) -> Result<(CommitmentTransaction, PublicKey), DriverError> {
-        let point = self.peer.get_per_commitment_point(FIRST_COMMITMENT - self.number, &self.secp);
-        let point = point.map_err(|()| DriverError::Peer("tell its point"))?;
+        self.theirs(self.number, &self.holdings)
+    }
+
+    fn theirs(&self, number: u64, holdings: &Holdings) -> Result<(CommitmentTransaction, PublicKey), DriverError> {
+        let point = self.peer_point(number)?;
         let theirs = |htlc| HTLCOutputInCommitment { offered: !htlc_in_ours(htlc).offered, ..htlc_in_ours(htlc) };
         let commitment = CommitmentTransaction::new(
-            FIRST_COMMITMENT - self.number,
+            FIRST_COMMITMENT - number,
             &point,
-            self.to_peer_sat_with(&self.holdings),
-            self.holdings.to_us_sat,
-            FEERATE_PER_KW,
-            self.shown(&self.holdings).map(theirs).collect(),
-            &self.parameters.as_holder_broadcastable(),
+            self.to_peer_in(number, holdings),
+            holdings.to_us_sat,
+            self.feerate_of(number),
+            self.shown(holdings).map(theirs).collect(),
+            &self.of_peer(),
             &self.secp,
         );
         Ok((commitment, point))
@@ -225,31 +299,53 @@ impl Driver {
             FIRST_COMMITMENT - number,
             ours,
             holdings.to_us_sat,
-            self.to_peer_sat_with(holdings),
-            FEERATE_PER_KW,
+            self.to_peer_in(number, holdings),
+            self.feerate_of(number),
             self.shown(holdings).map(htlc_in_ours).collect(),
-            &self.parameters.as_counterparty_broadcastable(),
+            &self.of_us(),
             &self.secp,
         )
     }
 
-    /// What the peer would be left with in a commitment without HTLCs.
-    pub fn to_peer_sat(&self) -> u64 {
-        self.to_peer_sat_with(&Holdings { htlcs: Vec::new(), ..self.holdings.clone() })
+    /// The channel as a commitment of the signer's node sees it, and of the peer.
+    fn of_us(&self) -> DirectedChannelTransactionParameters<'_> {
+        self.parameters.as_counterparty_broadcastable()
     }
 
-    /// What the peer is left with: all of the channel less the fee (BOLT 3, appendix A), the HTLCs and what is ours. What is
+    fn of_peer(&self) -> DirectedChannelTransactionParameters<'_> {
+        self.parameters.as_holder_broadcastable()
+    }
+
+    fn peer_point(&self, number: u64) -> Result<PublicKey, DriverError> {
+        let point = self.peer.get_per_commitment_point(FIRST_COMMITMENT - number, &self.secp);
+        point.map_err(|()| DriverError::Peer("tell its point"))
+    }
+
+    fn feerate_of(&self, number: u64) -> u32 {
+        self.feerates_per_kw[usize::from(number > self.number)]
+    }
+
+    /// What the peer would be left with in a commitment without HTLCs.
+    pub fn to_peer_sat(&self) -> u64 {
+        self.to_peer_in(self.number, &Holdings { htlcs: Vec::new(), ..self.holdings.clone() })
+    }
+
+    /// What the peer is left with: all of the channel less the fee and the anchors, the HTLCs and what is ours. What is
     /// trimmed goes to miners.
-    fn to_peer_sat_with(&self, holdings: &Holdings) -> u64 {
-        let weight = 1_124 + 172 * self.shown(holdings).count() as u64;
+    fn to_peer_in(&self, number: u64, holdings: &Holdings) -> u64 {
         let in_htlcs: u64 = holdings.htlcs.iter().map(|htlc| htlc.amount_sat).sum();
-        CHANNEL_SAT - weight * u64::from(FEERATE_PER_KW) / 1_000 - ANCHORS_SAT - in_htlcs - holdings.to_us_sat
+        let cost_sat = cost_sat(self.feerate_of(number), self.shown(holdings).count());
+        [cost_sat, in_htlcs, holdings.to_us_sat].into_iter().fold(CHANNEL_SAT, u64::saturating_sub)
     }
 
     /// The HTLCs that have an output.
-    fn shown<'a>(&self, holdings: &'a Holdings) -> impl Iterator<Item = &'a DriverHtlc> {
+    fn shown<'a>(&self, holdings: &'a Holdings) -> impl Iterator<Item = &'a DriverHtlc> + use<'a> {
         let dust_limit_sat = self.dust_limit_sat;
         holdings.htlcs.iter().filter(move |htlc| htlc.amount_sat >= dust_limit_sat)
+    }
+
+    fn wire_htlcs(&self, holdings: &Holdings) -> Vec<Htlc> {
+        self.shown(holdings).map(wire_htlc).collect()
     }
 
     /// Moves both sides one commitment on, with `htlcs` HTLCs offered by the peer in the new ones: five messages.
@@ -273,8 +369,9 @@ impl Driver {
             commitment_secret: vls_protocol::model::DisclosedSecret(secret),
         };
         call::<msgs::ValidateRevocationReply>(ask, Some(self.channel), &revocation)?;
-        self.points = [self.points[1], point(ask, self.channel, new + 1)?];
+        self.points = [self.points[1], point(ask, self.dialect, self.channel, new + 1)?];
         (self.number, self.holdings) = (new, holdings.clone());
+        self.feerates_per_kw[0] = self.feerates_per_kw[1];
         Ok(())
     }
 
@@ -289,17 +386,10 @@ impl Driver {
     }
 
     fn sign_remote(&self, ask: &mut Ask<'_>, number: u64, holdings: &Holdings) -> Result<(), DriverError> {
-        let theirs = self.peer.get_per_commitment_point(FIRST_COMMITMENT - number, &self.secp);
-        let theirs = theirs.map_err(|()| DriverError::Peer("tell its point"))?;
-        let message = msgs::SignRemoteCommitmentTx2 {
-            remote_per_commitment_point: PubKey(theirs.serialize()),
-            commitment_number: number,
-            feerate: FEERATE_PER_KW,
-            to_local_value_sat: holdings.to_us_sat,
-            to_remote_value_sat: self.to_peer_sat_with(holdings),
-            htlcs: self.shown(holdings).map(wire_htlc).collect::<Vec<_>>().into(),
-        };
-        call::<msgs::SignCommitmentTxWithHtlcsReply>(ask, Some(self.channel), &message).map(drop)
+        match self.dialect {
+            NodeKind::Ldk => ldk::sign_remote(self, ask, number, holdings),
+            NodeKind::Cln => cln::sign_remote(self, ask, number, holdings),
+        }
     }
 
     /// Has the signer validate its commitment `number`, signed by the peer.
@@ -318,17 +408,27 @@ impl Driver {
             signature: Signature(signature.serialize_compact()),
             sighash,
         };
-        let message = msgs::ValidateCommitmentTx2 {
-            commitment_number: number,
-            feerate: FEERATE_PER_KW,
-            to_local_value_sat: holdings.to_us_sat,
-            to_remote_value_sat: self.to_peer_sat_with(holdings),
-            htlcs: self.shown(holdings).map(wire_htlc).collect::<Vec<_>>().into(),
+        let signed = Signed {
+            number,
+            commitment,
             signature: wire(signature, 0x01),
-            htlc_signatures: of_htlcs.into_iter().map(|s| wire(s, 0x83)).collect::<Vec<_>>().into(),
+            htlc_signatures: of_htlcs.into_iter().map(|s| wire(s, 0x83)).collect(),
         };
-        call::<msgs::ValidateCommitmentTxReply>(ask, Some(self.channel), &message).map(drop)
+        let message = match self.dialect {
+            NodeKind::Ldk => ldk::validate(self, signed, holdings).as_vec(),
+            NodeKind::Cln => cln::validate(self, signed, holdings).as_vec(),
+        };
+        call_encoded::<msgs::ValidateCommitmentTxReply>(ask, Some(self.channel), "ValidateCommitmentTx", message)
+            .map(drop)
     }
+}
+
+/// A commitment of the signer's node with the peer's signatures.
+struct Signed {
+    number: u64,
+    commitment: CommitmentTransaction,
+    signature: BitcoinSignature,
+    htlc_signatures: Vec<BitcoinSignature>,
 }
 
 /// Asks `message` and decodes the reply.
@@ -337,91 +437,42 @@ pub fn call<R: DeBolt>(
     channel: Option<ChannelRef>,
     message: &dyn SerBolt,
 ) -> Result<R, DriverError> {
-    match ask(channel, message.as_vec()) {
+    call_encoded(ask, channel, message.name(), message.as_vec())
+}
+
+fn call_encoded<R: DeBolt>(
+    ask: &mut Ask<'_>,
+    channel: Option<ChannelRef>,
+    name: &'static str,
+    message: Vec<u8>,
+) -> Result<R, DriverError> {
+    match ask(channel, message) {
         Outcome::Reply(reply) => {
-            R::from_vec(reply).map_err(|e| DriverError::Reply { message: message.name(), cause: e.to_string() })
+            R::from_vec(reply).map_err(|e| DriverError::Reply { message: name, cause: e.to_string() })
         }
-        Outcome::Refused { refusal, .. } => Err(DriverError::Refused { message: message.name(), refusal }),
+        Outcome::Refused { refusal, .. } => Err(DriverError::Refused { message: name, refusal }),
     }
 }
 
-fn point(ask: &mut Ask<'_>, channel: ChannelRef, commitment_number: u64) -> Result<PublicKey, DriverError> {
-    let message = msgs::GetPerCommitmentPoint2 { commitment_number };
-    let reply = call::<msgs::GetPerCommitmentPoint2Reply>(ask, Some(channel), &message)?;
-    public_key(&reply.point)
+fn point(
+    ask: &mut Ask<'_>,
+    dialect: NodeKind,
+    channel: ChannelRef,
+    commitment_number: u64,
+) -> Result<PublicKey, DriverError> {
+    match dialect {
+        NodeKind::Ldk => ldk::point(ask, channel, commitment_number),
+        NodeKind::Cln => cln::point(ask, channel, commitment_number),
+    }
 }
 
 fn public_key(key: &PubKey) -> Result<PublicKey, DriverError> {
     PublicKey::from_slice(&key.0).map_err(|_| DriverError::Peer("read the signer's key"))
 }
 
-fn channel_public_keys(reply: &msgs::GetChannelBasepointsReply) -> Result<ChannelPublicKeys, DriverError> {
-    Ok(ChannelPublicKeys {
-        funding_pubkey: public_key(&reply.funding)?,
-        revocation_basepoint: public_key(&reply.basepoints.revocation)?.into(),
-        payment_point: public_key(&reply.basepoints.payment)?,
-        delayed_payment_basepoint: public_key(&reply.basepoints.delayed_payment)?.into(),
-        htlc_basepoint: public_key(&reply.basepoints.htlc)?.into(),
-    })
-}
-
-fn setup_message(theirs: &ChannelPublicKeys, outpoint: OutPoint, to_us_sat: u64) -> msgs::SetupChannel {
-    msgs::SetupChannel {
-        is_outbound: false,
-        channel_value: CHANNEL_SAT,
-        push_value: to_us_sat * 1_000,
-        funding_txid: outpoint.txid,
-        funding_txout: outpoint.vout as u16,
-        to_self_delay: CONTEST_DELAY,
-        local_shutdown_script: Vec::new().into(),
-        local_shutdown_wallet_index: None,
-        remote_basepoints: vls_protocol::model::Basepoints {
-            revocation: PubKey(theirs.revocation_basepoint.0.serialize()),
-            payment: PubKey(theirs.payment_point.serialize()),
-            htlc: PubKey(theirs.htlc_basepoint.0.serialize()),
-            delayed_payment: PubKey(theirs.delayed_payment_basepoint.0.serialize()),
-        },
-        remote_funding_pubkey: PubKey(theirs.funding_pubkey.serialize()),
-        remote_to_self_delay: CONTEST_DELAY,
-        remote_shutdown_script: Vec::new().into(),
-        channel_type: commitment_type_to_channel_type(CommitmentType::AnchorsZeroFeeHtlc).into(),
-    }
-}
-
-fn parameters(theirs: ChannelPublicKeys, ours: ChannelPublicKeys, outpoint: OutPoint) -> ChannelTransactionParameters {
-    let mut features = ChannelTypeFeatures::empty();
-    features.set_static_remote_key_required();
-    features.set_anchors_zero_fee_htlc_tx_required();
-    ChannelTransactionParameters {
-        holder_pubkeys: theirs,
-        holder_selected_contest_delay: CONTEST_DELAY,
-        is_outbound_from_holder: true,
-        counterparty_parameters: Some(CounterpartyChannelTransactionParameters {
-            pubkeys: ours,
-            selected_contest_delay: CONTEST_DELAY,
-        }),
-        funding_outpoint: Some(FundingOutpoint { txid: outpoint.txid, index: outpoint.vout as u16 }),
-        splice_parent_funding_txid: None,
-        channel_type_features: features,
-        channel_value_satoshis: CHANNEL_SAT,
-    }
-}
-
-/// Spends a coin that no chain has.
-fn funding_transaction(script: &bitcoin::Script, amount: Amount, dbid: u64) -> Transaction {
-    let mut coin = [0x11; 32];
-    coin[..8].copy_from_slice(&dbid.to_be_bytes());
-    Transaction {
-        version: Version::TWO,
-        lock_time: LockTime::ZERO,
-        input: vec![TxIn {
-            previous_output: OutPoint { txid: Txid::from_byte_array(coin), vout: 0 },
-            script_sig: Default::default(),
-            sequence: Sequence::MAX,
-            witness: Witness::new(),
-        }],
-        output: vec![TxOut { value: amount, script_pubkey: script.to_owned() }],
-    }
+/// The fee (BOLT 3, appendix A) and the anchors.
+fn cost_sat(feerate_per_kw: u32, htlcs: usize) -> u64 {
+    (1_124 + 172 * htlcs as u64) * u64::from(feerate_per_kw) / 1_000 + ANCHORS_SAT
 }
 
 /// HTLCs differ from one commitment to the next, so that each advance settles the old ones and adds new ones.

@@ -32,7 +32,7 @@ use super::orders::Orders;
 use super::persist::NodePersister;
 use super::standing::{self, Claim, Claims};
 use super::validator::outputs::Outputs;
-use super::validator::{RefusedBy, second_level};
+use super::validator::{RefusedBy, capacity, second_level};
 use super::{ldk, payments, preimages, refusals};
 use crate::chain::{ChainBlock, Effect};
 use crate::config::LimitsConfig;
@@ -221,6 +221,7 @@ impl Engine {
             Message::SetupChannel(ref setup) => self.begin_setup(channel_of(row, request)?, setup)?,
             _ => {}
         }
+        capacity::check(&self.node, request.channel, &message)?;
         let paid = payments::hash(&message)?;
         self.bookkeeper.note(&self.node, request.channel, &message, paid);
         if let Some(channel) = request.channel

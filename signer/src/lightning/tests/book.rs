@@ -5,39 +5,53 @@ use vls_protocol::model::{PubKey, Sha256};
 use vls_protocol::msgs::{self, SerBolt};
 
 use super::*;
-use crate::lightning::driver::{DriverError, DriverHtlc, Holdings};
+use crate::lightning::driver::{DriverError, DriverHtlc, Funder, Holdings, Opening};
 use crate::reasons::Reason;
 
-const OURS_SAT: u64 = 5_000_000;
+pub(super) const OURS_SAT: u64 = 5_000_000;
 
 /// A node with two channels, half of each its own.
-struct Stage {
-    signer: Signer,
-    alice: NodeName,
-    channels: Vec<Driver>,
+pub(super) struct Stage {
+    pub(super) signer: Signer,
+    pub(super) alice: NodeName,
+    kind: NodeKind,
+    pub(super) channels: Vec<Driver>,
 }
 
 impl Stage {
     fn new() -> Self {
-        let mut signer = Signer::start_over(Arc::new(MemoryStore::new()), limits());
-        let alice = signer.add("alice", NodeKind::Ldk);
-        let mut channels = Vec::new();
-        for dbid in 1..=2 {
-            let driver = Driver::open_pushed(&mut signer.asking(&alice), dbid, OURS_SAT).expect("opens");
-            signer.confirm(&[&alice], vec![driver.funding().clone()]);
-            channels.push(driver);
-        }
-        Self { signer, alice, channels }
+        Self::of(NodeKind::Ldk)
     }
 
-    fn advance(&mut self, n: usize, to_us_sat: u64, htlcs: &[DriverHtlc]) -> Result<(), Reason> {
-        let Self { signer, alice, channels } = self;
+    /// The same for a node of this kind.
+    pub(super) fn of(kind: NodeKind) -> Self {
+        let signer = Signer::start_over(Arc::new(MemoryStore::new()), limits());
+        let alice = signer.add("alice", kind);
+        let mut stage = Self { signer, alice, kind, channels: Vec::new() };
+        for _ in 0..2 {
+            stage.open(Funder::Peer { to_us_sat: OURS_SAT });
+        }
+        stage
+    }
+
+    /// Opens the next channel. Returns its place.
+    pub(super) fn open(&mut self, funder: Funder) -> usize {
+        let n = self.channels.len();
+        let opening = Opening { dialect: self.kind, dbid: n as u64 + 1, funder };
+        let driver = Driver::open_as(&mut self.signer.asking(&self.alice), opening).expect("opens");
+        self.signer.confirm(&[&self.alice], vec![driver.funding().clone()]);
+        self.channels.push(driver);
+        n
+    }
+
+    pub(super) fn advance(&mut self, n: usize, to_us_sat: u64, htlcs: &[DriverHtlc]) -> Result<(), Reason> {
+        let Self { signer, alice, channels, .. } = self;
         let holdings = Holdings { to_us_sat, htlcs: htlcs.to_vec() };
         channels[n].advance_to(&mut signer.asking(alice), &holdings).map_err(reason)
     }
 
     /// Asks for either of the two next commitments; neither must be given. Returns why not.
-    fn refused(&mut self, n: usize, to_us_sat: u64, htlcs: &[DriverHtlc]) -> Reason {
+    pub(super) fn refused(&mut self, n: usize, to_us_sat: u64, htlcs: &[DriverHtlc]) -> Reason {
         let holdings = Holdings { to_us_sat, htlcs: htlcs.to_vec() };
         let mut ask = self.signer.asking(&self.alice);
         let signed = self.channels[n].sign_next(&mut ask, &holdings).map_err(reason);
@@ -46,7 +60,7 @@ impl Stage {
         signed.expect_err("neither is given")
     }
 
-    fn approve(&self, n: u8, amount_sat: u64) {
+    pub(super) fn approve(&self, n: u8, amount_sat: u64) {
         let destination = PubKey(self.channels[0].funding_keys()[1].serialize());
         let payment_hash = Sha256(secret(n).1);
         let keysend = msgs::PreapproveKeysend { destination, payment_hash, amount_msat: amount_sat * 1_000 };
@@ -59,9 +73,9 @@ impl Stage {
         assert_eq!(replied(self.signer.ask(&self.alice, Some(self.channels[n].channel()), message)), [0x0c, 0x1c]);
     }
 
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.signer.restart();
-        self.signer.add("alice", NodeKind::Ldk);
+        self.signer.add("alice", self.kind);
     }
 }
 
@@ -85,11 +99,11 @@ fn secret(n: u8) -> ([u8; 32], [u8; 32]) {
     (preimage, sha256::Hash::hash(&preimage).to_byte_array())
 }
 
-fn out(n: u8, amount_sat: u64, cltv_expiry: u32) -> DriverHtlc {
+pub(super) fn out(n: u8, amount_sat: u64, cltv_expiry: u32) -> DriverHtlc {
     DriverHtlc { is_ours: true, payment_hash: secret(n).1, amount_sat, cltv_expiry }
 }
 
-fn incoming(n: u8, amount_sat: u64, cltv_expiry: u32) -> DriverHtlc {
+pub(super) fn incoming(n: u8, amount_sat: u64, cltv_expiry: u32) -> DriverHtlc {
     DriverHtlc { is_ours: false, ..out(n, amount_sat, cltv_expiry) }
 }
 
@@ -208,7 +222,7 @@ fn honest_repetition_of_every_message_is_answered_after_a_restart() {
     let mut stage = Stage::new();
     let mut asked = Vec::new();
     {
-        let Stage { signer, alice, channels } = &mut stage;
+        let Stage { signer, alice, channels, .. } = &mut stage;
         let mut ask = signer.asking(alice);
         let mut recording = |channel: Option<ChannelRef>, message: Vec<u8>| {
             asked.push((channel, message.clone()));

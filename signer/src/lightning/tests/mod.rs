@@ -1,6 +1,7 @@
 //! Nodes over a journal in memory, driven by channels with real signatures.
 
 mod book;
+mod cln;
 mod closes;
 mod closing;
 mod failures;

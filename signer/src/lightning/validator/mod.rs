@@ -6,6 +6,7 @@
 //! the values of a mutual close (`close.rs`). Second-level transactions are judged before vls sees them
 //! (`second_level.rs`).
 
+pub(super) mod capacity;
 mod close;
 mod destinations;
 mod funding;
