@@ -4,11 +4,15 @@
 //! month can be made again, byte for byte. A front door builds a [`request::Request`] from parsed and booked data.
 
 pub mod actions;
+pub mod budget;
+pub mod engine;
 pub mod facts;
+pub mod lists;
 mod names;
 pub mod place;
 pub mod reasons;
 pub mod request;
 pub mod schema;
+mod time;
 pub mod value;
 pub mod verdict;
