@@ -97,7 +97,12 @@ impl BundleError {
         Self::new(file, error.place, BundleFault::Test(error.fault.to_string()), hint)
     }
 
-    pub(super) fn new(file: &str, place: impl Into<Option<Place>>, fault: BundleFault, hint: impl Into<String>) -> Self {
+    pub(super) fn new(
+        file: &str,
+        place: impl Into<Option<Place>>,
+        fault: BundleFault,
+        hint: impl Into<String>,
+    ) -> Self {
         Self { file: file.to_owned(), place: place.into(), fault, hint: hint.into() }
     }
 }

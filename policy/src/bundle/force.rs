@@ -81,7 +81,9 @@ impl ApplyError {
             Self::Past { .. } => "Give a time to come, or none.".into(),
             Self::Unsigned(error) => error.hint(),
             Self::NoPrevious => "Apply the bundle you want with a higher version.".into(),
-            Self::NotInForce { .. } => "Another change came first: look at `claviger policy show`, and do it again.".into(),
+            Self::NotInForce { .. } => {
+                "Another change came first: look at `claviger policy show`, and do it again.".into()
+            }
         }
     }
 }

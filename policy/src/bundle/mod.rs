@@ -17,7 +17,7 @@ pub use self::error::{BundleError, BundleFault, MAX_ERRORS};
 pub use self::files::{
     BundleHash, Files, FilesError, MAX_BUNDLE_BYTES, MAX_FILE_BYTES, MAX_FILES, MAX_NAME_BYTES, Part,
 };
-pub use self::force::{ApplyError, Applied, InForce};
+pub use self::force::{Applied, ApplyError, InForce};
 pub use self::parse::Bundle;
 pub use self::signing::{NAMESPACE, Signing, SigningError, text_to_roll_back, text_to_sign};
 pub use self::stored::{BundleUnreadable, PREFIX};

@@ -1,6 +1,7 @@
 //! A bundle is read: every file, every error at once.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bitcoin::Network;
 use toml::Spanned;
@@ -21,7 +22,6 @@ use crate::tooling;
 const POLICY: &str = "policy.toml";
 
 /// A bundle that was read and checked: what it says, and the files that say it.
-#[derive(Clone, Debug)]
 pub struct Bundle {
     version: u64,
     preset: Option<String>,
@@ -89,6 +89,12 @@ impl Bundle {
     }
 }
 
+impl fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bundle({} {})", self.version, self.hash())
+    }
+}
+
 struct Parsed {
     version: u64,
     preset: Option<String>,
@@ -140,15 +146,16 @@ impl Reader {
         let approvals = of_policy.approvals(&manifest, approvers);
         let mut budgets = of_policy.budgets(&manifest, &approvals);
         let signing = manifest.signing.as_ref().map(|entry| of_policy.signing(entry, &approvals));
-        if let Some(expanded) = of_policy.preset(&manifest) {
-            sources.insert(0, Source { file: expanded.file, text: expanded.cedar });
-            budgets.extend(expanded.budgets);
+        let expanded = of_policy.preset(&manifest);
+        if let Some(expanded) = &expanded {
+            sources.insert(0, Source { file: &expanded.file, text: &expanded.cedar });
+            budgets.extend(expanded.budgets.iter().cloned());
         }
         let rules = self.rules(&sources)?;
         for rule in rules.iter() {
-            if let Some(group) = rule.unless_approved.filter(|group| approvals.group(group).is_none()) {
+            if let Some(group) = rule.unless_approved().filter(|group| approvals.group(group).is_none()) {
                 let fault = BundleFault::NoSuchGroup(group.to_owned());
-                self.errors.push(BundleError::new(rule.file, rule.place, fault, define_group(group)));
+                self.errors.push(BundleError::new(rule.file(), rule.place(), fault, define_group(group)));
             }
         }
         Some(Parsed {
@@ -202,21 +209,17 @@ impl Reader {
         })
     }
 
-    fn sources(&mut self, files: &Files) -> Vec<Source> {
-        let mut sources = Vec::new();
-        for (file, contents) in files.of(Part::Rules) {
-            if let Some(text) = self.text(file, Some(contents)) {
-                sources.push(Source { file: file.to_owned(), text: text.to_owned() });
-            }
-        }
-        sources
+    fn sources<'a>(&mut self, files: &'a Files) -> Vec<Source<'a>> {
+        let texts = files.of(Part::Rules).map(|(file, contents)| (file, self.text(file, Some(contents))));
+        texts.filter_map(|(file, text)| Some(Source { file, text: text? })).collect()
     }
 
-    fn rules(&mut self, sources: &[Source]) -> Option<Rules> {
+    fn rules(&mut self, sources: &[Source<'_>]) -> Option<Rules> {
         Rules::compile(sources)
             .map_err(|errors| {
                 self.errors.extend(errors.into_iter().map(|error| {
-                    BundleError::new(&error.file, error.place, BundleFault::Rule(error.message), error.hint)
+                    let hint = error.fault.hint();
+                    BundleError::new(&error.file, error.place, BundleFault::Rule(error.fault.to_string()), hint)
                 }));
             })
             .ok()

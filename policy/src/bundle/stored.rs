@@ -95,9 +95,7 @@ fn encode(value: &impl Serialize) -> Vec<u8> {
 
 fn decode<T: for<'a> Deserialize<'a>>(key: &str, value: &[u8]) -> Result<T, BundleUnreadable> {
     match value.split_first() {
-        Some((&LAYOUT, cbor)) => {
-            ciborium::from_reader(cbor).map_err(|_| BundleUnreadable::Contents(key.to_owned()))
-        }
+        Some((&LAYOUT, cbor)) => ciborium::from_reader(cbor).map_err(|_| BundleUnreadable::Contents(key.to_owned())),
         Some(_) => Err(BundleUnreadable::Layout(key.to_owned())),
         None => Err(BundleUnreadable::Contents(key.to_owned())),
     }

@@ -45,7 +45,9 @@ fn the_parts_of_a_bundle_are_known_by_name_and_what_is_nearly_one_is_refused() {
     ] {
         assert_eq!(Part::of(name), Ok(part), "{name}");
     }
-    for name in ["rules/night.cedar", "Policy.toml", "list/exchange.toml", "lists/a/b.toml", "Night.cedar", "lists/x.csv"] {
+    for name in
+        ["rules/night.cedar", "Policy.toml", "list/exchange.toml", "lists/a/b.toml", "Night.cedar", "lists/x.csv"]
+    {
         assert_eq!(Part::of(name), Err(FilesError::Astray(name.to_owned())));
     }
 }
@@ -134,8 +136,11 @@ fn all_errors_are_told_at_once_with_file_line_and_column() {
     bad.add("policy.toml", policy.into()).expect("a part");
     bad.add("lists/exchange.toml", b"[[payee]]\nlabel = \"x\"\nnode_id = \"02\"\n".to_vec()).expect("a part");
     bad.add("allowed_signers", b"alice ssh-dss AAAA\n".to_vec()).expect("a part");
-    bad.add("a.test.toml", b"[[test]]\nname = \"t\"\naction = \"PayInvoice\"\nexpect = \"permit\"\nfacts = { amount_mast = 1 }\n".to_vec())
-        .expect("a part");
+    bad.add(
+        "a.test.toml",
+        b"[[test]]\nname = \"t\"\naction = \"PayInvoice\"\nexpect = \"permit\"\nfacts = { amount_mast = 1 }\n".to_vec(),
+    )
+    .expect("a part");
     let found = errors(bad);
     for wanted in [
         "a.test.toml:5:11: 'amount_mast' is not a fact",
@@ -164,7 +169,8 @@ fn an_unknown_key_is_refused_with_its_place_and_the_known_one_passes() {
 
 #[test]
 fn a_group_that_nobody_defined_lifts_nothing_and_is_refused() {
-    let rules = "@id(\"a\")\n@unless_approved(\"treasury\")\nforbid (principal, action == Action::\"Keysend\", resource);\n";
+    let rules =
+        "@id(\"a\")\n@unless_approved(\"treasury\")\nforbid (principal, action == Action::\"Keysend\", resource);\n";
     let found = errors(with(files(1), "more.cedar", rules));
     assert!(found.len() == 1 && found[0].contains("there is no approval group 'treasury'"), "{found:?}");
 }
@@ -229,7 +235,8 @@ fn an_unsigned_bundle_does_not_follow_one_that_asks_for_signatures() {
     let asks = "version = 1\n[roles]\nsecurity = [\"alice\", \"bob\"]\n[signing]\nrole = \"security\"\nof = 2\n";
     let mut first = Files::default();
     first.add("policy.toml", asks.into()).expect("a part");
-    let first = bundle(with(with(first, "allowed_signers", SIGNERS), "rules.cedar", std::str::from_utf8(RULES).expect("text")));
+    let first =
+        bundle(with(with(first, "allowed_signers", SIGNERS), "rules.cedar", std::str::from_utf8(RULES).expect("text")));
     let second = bundle(files(2));
     let mut in_force = InForce::default();
     in_force.apply(&first, None, None, 10).expect("nothing was in force");

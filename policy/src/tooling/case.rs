@@ -149,7 +149,8 @@ impl CaseFault {
     pub fn hint(&self) -> String {
         match self {
             Self::Syntax(_) => {
-                "A test has name, action, expect, and perhaps node, at, facts, spent, approved, rules, budgets, groups.".into()
+                "A test has name, action, expect, and perhaps node, at, facts, spent, approved, rules, budgets, groups."
+                    .into()
             }
             Self::TooMany(_) => "Split the file.".into(),
             Self::None => "Add a [[test]], or remove the file.".into(),
@@ -199,10 +200,9 @@ impl Case {
             match case(place, entry.get_ref(), &file.given) {
                 Ok(case) => cases.push(case),
                 Err(faults) => {
-                    errors.extend(faults.into_iter().map(|(offset, fault)| CaseError {
-                        place: offset.map_or(place, at),
-                        fault,
-                    }));
+                    errors.extend(
+                        faults.into_iter().map(|(offset, fault)| CaseError { place: offset.map_or(place, at), fault }),
+                    );
                 }
             }
         }
@@ -227,9 +227,10 @@ fn case(place: Place, entry: &Entry, given: &Given) -> Result<Case, Vec<Found>> 
     };
     let node = entry.node.as_ref().or(given.node.as_ref()).map_or(DEFAULT_NODE, String::as_str);
     let mut request = Request::new(node, action, at_s * 1_000);
-    let common = given.facts.iter().filter(|(name, _)| {
-        FactId::by_id(name.get_ref()).is_none_or(|fact| FactId::of(action).contains(&fact))
-    });
+    let common = given
+        .facts
+        .iter()
+        .filter(|(name, _)| FactId::by_id(name.get_ref()).is_none_or(|fact| FactId::of(action).contains(&fact)));
     for (name, value) in common.chain(&entry.facts) {
         let Some(fact) = FactId::by_id(name.get_ref()) else {
             faults.push((Some(name.span().start), CaseFault::Fact(name.get_ref().clone())));

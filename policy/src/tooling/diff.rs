@@ -149,9 +149,9 @@ impl Meaning {
         let mut meaning = Self::default();
         let policy = bundle.policy();
         for rule in policy.rules.iter() {
-            let mut aspects = rule_aspects(&Shape::of(rule.json));
-            aspects.extend(rule.unless_approved.map(|group| ("unless approved by".to_owned(), group.to_owned())));
-            meaning.put(Subject::Rule, rule.id, aspects);
+            let mut aspects = rule.json().map(|json| rule_aspects(&Shape::of(&json))).unwrap_or_default();
+            aspects.extend(rule.unless_approved().map(|group| ("unless approved by".to_owned(), group.to_owned())));
+            meaning.put(Subject::Rule, rule.id().as_str(), aspects);
         }
         for budget in &policy.budgets {
             meaning.put(Subject::Budget, &budget.name, budget_aspects(budget));

@@ -148,12 +148,14 @@ fn passes(denial: &Denial) -> Vec<String> {
             bounds => bounds,
         },
         Denial::NothingPermits { closest } => {
-            let closest = closest.iter().find(|closest| closest.compared.iter().any(|compared| compared.passes.is_some()));
+            let closest =
+                closest.iter().find(|closest| closest.compared.iter().any(|compared| compared.passes.is_some()));
             closest.map(|closest| plain(&closest.compared)).unwrap_or_default()
         }
         Denial::Budget(denial) => match &denial.room {
             crate::verdict::BudgetRoom::Exceeded { fact, left, fits_at_ms, .. } => {
-                let later = fits_at_ms.map(|at_ms| format!(", or the same from {} on", time::print(at_ms.div_ceil(1_000))));
+                let later =
+                    fits_at_ms.map(|at_ms| format!(", or the same from {} on", time::print(at_ms.div_ceil(1_000))));
                 vec![format!("{fact} at most {left} (budget {}){}", denial.budget, later.unwrap_or_default())]
             }
             _ => Vec::new(),

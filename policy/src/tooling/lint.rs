@@ -133,7 +133,9 @@ impl Lint {
             Self::Redundant { .. } => "Take it out, or narrow the other.",
             Self::UnknownList { .. } => "Add lists/NAME.toml, or correct the name.",
             Self::UnusedBudget { .. } => "Take it out, or permit what it counts.",
-            Self::UnusedGroup { .. } => "Name it in @unless_approved of a forbid or unless_approved of a budget, or take it out.",
+            Self::UnusedGroup { .. } => {
+                "Name it in @unless_approved of a forbid or unless_approved of a budget, or take it out."
+            }
             Self::NeverMetFromWithin { .. } => "Ask one fewer, or add a person: who asks never approves.",
             Self::NeverMet { .. } => "Add people to the role, with keys in allowed_signers for the group's namespace.",
             Self::NameReused { .. } => "Give each its own name: explanations and approvals name things by it.",
@@ -154,28 +156,28 @@ impl fmt::Display for Finding {
 /// The findings of a bundle, sorted by place, at most [`MAX_FINDINGS`].
 pub fn lint(bundle: &Bundle) -> Vec<Finding> {
     let policy = bundle.policy();
-    let rules: Vec<_> = policy.rules.iter().map(|rule| (Shape::of(rule.json), rule)).collect();
+    let rules: Vec<_> = policy.rules.iter().filter_map(|rule| Some((Shape::of(&rule.json()?), rule))).collect();
     let mut findings = Vec::new();
-    let mut find = |rule: &Rule<'_>, lint| {
-        findings.push(Finding { file: rule.file.to_owned(), place: Some(rule.place), lint });
+    let mut find = |rule: Rule<'_>, lint| {
+        findings.push(Finding { file: rule.file().to_owned(), place: Some(rule.place()), lint });
     };
     for (index, (shape, rule)) in rules.iter().enumerate() {
-        let named = || rule.id.to_owned();
+        let named = || rule.id().to_string();
         if shape.is_never() {
-            find(rule, Lint::Unreachable { rule: named() });
+            find(*rule, Lint::Unreachable { rule: named() });
             continue;
         }
         if let Some(by) = overriding(&rules, shape) {
-            find(rule, Lint::Overridden { rule: named(), by });
+            find(*rule, Lint::Overridden { rule: named(), by });
         }
         if let Some(by) = repeating(&rules, index) {
-            find(rule, Lint::Redundant { rule: named(), by });
+            find(*rule, Lint::Redundant { rule: named(), by });
         }
         for action in unbounded(policy, &rules, shape) {
-            find(rule, Lint::UnboundedAmount { rule: named(), action });
+            find(*rule, Lint::UnboundedAmount { rule: named(), action });
         }
         for (fact, list) in unknown_lists(policy, shape) {
-            find(rule, Lint::UnknownList { rule: named(), fact, list });
+            find(*rule, Lint::UnknownList { rule: named(), fact, list });
         }
     }
     findings.extend(of_policy(bundle, &rules).into_iter().map(|lint| Finding {
@@ -193,19 +195,22 @@ type Shaped<'a> = (Shape, Rule<'a>);
 
 /// A forbid that no approval lifts, and that meets all that the permit does.
 fn overriding(rules: &[Shaped<'_>], permit: &Shape) -> Option<String> {
-    let mut forbids = rules.iter().filter(|(shape, rule)| shape.effect == Effect::Forbid && rule.unless_approved.is_none());
+    let mut forbids =
+        rules.iter().filter(|(shape, rule)| shape.effect == Effect::Forbid && rule.unless_approved().is_none());
     let by = forbids.find(|(forbid, _)| permit.effect == Effect::Permit && forbid.covers(permit));
-    by.map(|(_, rule)| rule.id.to_owned())
+    by.map(|(_, rule)| rule.id().to_string())
 }
 
 /// Another rule with the same effect and approval that does all that rule `index` does. Of two that are equal, the second
 /// repeats the first.
 fn repeating(rules: &[Shaped<'_>], index: usize) -> Option<String> {
     let (shape, rule) = &rules[index];
-    let same = |(other, of): &Shaped<'_>| other.effect == shape.effect && of.unless_approved == rule.unless_approved;
+    let same =
+        |(other, of): &Shaped<'_>| other.effect == shape.effect && of.unless_approved() == rule.unless_approved();
     let mut others = rules.iter().enumerate().filter(|(at, other)| *at != index && same(other));
-    let by = others.find(|(at, (other, _))| !other.is_never() && other.covers(shape) && (*at < index || !shape.covers(other)));
-    by.map(|(_, (_, rule))| rule.id.to_owned())
+    let by = others
+        .find(|(at, (other, _))| !other.is_never() && other.covers(shape) && (*at < index || !shape.covers(other)));
+    by.map(|(_, (_, rule))| rule.id().to_string())
 }
 
 /// What bounds how much leaves, or to whom.
@@ -228,9 +233,11 @@ fn unbounded(policy: &Policy, rules: &[Shaped<'_>], permit: &Shape) -> Vec<Actio
     }
     let amount = FactId::AmountMsat;
     let is_bounded = |action: &Action| {
-        let by_budget = policy.budgets.iter().any(|budget| budget.fact == Some(amount) && budget.actions.contains(action));
-        let forbids =
-            |(forbid, _): &Shaped<'_>| forbid.effect == Effect::Forbid && forbid.actions.contains(action) && bounds(forbid);
+        let by_budget =
+            policy.budgets.iter().any(|budget| budget.fact == Some(amount) && budget.actions.contains(action));
+        let forbids = |(forbid, _): &Shaped<'_>| {
+            forbid.effect == Effect::Forbid && forbid.actions.contains(action) && bounds(forbid)
+        };
         by_budget || rules.iter().any(forbids)
     };
     let carries = |action: &&Action| FactId::of(**action).contains(&amount);
@@ -251,7 +258,9 @@ fn of_policy(bundle: &Bundle, rules: &[Shaped<'_>]) -> Vec<Lint> {
     let policy = bundle.policy();
     let mut lints = Vec::new();
     let permits = |action: &Action| {
-        rules.iter().any(|(shape, _)| shape.effect == Effect::Permit && !shape.is_never() && shape.actions.contains(action))
+        rules
+            .iter()
+            .any(|(shape, _)| shape.effect == Effect::Permit && !shape.is_never() && shape.actions.contains(action))
     };
     if !Action::ALL.iter().any(permits) {
         lints.push(Lint::PermitsNothing);
@@ -260,7 +269,7 @@ fn of_policy(bundle: &Bundle, rules: &[Shaped<'_>]) -> Vec<Lint> {
         lints.push(Lint::UnusedBudget { budget: budget.name.clone() });
     }
     for (name, group) in policy.approvals.groups() {
-        let asks = rules.iter().filter_map(|(_, rule)| rule.unless_approved);
+        let asks = rules.iter().filter_map(|(_, rule)| rule.unless_approved());
         let mut asks = asks.chain(policy.budgets.iter().filter_map(|budget| budget.unless_approved.as_deref()));
         let is_normal = group.kind == crate::grant::GrantKind::Normal;
         if is_normal && !asks.any(|asked| asked == name) {
@@ -268,7 +277,8 @@ fn of_policy(bundle: &Bundle, rules: &[Shaped<'_>]) -> Vec<Lint> {
         }
         let namespace = group.kind.namespace();
         let approvers = policy.approvals.approvers();
-        let people = policy.approvals.people(&group.role).filter(|person| approvers.can_sign(person, namespace)).count();
+        let people =
+            policy.approvals.people(&group.role).filter(|person| approvers.can_sign(person, namespace)).count();
         let people = u32::try_from(people).unwrap_or(u32::MAX);
         let (group, role, of) = (name.to_owned(), group.role.clone(), group.of);
         if people < of {

@@ -275,9 +275,7 @@ mod tests {
 
     #[test]
     fn a_range_that_nothing_is_in_is_never_met_and_its_twin_is() {
-        let both = |low, high| {
-            json!({ "&&": { "left": compare(">", "amount_msat", low), "right": compare("<", "amount_msat", high) } })
-        };
+        let both = |low, high| json!({ "&&": { "left": compare(">", "amount_msat", low), "right": compare("<", "amount_msat", high) } });
         assert!(rule("permit", pay(), when(both(7, 8))).is_never());
         assert!(!rule("permit", pay(), when(both(7, 9))).is_never());
     }

@@ -56,7 +56,6 @@ pub struct Differing {
 }
 
 /// A candidate policy with the state that it would have. Also what a shadow evaluates beside the policy in force.
-#[derive(Clone, Debug)]
 pub struct Candidate<'a> {
     policy: &'a Policy,
     /// The policy that the history's approvals were given under.

@@ -133,9 +133,11 @@ fn run(policy: &Policy, case: &Case) -> (Vec<Difference>, Verdict) {
     if found.kind != case.expect {
         differences.push(different("expect", &[case.expect.id()], &[found.kind.id()]));
     }
-    for (what, expected, found) in
-        [("rules", &case.rules, &found.rules), ("budgets", &case.budgets, &found.budgets), ("groups", &case.groups, &found.groups)]
-    {
+    for (what, expected, found) in [
+        ("rules", &case.rules, &found.rules),
+        ("budgets", &case.budgets, &found.budgets),
+        ("groups", &case.groups, &found.groups),
+    ] {
         if let Some(expected) = expected {
             let mut expected = expected.clone();
             expected.sort();

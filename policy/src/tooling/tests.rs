@@ -97,14 +97,19 @@ fn rules_that_change_nothing_are_found() {
     let overriding = "@id(\"stop\")\nforbid (principal, action in Action::\"Settle\", resource);";
     let found = lints(&with_rules(overriding));
     assert!(found.contains(&Lint::Overridden { rule: "settle".into(), by: "stop".into() }), "{found:?}");
-    let of_its_own = "@id(\"of-its-own\")\nforbid (principal == Node::\"alice\", action == Action::\"Keysend\", resource);";
+    let of_its_own =
+        "@id(\"of-its-own\")\nforbid (principal == Node::\"alice\", action == Action::\"Keysend\", resource);";
     assert_eq!(lints(&with_rules(of_its_own)), []);
 }
 
 #[test]
 fn names_that_stand_for_nothing_or_for_two_things_are_found() {
     let unknown = lints(&bundle(altered("rules.cedar", "contains(\"exchange\")", "contains(\"exchagne\")")));
-    let list = Lint::UnknownList { rule: "sweeps-only-to-the-exchange".into(), fact: "destination_lists", list: "exchagne".into() };
+    let list = Lint::UnknownList {
+        rule: "sweeps-only-to-the-exchange".into(),
+        fact: "destination_lists",
+        list: "exchagne".into(),
+    };
     assert_eq!(unknown, [list]);
     let reused = lints(&bundle(altered("policy.toml", "name = \"channels\"", "name = \"treasury\"")));
     assert_eq!(reused, [Lint::NameReused { name: "treasury".into(), first: "a budget", second: "an approval group" }]);
@@ -178,9 +183,11 @@ fn history_is_reproduced_with_its_own_bundle_and_a_forged_verdict_is_found() {
     assert!(report.reproduces(), "{report}");
     assert_eq!(report.decisions, 600);
 
-    let Some(Event::Decided(record)) = events.iter_mut().find(|event| {
-        matches!(event, Event::Decided(record) if !record.verdict.permits())
-    }) else { panic!("a refusal") };
+    let Some(Event::Decided(record)) =
+        events.iter_mut().find(|event| matches!(event, Event::Decided(record) if !record.verdict.permits()))
+    else {
+        panic!("a refusal")
+    };
     record.verdict = crate::verdict::Verdict::Permit(Default::default());
     let forged = record.id.clone();
     let report = replay(events, |_| Some(&policy), |_| true);
