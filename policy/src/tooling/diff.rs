@@ -58,7 +58,8 @@ pub enum Subject {
 }
 
 impl Subject {
-    fn id(self) -> &'static str {
+    /// As reports name it.
+    pub fn id(self) -> &'static str {
         match self {
             Self::Rule => "rule",
             Self::Budget => "budget",

@@ -9,6 +9,7 @@ mod lint;
 mod record;
 mod replay;
 mod shape;
+mod show;
 mod simulate;
 mod suite;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use self::explain::{ExplainedBudget, ExplainedFact, Explanation, NearGrant, 
 pub use self::lint::{Finding, Lint, MAX_FINDINGS, lint};
 pub use self::record::{Event, Record};
 pub use self::replay::{Irreproducible, MAX_LISTED, ReplayReport, replay};
+pub use self::show::{ShowReport, ShownRule, show};
 pub use self::simulate::{Candidate, Differing, SimulationReport, simulate};
 pub use self::suite::{Difference, Failure, SuiteReport, test};
 

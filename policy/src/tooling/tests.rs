@@ -252,3 +252,14 @@ fn an_explanation_has_the_facts_what_is_left_and_what_would_have_passed() {
     assert!(text.contains("\n  budget      hourly: asked 2000000001, left 2000000000 of 2000000000 msat"), "{text}");
     assert!(text.contains("\n  fact        amount_msat = 2000000001 msat"), "{text}");
 }
+
+#[test]
+fn what_is_shown_is_all_that_the_bundle_says() {
+    let shown = show(&bundle(example()));
+    assert_eq!(shown.rules.len(), 6);
+    assert!(shown.cedar().contains("// rules.cedar\n@id(\"nothing-at-night\")"), "{}", shown.cedar());
+    let text = shown.to_string();
+    for line in ["\ngroup treasury: kind normal, of 2, role treasurer", "\nsigning: of 2, role treasurer"] {
+        assert!(text.contains(line), "{text}");
+    }
+}
