@@ -5,11 +5,14 @@
 
 pub mod actions;
 pub mod budget;
+pub mod decide;
 pub mod engine;
 pub mod facts;
+pub mod grant;
 pub mod lists;
 mod names;
 pub mod place;
+pub mod preset;
 pub mod reasons;
 pub mod request;
 pub mod schema;

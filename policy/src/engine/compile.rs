@@ -24,17 +24,17 @@ use crate::verdict::RuleId;
 /// So many errors are told; more help nobody.
 const MAX_ERRORS: usize = 100;
 
-pub(super) fn compile(sources: &[Source<'_>]) -> Result<Rules, Vec<RuleError>> {
+pub(super) fn compile(sources: &[Source]) -> Result<Rules, Vec<RuleError>> {
     let mut compiler = Compiler { rules: Vec::new(), by_id: HashMap::new(), errors: Vec::new() };
     if sources.iter().map(|source| source.text.len()).sum::<usize>() > MAX_TEXT {
-        compiler.error(sources[0].file, Place { line: 1, column: 1 }, RuleFault::TooMuch);
+        compiler.error(&sources[0].file, Place { line: 1, column: 1 }, RuleFault::TooMuch);
         return Err(compiler.errors);
     }
     let (schema, _) = Schema::from_cedarschema_str(&schema::text()).expect("a test makes and reads it");
     let entities = schema.action_entities().expect("made from the same schema");
     let validator = Validator::new(schema);
     for source in sources {
-        compiler.read(*source, &validator);
+        compiler.read(source, &validator);
     }
     let Compiler { rules, by_id, mut errors } = compiler;
     if !errors.is_empty() {
@@ -68,7 +68,7 @@ impl Compiler {
         }
     }
 
-    fn read(&mut self, Source { file, text }: Source<'_>, validator: &Validator) {
+    fn read(&mut self, Source { file, text }: &Source, validator: &Validator) {
         if let Err((place, fault)) = bounds::check(text) {
             return self.error(file, place, fault);
         }
@@ -87,7 +87,7 @@ impl Compiler {
         if parsed.num_of_policies() > rest {
             return self.error(file, Place { line: 1, column: 1 }, RuleFault::TooMany);
         }
-        let shared = Arc::from(file);
+        let shared = Arc::from(file.as_str());
         let mut accepted = PolicySet::new();
         for (policy, place) in in_order(&parsed, text) {
             match self.rule(policy, &shared, place) {

@@ -33,12 +33,12 @@ const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// A file of rules.
-#[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
     /// Its name, for errors.
-    pub file: &'a str,
+    pub file: String,
     /// Its text, in Cedar.
-    pub text: &'a str,
+    pub text: String,
 }
 
 /// Compiled rules. Without state: the same request and memberships give the same evaluation.
@@ -93,7 +93,7 @@ pub struct Evaluation {
 
 impl Rules {
     /// Parses, checks and slices the rules of all files; or says all that is wrong with them.
-    pub fn compile(sources: &[Source<'_>]) -> Result<Self, Vec<RuleError>> {
+    pub fn compile(sources: &[Source]) -> Result<Self, Vec<RuleError>> {
         compile::compile(sources)
     }
 

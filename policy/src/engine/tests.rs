@@ -5,7 +5,11 @@ use crate::actions::Action;
 use crate::verdict::Passes;
 
 fn compile(text: &str) -> Result<Rules, Vec<RuleError>> {
-    Rules::compile(&[Source { file: "rules.cedar", text }])
+    Rules::compile(&[source("rules.cedar", text)])
+}
+
+fn source(file: &str, text: &str) -> Source {
+    Source { file: file.into(), text: text.into() }
 }
 
 fn rules(text: &str) -> Rules {
@@ -143,7 +147,7 @@ fn every_rule_has_an_id_and_no_two_have_the_same() {
     assert_eq!(twice.place, Place { line: 3, column: 1 });
     let first = Place { line: 1, column: 1 };
     assert_eq!(twice.fault, RuleFault::IdTwice { id: "pay".into(), file: "rules.cedar".into(), place: first });
-    let files = [Source { file: "a.cedar", text: PAY }, Source { file: "b.cedar", text: PAY }];
+    let files = [source("a.cedar", PAY), source("b.cedar", PAY)];
     let across = Rules::compile(&files).err().unwrap().remove(0);
     assert_eq!((across.file.as_str(), across.place), ("b.cedar", first));
 }
