@@ -5,6 +5,7 @@
 
 pub mod actions;
 pub mod budget;
+pub mod bundle;
 pub mod decide;
 pub mod engine;
 pub mod facts;
@@ -17,5 +18,6 @@ pub mod reasons;
 pub mod request;
 pub mod schema;
 mod time;
+pub mod tooling;
 pub mod value;
 pub mod verdict;

@@ -147,9 +147,9 @@ impl Reader {
         let mut budgets = of_policy.budgets(&manifest, &approvals);
         let signing = manifest.signing.as_ref().map(|entry| of_policy.signing(entry, &approvals));
         let expanded = of_policy.preset(&manifest);
-        if let Some(expanded) = &expanded {
-            sources.insert(0, Source { file: &expanded.file, text: &expanded.cedar });
-            budgets.extend(expanded.budgets.iter().cloned());
+        if let (Some(expanded), Some(preset)) = (expanded, &manifest.preset) {
+            sources.insert(0, Source { file: format!("preset {}", preset.get_ref()), text: expanded.cedar });
+            budgets.extend(expanded.budgets);
         }
         let rules = self.rules(&sources)?;
         for rule in rules.iter() {
@@ -209,12 +209,12 @@ impl Reader {
         })
     }
 
-    fn sources<'a>(&mut self, files: &'a Files) -> Vec<Source<'a>> {
+    fn sources(&mut self, files: &Files) -> Vec<Source> {
         let texts = files.of(Part::Rules).map(|(file, contents)| (file, self.text(file, Some(contents))));
-        texts.filter_map(|(file, text)| Some(Source { file, text: text? })).collect()
+        texts.filter_map(|(file, text)| Some(Source { file: file.to_owned(), text: text?.to_owned() })).collect()
     }
 
-    fn rules(&mut self, sources: &[Source<'_>]) -> Option<Rules> {
+    fn rules(&mut self, sources: &[Source]) -> Option<Rules> {
         Rules::compile(sources)
             .map_err(|errors| {
                 self.errors.extend(errors.into_iter().map(|error| {
@@ -272,15 +272,23 @@ impl OfPolicy<'_> {
             }
             return None;
         };
-        let numbers = plain(&manifest.numbers);
-        let errors = match preset::expand(preset.get_ref(), &numbers) {
-            Ok(expanded) => return Some(expanded),
+        let errors = match preset::expand(preset.get_ref(), &plain(&manifest.numbers)) {
+            Ok(expanded) => {
+                let taken = |entry: &&Spanned<budget::Entry>| {
+                    expanded.budgets.iter().any(|budget| budget.name == entry.get_ref().name())
+                };
+                for entry in manifest.budget.iter().filter(taken) {
+                    let name = entry.get_ref().name();
+                    let fault = BundleFault::Budget(format!("the preset has a budget '{name}' already"));
+                    self.fault(entry, fault, "Give it another name: what was spent is kept under it.");
+                }
+                return Some(expanded);
+            }
             Err(errors) => errors,
         };
         for error in errors {
-            let number = error.number.as_ref();
-            let at = number.and_then(|number| manifest.numbers.keys().find(|known| known.get_ref() == number));
-            self.fault(at.unwrap_or(preset), BundleFault::Preset(error.message), error.hint);
+            let at = manifest.numbers.keys().find(|known| Some(known.get_ref().as_str()) == error.number());
+            self.fault(at.unwrap_or(preset), BundleFault::Preset(error.to_string()), error.hint());
         }
         None
     }

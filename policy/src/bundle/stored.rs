@@ -93,10 +93,15 @@ fn encode(value: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-fn decode<T: for<'a> Deserialize<'a>>(key: &str, value: &[u8]) -> Result<T, BundleUnreadable> {
+/// Reads what [`encode`] wrote, and nothing else: of two encodings of one value, only one was written here.
+fn decode<T: for<'a> Deserialize<'a> + Serialize>(key: &str, value: &[u8]) -> Result<T, BundleUnreadable> {
+    let contents = || BundleUnreadable::Contents(key.to_owned());
     match value.split_first() {
-        Some((&LAYOUT, cbor)) => ciborium::from_reader(cbor).map_err(|_| BundleUnreadable::Contents(key.to_owned())),
+        Some((&LAYOUT, cbor)) => {
+            let read: T = ciborium::from_reader(cbor).map_err(|_| contents())?;
+            if encode(&read) == value { Ok(read) } else { Err(contents()) }
+        }
         Some(_) => Err(BundleUnreadable::Layout(key.to_owned())),
-        None => Err(BundleUnreadable::Contents(key.to_owned())),
+        None => Err(contents()),
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 
 use bitcoin::Network;
+use ssh_key::private::Ed25519Keypair;
+use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
 use super::*;
 
@@ -230,23 +232,79 @@ fn an_order_about_a_bundle_that_is_no_longer_in_force_changes_nothing() {
     assert_eq!(in_force, before);
 }
 
-#[test]
-fn an_unsigned_bundle_does_not_follow_one_that_asks_for_signatures() {
-    let asks = "version = 1\n[roles]\nsecurity = [\"alice\", \"bob\"]\n[signing]\nrole = \"security\"\nof = 2\n";
-    let mut first = Files::default();
-    first.add("policy.toml", asks.into()).expect("a part");
-    let first =
-        bundle(with(with(first, "allowed_signers", SIGNERS), "rules.cedar", std::str::from_utf8(RULES).expect("text")));
-    let second = bundle(files(2));
-    let mut in_force = InForce::default();
-    in_force.apply(&first, None, None, 10).expect("nothing was in force");
-    let refused = in_force.apply(&second, Some(&first), None, 20);
-    let too_few = SigningError::TooFew { role: "security".into(), of: 2, signed: vec![] };
-    assert_eq!(refused, Err(ApplyError::Unsigned(too_few)));
-    assert_eq!(in_force.highest_version, 1);
+/// A key that is the same in every run.
+fn key(seed: u8) -> PrivateKey {
+    PrivateKey::from(Ed25519Keypair::from_seed(&[seed; 32]))
 }
 
-const SIGNERS: &str = "\
-alice ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINYi6R2n+BsaPLq+hFwPvl3gXkU4+y3VF0tF8cEgpafe
-bob ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC0WibFMK9T0V5CdLNHEiMhqfMdbMLGjFClmpoAi/0Km
-";
+fn sign(seed: u8, namespace: &str, text: &str) -> String {
+    let signature = key(seed).sign(namespace, HashAlg::Sha512, text.as_bytes()).expect("signed");
+    signature.to_pem(LineEnding::LF).expect("text")
+}
+
+/// A bundle that two of alice (keys 1 and 2), bob (3) and carol (4) follow by their signatures; mallory (5) has no role.
+fn signing(version: u64) -> Bundle {
+    let asks = "[roles]\nsecurity = [\"alice\", \"bob\", \"carol\"]\n[signing]\nrole = \"security\"\nof = 2\n";
+    let mut files = Files::default();
+    files.add("policy.toml", format!("version = {version}\n{asks}").into_bytes()).expect("a part");
+    let people = [("alice", 1), ("alice", 2), ("bob", 3), ("carol", 4), ("mallory", 5)];
+    let lines =
+        people.map(|(person, seed)| format!("{person} {}\n", key(seed).public_key().to_openssh().expect("text")));
+    let files = with(files, "allowed_signers", &lines.concat());
+    bundle(with(files, "rules.cedar", std::str::from_utf8(RULES).expect("text")))
+}
+
+/// `files` with signatures over `text`.
+fn signed(mut files: Files, seeds: &[u8], namespace: &str, text: &str) -> Files {
+    for seed in seeds {
+        files = with(files, &format!("signatures/k{seed}.sig"), &sign(*seed, namespace, text));
+    }
+    files
+}
+
+#[test]
+fn a_bundle_follows_one_that_asks_for_signatures_by_so_many_people_and_no_fewer() {
+    let first = signing(1);
+    let text = text_to_sign(2, files(2).hash());
+    let follow = |seeds: &[u8], namespace, text: &str| {
+        let mut in_force = InForce::default();
+        in_force.apply(&first, None, None, 10).expect("nothing was in force");
+        let second = bundle(signed(files(2), seeds, namespace, text));
+        let followed = in_force.apply(&second, Some(&first), None, 20).map(drop);
+        assert_eq!(in_force.highest_version, if followed.is_ok() { 2 } else { 1 });
+        followed
+    };
+    let too_few = |people: &[&str]| {
+        let signed = people.iter().map(|person| (*person).to_owned()).collect();
+        Err(ApplyError::Unsigned(SigningError::TooFew { role: "security".into(), of: 2, signed }))
+    };
+    assert_eq!(follow(&[1, 3], NAMESPACE, &text), Ok(()));
+    assert_eq!(follow(&[], NAMESPACE, &text), too_few(&[]));
+    assert_eq!(follow(&[1, 2], NAMESPACE, &text), too_few(&["alice"]), "two keys of one person are one person");
+    let no_role =
+        SigningError::NotOfRole { file: "signatures/k5.sig".into(), person: "mallory".into(), role: "security".into() };
+    assert_eq!(follow(&[1, 3, 5], NAMESPACE, &text), Err(ApplyError::Unsigned(no_role)));
+    for (seeds, namespace, text) in [
+        (&[1, 3], "claviger-grant", &text),
+        (&[1, 3], NAMESPACE, &text_to_sign(3, files(2).hash())),
+        (&[1, 9], NAMESPACE, &text),
+    ] {
+        let refused = follow(seeds, namespace, text);
+        assert!(matches!(refused, Err(ApplyError::Unsigned(SigningError::Signature { .. }))), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_rollback_needs_signatures_of_its_own_where_the_bundle_in_force_asks_for_them() {
+    let (old, strict) = (bundle(files(1)), signing(2));
+    let mut in_force = InForce::default();
+    in_force.apply(&old, None, None, 10).expect("the first");
+    in_force.apply(&strict, Some(&old), None, 20).expect("nothing asks for signatures yet");
+    let back = text_to_roll_back(strict.hash(), old.hash());
+    let forward = text_to_sign(1, old.hash());
+    let wrong = signed(Files::default(), &[1, 3], NAMESPACE, &forward);
+    assert!(matches!(in_force.roll_back(Some(&strict), &wrong, 30), Err(ApplyError::Unsigned(_))));
+    assert!(matches!(in_force.roll_back(Some(&strict), &Files::default(), 30), Err(ApplyError::Unsigned(_))));
+    in_force.roll_back(Some(&strict), &signed(Files::default(), &[3, 4], NAMESPACE, &back), 30).expect("signed");
+    assert_eq!(in_force.active.map(|active| active.version), Some(1));
+}
