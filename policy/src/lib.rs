@@ -16,6 +16,7 @@ pub mod place;
 pub mod preset;
 pub mod reasons;
 pub mod request;
+pub mod sample;
 pub mod schema;
 mod time;
 pub mod tooling;

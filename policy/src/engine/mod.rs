@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::bounds::{MAX_DEPTH, MAX_OPERATORS, MAX_RULE_BYTES, MAX_RULES, MAX_TEXT};
 pub use self::fault::{RuleError, RuleFault};
 use self::looks::{Facts, Looks};
-use self::slices::{Set, Slice};
+use self::slices::Slice;
 use crate::facts::FactId;
 use crate::place::Place;
 use crate::request::Request;

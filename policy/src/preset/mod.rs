@@ -131,7 +131,8 @@ impl Preset {
 
     /// Its numbers with their defaults, in the order of its page.
     pub fn numbers(&self) -> impl Iterator<Item = (&'static Number, u64)> {
-        let default = |number: &Number| self.defaults.iter().find(|(name, _)| *name == number.name).map(|(_, value)| *value);
+        let default =
+            |number: &Number| self.defaults.iter().find(|(name, _)| *name == number.name).map(|(_, value)| *value);
         // A test holds every number to have one; without, nothing of it would pass.
         self.parts.iter().flat_map(|part| part.numbers).map(move |number| (number, default(number).unwrap_or(0)))
     }

@@ -67,7 +67,8 @@ fn no_preset_permits_everything() {
 
 #[test]
 fn a_number_bounds_what_it_says_and_one_more_is_refused() {
-    let rules = rules("routing-node", &[("max_payment_msat", 700), ("max_withdrawal_msat", 800), ("max_chain_fee_msat", 9)]);
+    let rules =
+        rules("routing-node", &[("max_payment_msat", 700), ("max_withdrawal_msat", 800), ("max_chain_fee_msat", 9)]);
     assert!(permits(&rules, &keysend(700), 0));
     assert!(!permits(&rules, &keysend(701), 0));
     assert!(permits(&rules, &withdraw(800, 9), 0));

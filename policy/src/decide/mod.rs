@@ -1,6 +1,9 @@
 //! The one decision: rules, budgets and grants together. First everything is looked up, then judged from that alone, so
 //! that a recorded decision can be made again (replay), or by other rules (simulation).
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
