@@ -308,3 +308,41 @@ fn a_rollback_needs_signatures_of_its_own_where_the_bundle_in_force_asks_for_the
     in_force.roll_back(Some(&strict), &signed(Files::default(), &[3, 4], NAMESPACE, &back), 30).expect("signed");
     assert_eq!(in_force.active.map(|active| active.version), Some(1));
 }
+
+#[test]
+fn ten_thousand_rules_are_refused_by_name() {
+    let rules = |count: usize| -> String {
+        let rule = |index| format!("@id(\"r{index}\")\nforbid (principal, action == Action::\"Keysend\", resource);\n");
+        (0..count).map(rule).collect()
+    };
+    let found = errors(with(files(1), "many.cedar", &rules(10_000)));
+    assert_eq!(found, ["many.cedar:1:1: there are more than 2000 rules"]);
+    assert_eq!(bundle(with(files(1), "few.cedar", &rules(20))).policy().rules.iter().count(), 21);
+}
+
+#[test]
+fn a_preset_alone_is_a_policy_and_its_numbers_are_checked_at_their_place() {
+    let manifest = |text: &str| {
+        let mut files = Files::default();
+        files.add("policy.toml", text.into()).expect("a part");
+        files
+    };
+    let good = bundle(manifest("version = 1\npreset = \"routing-node\"\n"));
+    assert_eq!(good.preset(), Some("routing-node"));
+    assert!(good.policy().rules.iter().count() > 0 && !good.policy().budgets.is_empty());
+    let typo = errors(manifest("version = 1\npreset = \"routing-node\"\n[numbers]\nmax_paiment_msat = 1\n"));
+    assert_eq!(typo, ["policy.toml:4:1: the preset 'routing-node' has no number 'max_paiment_msat'"]);
+    assert_eq!(
+        errors(manifest("version = 1\npreset = \"router\"\n")),
+        ["policy.toml:2:10: there is no preset 'router'"]
+    );
+    let stray = errors(manifest("version = 1\n[numbers]\nmax_payment_msat = 1\n"));
+    assert_eq!(stray, ["policy.toml:3:1: 'max_payment_msat' is a number of no preset"]);
+    let taken = &good.policy().budgets[0];
+    let entry = format!(
+        "[[budget]]\nname = \"{}\"\nactions = [\"PayInvoice\"]\nfact = \"count\"\nscope = [\"node\"]\nwindow = \"1h\"\nlimit = 1\n",
+        taken.name
+    );
+    let twice = errors(manifest(&format!("version = 1\npreset = \"routing-node\"\n{entry}")));
+    assert_eq!(twice, [format!("policy.toml:3:1: the preset has a budget '{}' already", taken.name)]);
+}

@@ -263,3 +263,13 @@ fn what_is_shown_is_all_that_the_bundle_says() {
         assert!(text.contains(line), "{text}");
     }
 }
+
+#[test]
+fn every_preset_is_checked_without_a_warning() {
+    for preset in crate::preset::Preset::all() {
+        let mut files = Files::default();
+        let policy = format!("version = 1\npreset = \"{}\"\n", preset.name);
+        files.add("policy.toml", policy.into_bytes()).expect("a part");
+        assert_eq!(lints(&bundle(files)), [], "{}", preset.name);
+    }
+}
