@@ -7,6 +7,9 @@ const REDACTED: &[&str] = &[
     ".claviger.v1.UnsealRequest",
     ".claviger.v1.SeedImport",
     ".claviger.v1.EnrolmentReply",
+    ".claviger.v1.BundleFile",
+    ".signrpc.SharedKeyResponse",
+    ".signrpc.MuSig2SessionRequest",
 ];
 
 /// What `claviger … --json` prints.
@@ -40,7 +43,11 @@ const PRINTED: &[&str] = &[
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=claviger");
-    let files = protox::compile(["claviger/v1/link.proto", "claviger/v1/admin.proto"], ["."])?;
+    println!("cargo:rerun-if-changed=lnd");
+    let files = protox::compile(
+        ["claviger/v1/link.proto", "claviger/v1/admin.proto", "lnd/signrpc.proto", "lnd/walletrpc.proto"],
+        ["."],
+    )?;
     let mut builder = tonic_prost_build::configure().skip_debug(REDACTED);
     for message in PRINTED {
         builder = builder.type_attribute(message, "#[derive(serde::Serialize)]");

@@ -9,6 +9,18 @@ pub mod v1 {
     tonic::include_proto!("claviger.v1");
 }
 
+/// What a watch-only lnd asks of its remote signer: `signrpc.Signer`.
+#[allow(clippy::all, missing_docs, unused_qualifications, reason = "generated code")]
+pub mod signrpc {
+    tonic::include_proto!("signrpc");
+}
+
+/// What a watch-only lnd asks of its remote signer: `walletrpc.WalletKit`.
+#[allow(clippy::all, missing_docs, unused_qualifications, reason = "generated code")]
+pub mod walletrpc {
+    tonic::include_proto!("walletrpc");
+}
+
 /// No hsmd message on the link is larger (the vls protocol's own limit).
 pub const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 

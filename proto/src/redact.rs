@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::v1::{EnrolmentReply, NodeReply, NodeRequest, SeedImport, UnsealRequest, node_reply, node_request};
+use crate::signrpc::{MuSig2SessionRequest, SharedKeyResponse};
+use crate::v1::{
+    BundleFile, EnrolmentReply, NodeReply, NodeRequest, SeedImport, UnsealRequest, node_reply, node_request,
+};
 
 impl fmt::Debug for NodeRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,6 +52,24 @@ impl fmt::Debug for EnrolmentReply {
     }
 }
 
+impl fmt::Debug for BundleFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BundleFile").field("name", &self.name).field("bytes", &self.content.len()).finish()
+    }
+}
+
+impl fmt::Debug for SharedKeyResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedKeyResponse { .. }")
+    }
+}
+
+impl fmt::Debug for MuSig2SessionRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MuSig2SessionRequest").field("key_loc", &self.key_loc).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,7 +80,13 @@ mod tests {
         let shown = [
             format!("{:?}", UnsealRequest { passphrase: canary.clone() }),
             format!("{:?}", SeedImport { format: "bip39".into(), secret: canary.clone(), passphrase: canary.clone() }),
-            format!("{:?}", EnrolmentReply { node: None, bundle: "CANARY".into() }),
+            format!("{:?}", EnrolmentReply { node: None, bundle: "CANARY".into(), files: vec![] }),
+            format!("{:?}", BundleFile { name: "lnd.macaroon".into(), content: canary.clone() }),
+            format!("{:?}", SharedKeyResponse { shared_key: canary.clone() }),
+            format!(
+                "{:?}",
+                MuSig2SessionRequest { pregenerated_local_nonce: canary.clone(), ..MuSig2SessionRequest::default() }
+            ),
             format!(
                 "{:?}",
                 NodeRequest { request_id: 7, channel: None, body: Some(node_request::Body::Message(canary.clone())) }

@@ -52,6 +52,16 @@ section! {
 }
 
 section! {
+    /// The door for lnd nodes.
+    LndConfig "lnd" {
+        /// Where lnd nodes connect: address and port. Without it there is no such door.
+        listen: Option<SocketAddr> = None;
+        /// What lnd dials, written into its configuration: host:port. Empty: the listen address.
+        advertise: String = String::new();
+    }
+}
+
+section! {
     /// The signer's own view of the chain.
     ChainConfig "chain" {
         /// The chain backend's JSON-RPC (bitcoind's dialect), without TLS: keep it on this host or a trusted network.
@@ -86,6 +96,8 @@ section! {
         max_onchain_sat_per_day: u64 = 0;
         /// The highest fee of an on-chain transaction this signer pays for, in sat; ten times as much in any 24 hours.
         max_onchain_fee_sat: u64 = 100_000;
+        /// What an lnd node's wallet may have put into outputs that no channel's first commitment has shown to be a channel's funding yet, within any 24 hours, in sat. Above it such an output counts as a send.
+        max_unproven_funding_sat: u64 = 16_777_215;
         /// Addresses beside the node's own wallet that sends, sweeps and closes may pay any amount to.
         allow: Vec<String> = Vec::new();
     }
@@ -132,6 +144,9 @@ pub struct Config {
     /// `[link]`
     #[serde(default)]
     pub link: LinkConfig,
+    /// `[lnd]`
+    #[serde(default)]
+    pub lnd: LndConfig,
     /// `[chain]`
     #[serde(default)]
     pub chain: ChainConfig,
@@ -194,6 +209,7 @@ impl Config {
         Self {
             network,
             link: LinkConfig::default(),
+            lnd: LndConfig::default(),
             chain: ChainConfig {
                 url: default_chain_url(network),
                 funding_depth: default_funding_depth(network),
@@ -243,6 +259,13 @@ impl Config {
         if !self.link.advertise.is_empty() && !is_address(&self.link.advertise) {
             return out_of_range("link.advertise", &self.link.advertise, "use host:port");
         }
+        if self.lnd.listen.is_some_and(|listen| listen.ip().is_unspecified()) && self.lnd.advertise.is_empty() {
+            let rule = "say which host:port lnd dials: lnd.listen is every address of this host";
+            return out_of_range("lnd.advertise", &"\"\"", rule);
+        }
+        if !self.lnd.advertise.is_empty() && !is_address(&self.lnd.advertise) {
+            return out_of_range("lnd.advertise", &self.lnd.advertise, "use host:port");
+        }
         if !(64 << 10..=1 << 30).contains(&self.link.bytes_per_s) {
             return out_of_range("link.bytes_per_s", &self.link.bytes_per_s, "use 65536 to 1073741824");
         }
@@ -281,6 +304,12 @@ impl Config {
         if self.link.advertise.is_empty() { self.link.listen.to_string() } else { self.link.advertise.clone() }
     }
 
+    /// What lnd nodes dial, if there is a door for them.
+    pub fn lnd_advertised(&self) -> Option<String> {
+        let listen = self.lnd.listen?;
+        Some(if self.lnd.advertise.is_empty() { listen.to_string() } else { self.lnd.advertise.clone() })
+    }
+
     /// `chain.poll_ms` as a duration.
     pub fn poll_interval(&self) -> Duration {
         Duration::from_millis(self.chain.poll_ms)
@@ -310,7 +339,9 @@ impl Config {
 
 /// All keys below the top level, section by section.
 pub fn all_keys() -> impl Iterator<Item = &'static Key> {
-    [LinkConfig::KEYS, ChainConfig::KEYS, LimitsConfig::KEYS, SignerConfig::KEYS, LogConfig::KEYS].into_iter().flatten()
+    [LinkConfig::KEYS, LndConfig::KEYS, ChainConfig::KEYS, LimitsConfig::KEYS, SignerConfig::KEYS, LogConfig::KEYS]
+        .into_iter()
+        .flatten()
 }
 
 /// The text of `docs/configuration.md`'s table.

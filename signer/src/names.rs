@@ -61,11 +61,13 @@ pub enum NodeKind {
     Ldk,
     /// Core Lightning with `claviger-hsmd`.
     Cln,
+    /// A stock lnd with `remotesigner.enable`.
+    Lnd,
 }
 
 /// The text is not a kind of node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a kind of node: use ldk or cln")]
+#[error("'{0}' is not a kind of node: use ldk, cln or lnd")]
 pub struct BadKind(pub String);
 
 impl FromStr for NodeKind {
@@ -75,6 +77,7 @@ impl FromStr for NodeKind {
         match text {
             "ldk" => Ok(Self::Ldk),
             "cln" => Ok(Self::Cln),
+            "lnd" => Ok(Self::Lnd),
             _ => Err(BadKind(text.to_owned())),
         }
     }
@@ -85,6 +88,7 @@ impl fmt::Display for NodeKind {
         f.write_str(match self {
             Self::Ldk => "ldk",
             Self::Cln => "cln",
+            Self::Lnd => "lnd",
         })
     }
 }

@@ -82,6 +82,16 @@ reasons! {
         "A sweep burns more than any feerate explains, or pays more than it spends." "Lower the node's feerate for sweeps.";
     CloseValue "close-value" retry=false
         "A mutual close pays this node less than the last commitments owe it." "Do not agree to this close; close by force if the peer insists.";
+    KeyPurpose "key-purpose" retry=false
+        "The key does not sign what it is asked to sign." "An honest lnd does not see this; an application that signs with keys of its own needs keys of its own.";
+    TransactionUnknown "transaction-unknown" retry=false
+        "The transaction is none that this node's channels or wallet make with this key." "An honest lnd does not see this; if you signed a PSBT by hand, look at the detail.";
+    OutputForeign "output-foreign" retry=false
+        "What the channels claim would be paid to somebody else." "Pay to the node's own wallet, or add the address to limits.allow in claviger.toml.";
+    NonceForeign "nonce-foreign" retry=false
+        "The caller brings the secret nonce for a signature: whoever knows it learns the key." "Simple taproot channels cannot be used with a signer: switch protocol.simple-taproot-chans off.";
+    BlindDigest "blind-digest" retry=false
+        "A digest would be signed without showing what it stands for." "Applications that sign with MuSig2 cannot be used with this signer yet.";
     InvoiceReused "invoice-reused" retry=false
         "The payment hash was signed for another invoice before." "Use a new payment hash for every invoice.";
     ValueNotConserved "value-not-conserved" retry=false

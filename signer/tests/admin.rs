@@ -47,7 +47,7 @@ impl AdminApi for Scribe {
     fn node_add(&self, request: NodeAddRequest) -> Result<EnrolmentReply, AdminFailure> {
         let import = request.import.map(|import| (import.format, import.secret.len()));
         self.note(format!("add {} {} {import:?}", request.name, request.kind));
-        Ok(EnrolmentReply { node: None, bundle: "the bundle".to_owned() })
+        Ok(EnrolmentReply { node: None, bundle: "the bundle".to_owned(), files: vec![] })
     }
     fn node_list(&self) -> Result<Vec<NodeInfo>, AdminFailure> {
         Ok(vec![NodeInfo::default(); 3])
@@ -56,7 +56,7 @@ impl AdminApi for Scribe {
         panic!("the daemon fails inside")
     }
     fn node_renew(&self, name: &str) -> Result<EnrolmentReply, AdminFailure> {
-        Ok(EnrolmentReply { node: None, bundle: format!("the bundle of {name}") })
+        Ok(EnrolmentReply { node: None, bundle: format!("the bundle of {name}"), files: vec![] })
     }
     fn node_revoke(&self, request: &NodeRevokeRequest) -> Result<NodeInfo, AdminFailure> {
         self.note(format!("revoke {} {}", request.name, request.serial));

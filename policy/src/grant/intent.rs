@@ -42,7 +42,8 @@ pub(super) const ANY: &str = "any";
 pub(super) const NONE: &str = "none";
 
 /// What tells one grant from all others of all appliances: 16 bytes, random, or a digest for tickets.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct GrantId(pub [u8; 16]);
 
 impl GrantId {
@@ -51,6 +52,20 @@ impl GrantId {
         let mut id = [0; 16];
         hex::decode_to_slice(text, &mut id).ok()?;
         (Self(id).to_string() == text).then_some(Self(id))
+    }
+}
+
+impl From<GrantId> for String {
+    fn from(id: GrantId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for GrantId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("a grant's id has 32 lower-case hex digits")
     }
 }
 

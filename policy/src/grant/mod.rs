@@ -38,7 +38,7 @@ pub use self::error::{GrantError, MAX_GRANTS, MAX_WAITING};
 pub use self::group::{Approvals, Group, GroupEntry, GroupError, GroupFault, Groups, MAX_LISTED, Roles};
 pub use self::intent::{
     GrantId, GrantKind, Intent, IntentError, MAX_BREAK_GLASS_S, MAX_NAME, MAX_PIN, MAX_REASON, MAX_USES,
-    MAX_VALIDITY_S, Mismatch, PINNED, REQUEST_NAMESPACE, Requester,
+    MAX_VALIDITY_S, PINNED, REQUEST_NAMESPACE, Requester,
 };
 pub use self::record::{GrantsUnreadable, PREFIX};
 pub use self::signature::{MAX_SIGNATURE, SignatureError, Signer};

@@ -69,9 +69,9 @@ impl fmt::Display for CheckReport {
             Some(version) => {
                 let tests: usize = self.tests.values().sum();
                 let findings = self.findings.len();
-                write!(f, "version {version}: {} rules, {tests} tests, {findings} warnings\n", self.rules)?;
+                writeln!(f, "version {version}: {} rules, {tests} tests, {findings} warnings", self.rules)?;
             }
-            None => write!(f, "{} errors\n", self.errors.len())?,
+            None => writeln!(f, "{} errors", self.errors.len())?,
         }
         write!(f, "sha256 {}", self.sha256)
     }

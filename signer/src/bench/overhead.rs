@@ -116,6 +116,7 @@ impl Ours {
             network: Network::Regtest,
             seed: Secret::init(|seed| seed.fill(3)),
             derivation: Derivation::Native,
+            chain_code: None,
         };
         let settings = Settings { limits: unlimited(), funding_depth: 1, oracle: attestor.public_key() };
         let chain = Arc::new(MiniChain::default());

@@ -82,6 +82,7 @@ impl Rig {
             network: Network::Regtest,
             seed: Secret::init(|seed| seed.fill(3)),
             derivation: Derivation::Native,
+            chain_code: None,
         })?;
         Ok(name)
     }

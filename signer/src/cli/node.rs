@@ -1,7 +1,8 @@
 //! `claviger node`.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
@@ -24,6 +25,7 @@ const ADD_EXAMPLES: &str = "Examples:
   claviger node add alice --kind ldk                                       new keys
   claviger node add bob --kind cln --import hsm_secret --format cln-hsm-secret
   claviger node add carol --kind ldk --import - --format bip39 < words
+  claviger node add dave --kind lnd                                        needs lnd.listen in claviger.toml
 
 Keys of a node that has channels are not enough: the signer does not know their state. Close them first.";
 
@@ -46,7 +48,8 @@ pub(super) enum NodeCommand {
         /// Read the passphrase of a BIP39 mnemonic, if it has one, from this open file descriptor.
         #[arg(long, value_name = "N", requires = "import")]
         mnemonic_passphrase_fd: Option<i32>,
-        /// Where to write the bundle; NAME.claviger if absent. It holds the node's private key.
+        /// Where to write the bundle; NAME.claviger if absent, for lnd the folder NAME.lnd. It holds what the node
+        /// connects with.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -61,7 +64,7 @@ pub(super) enum NodeCommand {
     Renew {
         /// The node.
         name: String,
-        /// Where to write the new bundle; NAME.claviger if absent.
+        /// Where to write the new bundle; NAME.claviger if absent, for lnd the folder NAME.lnd.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -106,6 +109,8 @@ pub(super) enum Kind {
     Ldk,
     /// Core Lightning.
     Cln,
+    /// A stock lnd.
+    Lnd,
 }
 
 /// What an imported seed looks like.
@@ -117,6 +122,8 @@ pub(super) enum SeedFormat {
     ClnHsmSecret,
     /// 12 to 24 words.
     Bip39,
+    /// A BIP 32 root key, xprv… or tprv…, of an lnd.
+    Xprv,
 }
 
 /// Runs one `claviger node` command.
@@ -131,14 +138,16 @@ pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Re
         NodeCommand::Add { name, kind, import, format, out, .. } => {
             let import = format.zip(import).map(|(format, file)| read_seed(format, &file, passphrase_fd));
             let import = import.transpose()?;
-            let bundle = out.unwrap_or_else(|| format!("{name}.claviger").into());
+            let kind = value_name(kind);
+            let bundle = out.unwrap_or_else(|| bundle_path(&name, &kind));
             refuse_overwrite(&bundle)?;
-            let request = NodeAddRequest { name, kind: value_name(kind), import };
+            let request = NodeAddRequest { name, kind, import };
             let reply = daemon.call(async |client| client.node_add(request).await)?;
             enrolled(&reply, &bundle, output)
         }
         NodeCommand::Renew { name, out } => {
-            let bundle = out.unwrap_or_else(|| format!("{name}.claviger").into());
+            let known = daemon.call(async |client| client.node_show(NodeRequestByName { name: name.clone() }).await)?;
+            let bundle = out.unwrap_or_else(|| bundle_path(&name, &known.kind));
             refuse_overwrite(&bundle)?;
             let reply = daemon.call(async |client| client.node_renew(NodeRequestByName { name }).await)?;
             enrolled(&reply, &bundle, output)
@@ -184,15 +193,44 @@ pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Re
 }
 
 fn enrolled(reply: &EnrolmentReply, path: &Path, output: &Output) -> Result<(), CliError> {
-    claviger_proto::bundle::create(&reply.bundle, path).map_err(|error| {
+    let is_folder = !reply.files.is_empty();
+    let written = if is_folder { folder(reply, path) } else { claviger_proto::bundle::create(&reply.bundle, path) };
+    written.map_err(|error| {
         let hint = "The certificate was issued: choose another --out path with `claviger node renew`.";
         CliError::new(format!("cannot write {}: {error}", path.display()), hint)
     })?;
     output.result(&json!({ "node": reply.node, "bundle": path }), || {
-        let node = reply.node.as_ref().map(node_line).unwrap_or_default();
-        format!("{node}\nbundle: {} (copy it to the node's machine, mode 0600)", path.display())
+        let (node, path) = (reply.node.as_ref().map(node_line).unwrap_or_default(), path.display());
+        match is_folder {
+            true => format!("{node}\nbundle: {path}\n{}", LND_STEPS.replace("BUNDLE", &path.to_string())),
+            false => format!("{node}\nbundle: {path} (copy it to the node's machine, mode 0600)"),
+        }
     });
     Ok(())
+}
+
+/// What comes next on the machine of an lnd node.
+const LND_STEPS: &str = "next, with lnd stopped:
+  scp -rp BUNDLE LND-HOST:.lnd/claviger
+  cat ~/.lnd/claviger/lnd.conf >> ~/.lnd/lnd.conf          on LND-HOST, as the next ones
+  lnd
+  lncli createwatchonly ~/.lnd/claviger/accounts.json      give the birthday of the keys: without it lnd rescans years";
+
+/// A new folder of files that nobody else reads.
+fn folder(reply: &EnrolmentReply, path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).create(path)?;
+    for file in &reply.files {
+        // A name from the daemon is a name, not a path.
+        let name = Path::new(&file.name).file_name().ok_or(ErrorKind::InvalidData)?;
+        let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path.join(name))?;
+        out.write_all(&file.content)?;
+        out.sync_all()?;
+    }
+    Ok(())
+}
+
+fn bundle_path(name: &str, kind: &str) -> PathBuf {
+    format!("{name}.{}", if kind == "lnd" { "lnd" } else { "claviger" }).into()
 }
 
 fn refuse_overwrite(path: &Path) -> Result<(), CliError> {

@@ -6,6 +6,7 @@
 //! nodes.rs     adding, renewing, revoking and forgetting nodes
 //! channels.rs  channels, and what is ordered about them
 //! doctor.rs    the house and its channels, looked over
+//! lnd.rs       what an lnd node is given
 //! explain.rs   one decision, or a refusal that decided nothing
 //! answers.rs   the administrator's calls
 //! ```
@@ -14,6 +15,7 @@ mod answers;
 mod channels;
 mod doctor;
 mod explain;
+mod lnd;
 mod nodes;
 mod unsealed;
 

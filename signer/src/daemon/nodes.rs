@@ -8,14 +8,18 @@ use claviger_proto::v1::{
 use subtle::ConstantTimeEq;
 
 use super::channels::{exemption_info, freeze_info};
-use super::unsealed::{Unsealed, gone, journal_failure, load_seed, node_spec, put, record_key, seed_key};
+use super::lnd::has_macaroon;
+use super::unsealed::{
+    Unsealed, chain_code_key, gone, journal_failure, load_seed, load_spec, node_spec, put, record_key, seed_key,
+};
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{CLIENT_VALIDITY, CaError};
 use crate::admin::enrol::enrol;
 use crate::admin::record::{NodeRecord, Which};
 use crate::journal::Commit;
-use crate::keys::import::{Derivation, ImportError, ImportedSeed, import};
+use crate::keys::import::{Derivation, ImportError, ImportedSeed, import, new_root_key};
 use crate::keys::memory::{Secret, scrubbed};
+use crate::lightning::engine::NodeSpec;
 use crate::lightning::status::NodeStatus;
 use crate::names::{BadKind, NodeKind, NodeName};
 
@@ -27,35 +31,57 @@ impl Unsealed {
         let kind: NodeKind = request
             .kind
             .parse()
-            .map_err(|error: BadKind| AdminFailure::new(FailureKind::Invalid, error, "Use ldk or cln."))?;
+            .map_err(|error: BadKind| AdminFailure::new(FailureKind::Invalid, error, "Use ldk, cln or lnd."))?;
         if self.registry.get(&name).is_some() {
             let hint = "Choose another name, or renew its certificate with `claviger node renew`.";
             return Err(AdminFailure::new(FailureKind::Exists, format!("node '{name}' exists"), hint));
         }
-        let ImportedSeed { seed, style } = match request.import {
-            Some(source) => self.imported(kind, &source)?,
-            None => ImportedSeed { seed: Secret::random(), style: Derivation::Native },
+        let ImportedSeed { seed, style, chain_code } = match (request.import, kind) {
+            (Some(source), _) => self.imported(kind, &source)?,
+            (None, NodeKind::Lnd) => new_root_key(),
+            (None, _) => ImportedSeed { seed: Secret::random(), style: Derivation::Native, chain_code: None },
         };
-        let derivation = if style == Derivation::Ldk { "ldk" } else { "native" };
+        let derivation = match (kind, style) {
+            (NodeKind::Lnd, _) => "bip32",
+            (_, Derivation::Ldk) => "ldk",
+            (_, Derivation::Native) => "native",
+        };
         let mut record = NodeRecord::new(name.clone(), kind, derivation, self.network, now_s());
-        let bundle =
-            enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CLIENT_VALIDITY).map_err(ca_failure)?;
-        let key = seed_key(&name);
-        let sealed = seed.expose(|seed| self.vault.seal(key.as_bytes(), seed));
+        let spec = node_spec(&record, seed, chain_code);
+        let reply = self.enrolled(&mut record, Some(&spec))?;
+        let mut puts = vec![put(record_key(&name), record.to_bytes())];
+        let secrets = [(seed_key(&name), Some(&spec.seed)), (chain_code_key(&name), spec.chain_code.as_ref())];
+        for (key, secret) in secrets {
+            let sealed = secret.map(|secret| secret.expose(|secret| self.vault.seal(key.as_bytes(), secret)));
+            puts.extend(sealed.map(|sealed| put(key, sealed)));
+        }
         self.erase_state(&name)?; // of a node of this name, if its removal was cut short
-        self.record(vec![put(record_key(&name), record.to_bytes()), put(key, sealed)])?;
-        self.begin(&record, seed)?;
-        Ok(EnrolmentReply { node: Some(self.node_info(&record)), bundle: bundle.to_text().to_string() })
+        self.record(puts)?;
+        self.begin(&record, spec)?;
+        Ok(EnrolmentReply { node: Some(self.node_info(&record)), ..reply })
+    }
+
+    /// What lets the node connect, noted in `record`. `spec` is at hand for a new node.
+    fn enrolled(&self, record: &mut NodeRecord, spec: Option<&NodeSpec>) -> Result<EnrolmentReply, AdminFailure> {
+        if has_macaroon(record.kind) {
+            let files = match spec {
+                Some(spec) => self.enrol_lnd(record, spec)?,
+                None => self.renew_lnd(record)?,
+            };
+            return Ok(EnrolmentReply { files, ..EnrolmentReply::default() });
+        }
+        let bundle =
+            enrol(&self.ca, record, &self.advertised, SystemTime::now(), CLIENT_VALIDITY).map_err(ca_failure)?;
+        Ok(EnrolmentReply { bundle: bundle.to_text().to_string(), ..EnrolmentReply::default() })
     }
 
     /// Issues another certificate.
     pub(super) fn renew_node(&self, name: &str) -> Result<EnrolmentReply, AdminFailure> {
         let _change = self.change()?;
         let mut record = self.find(name)?;
-        let bundle =
-            enrol(&self.ca, &mut record, &self.advertised, SystemTime::now(), CLIENT_VALIDITY).map_err(ca_failure)?;
+        let reply = self.enrolled(&mut record, None)?;
         self.keep(&record)?;
-        Ok(EnrolmentReply { node: Some(self.node_info(&record)), bundle: bundle.to_text().to_string() })
+        Ok(EnrolmentReply { node: Some(self.node_info(&record)), ..reply })
     }
 
     /// Revokes certificates; the link closes what uses them.
@@ -82,9 +108,11 @@ impl Unsealed {
         self.registry.remove(&record.name);
         self.nodes.remove(&record.name);
         // The keys go first: a crash in between must not leave keys without the state that says what they signed (P7).
-        if let Err(failure) = self.record(vec![gone(record_key(&record.name)), gone(seed_key(&record.name))]) {
+        let mut keys = vec![gone(record_key(&record.name)), gone(seed_key(&record.name))];
+        keys.extend(has_macaroon(record.kind).then(|| gone(chain_code_key(&record.name))));
+        if let Err(failure) = self.record(keys) {
             // It is still recorded and goes on, now or, if its seed cannot be read either, from the next unseal.
-            let _ = load_seed(&self.journal, &self.vault, &record.name).and_then(|seed| self.begin(&record, seed));
+            let _ = load_spec(&self.journal, &self.vault, &record).and_then(|spec| self.begin(&record, spec));
             return Err(failure);
         }
         self.erase_state(&record.name)
@@ -164,9 +192,9 @@ impl Unsealed {
     }
 
     /// Starts a node that is recorded and lets it connect.
-    fn begin(&self, record: &NodeRecord, seed: Secret<32>) -> Result<(), AdminFailure> {
+    fn begin(&self, record: &NodeRecord, spec: NodeSpec) -> Result<(), AdminFailure> {
         let hint = "Seal and unseal the signer.";
-        self.nodes.add(node_spec(record, seed)).map_err(|error| AdminFailure::new(FailureKind::Fault, &error, hint))?;
+        self.nodes.add(spec).map_err(|error| AdminFailure::new(FailureKind::Fault, &error, hint))?;
         self.registry.put(record.clone());
         self.wake_follower();
         Ok(())

@@ -1,5 +1,6 @@
 //! What exists only while the signer is unsealed.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +17,7 @@ use crate::chain::{Attestor, Auth, BitcoindSource, ChainSource, ChainView, Follo
 use crate::config::{ChainConfig, Config};
 use crate::datadir::DataDir;
 use crate::gateway::link::{LinkOptions, LinkServer, ServerIdentity};
+use crate::gateway::lnd::{LndServer, Mint};
 use crate::journal::store::{RedbStore, Store};
 use crate::journal::{Commit, CommitError, HOUSE, Journal, JournalError, Options, Put};
 use crate::keys::cipher::RecordCipher;
@@ -25,7 +27,7 @@ use crate::keys::purpose::{Purpose, subkey};
 use crate::lightning::actor::House;
 use crate::lightning::engine::{NodeSpec, Settings};
 use crate::lightning::nodes::Nodes;
-use crate::names::NodeName;
+use crate::names::{NodeKind, NodeName};
 use crate::reasons::{Reason, Refusal};
 
 /// The open signer. `stop` it before dropping it.
@@ -40,10 +42,15 @@ pub struct Unsealed {
     pub(super) view: Arc<ChainView>,
     pub(super) network: bitcoin::Network,
     pub(super) advertised: String,
+    /// What lnd nodes dial, if there is a door for them.
+    pub(super) lnd_advertised: Option<String>,
+    /// Mints their macaroons.
+    pub(super) mint: Arc<Mint>,
     /// Held while a node is added, changed or removed; true once the signer closes.
     closing: Mutex<bool>,
     follower: Mutex<Option<Follower>>,
     link: Mutex<Option<LinkServer>>,
+    lnd: Mutex<Option<LndServer>>,
 }
 
 const CA_KEY: &str = "ca/key";
@@ -87,7 +94,7 @@ impl Unsealed {
         let nodes = Nodes::start(house, &config.signer).map_err(|error| fault("start the signing threads", &error))?;
         let nodes = Arc::new(nodes);
         for record in &records {
-            let spec = node_spec(record, load_seed(&journal, &vault, &record.name)?);
+            let spec = load_spec(&journal, &vault, record)?;
             nodes.add(spec).map_err(|error| fault("start a node", &error))?;
         }
         let options = FollowerOptions { poll_interval: config.poll_interval(), start_depth: config.chain.start_depth };
@@ -97,10 +104,22 @@ impl Unsealed {
         let registry = Arc::new(Registry::new(records));
         let mut names = config.link.names.clone();
         names.extend(host_of(&config.advertised()));
+        names.extend(config.lnd_advertised().as_deref().and_then(host_of));
         let identity =
             ServerIdentity::new(ca.clone(), names).map_err(|e| AdminFailure::new(FailureKind::Fault, &e, e.hint()))?;
         let identity = Arc::new(identity);
         let link = start_link(config, identity.clone(), registry.clone(), nodes.clone(), runtime)?;
+        let mint = Arc::new(Mint::new(subkey(data_key, Purpose::Macaroons)));
+        let lnd = config.lnd.listen.map(|address| {
+            runtime
+                .block_on(async {
+                    let listener = TcpListener::bind(address).await.map_err(|error| error.to_string())?;
+                    LndServer::start(listener, identity.clone(), mint.clone(), registry.clone(), nodes.clone())
+                        .map_err(|error| error.to_string())
+                })
+                .map_err(|error| cannot_listen(address, "lnd.listen", &error))
+        });
+        let lnd = lnd.transpose()?;
         Ok(Self {
             journal,
             vault,
@@ -111,9 +130,12 @@ impl Unsealed {
             view,
             network: config.network,
             advertised: config.advertised(),
+            lnd_advertised: config.lnd_advertised(),
+            mint,
             closing: Mutex::new(false),
             follower: Mutex::new(Some(follower)),
             link: Mutex::new(Some(link)),
+            lnd: Mutex::new(lnd),
         })
     }
 
@@ -121,6 +143,7 @@ impl Unsealed {
     /// backend that does not answer.
     pub(super) fn stop(&self, why: Reason, runtime: &Handle) {
         *lock(&self.closing) = true;
+        drop(lock(&self.lnd).take());
         if let Some(link) = lock(&self.link).take() {
             runtime.block_on(link.shutdown(Refusal::new(why, "")));
         }
@@ -154,10 +177,10 @@ impl Unsealed {
 }
 
 /// The engine's view of a registered node.
-pub(super) fn node_spec(record: &NodeRecord, seed: Secret<32>) -> NodeSpec {
+pub(super) fn node_spec(record: &NodeRecord, seed: Secret<32>, chain_code: Option<Secret<32>>) -> NodeSpec {
     let derivation = if record.derivation == "ldk" { Derivation::Ldk } else { Derivation::Native };
     let NodeRecord { name, kind, network, .. } = record;
-    NodeSpec { name: name.clone(), kind: *kind, network: *network, seed, derivation }
+    NodeSpec { name: name.clone(), kind: *kind, network: *network, seed, derivation, chain_code }
 }
 
 /// The journal key of a node's record.
@@ -168,6 +191,11 @@ pub(super) fn record_key(name: &NodeName) -> String {
 /// The journal key of a node's sealed seed, which is also what the seal is bound to.
 pub(super) fn seed_key(name: &NodeName) -> String {
     format!("seed/{name}")
+}
+
+/// The journal key of the sealed chain code of an lnd node's seed.
+pub(super) fn chain_code_key(name: &NodeName) -> String {
+    format!("chain-code/{name}")
 }
 
 fn start_link(
@@ -183,10 +211,12 @@ fn start_link(
         let options = LinkOptions { bytes_per_s: config.link.bytes_per_s, ..LinkOptions::new(config.network) };
         LinkServer::start(listener, identity, registry, nodes, options).map_err(|error| error.to_string())
     });
-    started.map_err(|error| {
-        let hint = "Free the address and unseal again, or change link.listen in claviger.toml and restart.";
-        AdminFailure::new(FailureKind::Fault, format!("cannot listen on {address}: {error}"), hint)
-    })
+    started.map_err(|error| cannot_listen(address, "link.listen", &error))
+}
+
+fn cannot_listen(address: SocketAddr, key: &str, error: &str) -> AdminFailure {
+    let hint = format!("Free the address and unseal again, or change {key} in claviger.toml and restart.");
+    AdminFailure::new(FailureKind::Fault, format!("cannot listen on {address}: {error}"), hint)
 }
 
 fn chain_source(config: &ChainConfig, network: bitcoin::Network) -> Result<BitcoindSource, AdminFailure> {
@@ -232,10 +262,33 @@ fn load_records(journal: &Journal) -> Result<Vec<NodeRecord>, AdminFailure> {
 }
 
 pub(super) fn load_seed(journal: &Journal, vault: &RecordCipher, name: &NodeName) -> Result<Secret<32>, AdminFailure> {
-    let key = seed_key(name);
+    load_secret(journal, vault, name, seed_key(name), "seed")
+}
+
+fn load_secret(
+    journal: &Journal,
+    vault: &RecordCipher,
+    name: &NodeName,
+    key: String,
+    what: &str,
+) -> Result<Secret<32>, AdminFailure> {
     let sealed = journal.get(HOUSE, &key).map_err(journal_failure)?;
-    let sealed = sealed.ok_or_else(|| damaged(&format!("node {name}"), &"its seed is missing"))?;
-    vault.open_secret(key.as_bytes(), &sealed).map_err(|error| damaged(&format!("the seed of node {name}"), &error))
+    let sealed = sealed.ok_or_else(|| damaged(&format!("node {name}"), &format!("its {what} is missing")))?;
+    vault.open_secret(key.as_bytes(), &sealed).map_err(|error| damaged(&format!("the {what} of node {name}"), &error))
+}
+
+/// A registered node with its keys.
+pub(super) fn load_spec(
+    journal: &Journal,
+    vault: &RecordCipher,
+    record: &NodeRecord,
+) -> Result<NodeSpec, AdminFailure> {
+    let seed = load_seed(journal, vault, &record.name)?;
+    let chain_code = match record.kind {
+        NodeKind::Lnd => Some(load_secret(journal, vault, &record.name, chain_code_key(&record.name), "chain code")?),
+        NodeKind::Ldk | NodeKind::Cln => None,
+    };
+    Ok(node_spec(record, seed, chain_code))
 }
 
 fn record(journal: &Journal, puts: Vec<Put>) -> Result<(), AdminFailure> {

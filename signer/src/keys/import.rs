@@ -25,8 +25,10 @@ pub enum Format {
     LdkSeed,
     /// Core Lightning's `hsm_secret` of 32 bytes.
     ClnHsmSecret,
-    /// A BIP39 mnemonic, for nodes of both kinds.
+    /// A BIP39 mnemonic, for LDK and Core Lightning.
     Bip39,
+    /// A BIP 32 root key, `xprv…` or `tprv…`, for lnd.
+    Xprv,
 }
 
 impl FromStr for Format {
@@ -37,6 +39,7 @@ impl FromStr for Format {
             "ldk-seed" => Ok(Self::LdkSeed),
             "cln-hsm-secret" => Ok(Self::ClnHsmSecret),
             "bip39" => Ok(Self::Bip39),
+            "xprv" => Ok(Self::Xprv),
             _ => Err(ImportError::NoSuchFormat),
         }
     }
@@ -48,6 +51,7 @@ impl fmt::Display for Format {
             Self::LdkSeed => "an LDK seed",
             Self::ClnHsmSecret => "an hsm_secret",
             Self::Bip39 => "a mnemonic",
+            Self::Xprv => "a BIP 32 root key",
         })
     }
 }
@@ -59,6 +63,8 @@ pub struct ImportedSeed {
     pub seed: Secret<32>,
     /// The derivation of the implementation it comes from.
     pub style: Derivation,
+    /// For lnd: the seed is a BIP 32 master key, and this is its chain code.
+    pub chain_code: Option<Secret<32>>,
 }
 
 /// How a node's keys are derived from its seed.
@@ -84,7 +90,7 @@ impl From<Derivation> for KeyDerivationStyle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
     /// Not the name of a format.
-    #[error("the format is not ldk-seed, cln-hsm-secret or bip39")]
+    #[error("the format is not ldk-seed, cln-hsm-secret, bip39 or xprv")]
     NoSuchFormat,
     /// The format belongs to nodes of another kind, which derive other keys from the same bytes.
     #[error("{0} does not make a node of kind {1}")]
@@ -116,6 +122,9 @@ pub enum ImportError {
     /// The word at this position, counted from 1, is not in the English list.
     #[error("word {0} is not in the English BIP39 word list")]
     UnknownWord(usize),
+    /// Not the text of a BIP 32 private key, or not of a root.
+    #[error("the input is no BIP 32 root key (xprv… or tprv…)")]
+    NoRootKey,
     /// The words are known, but do not belong together.
     #[error("the mnemonic's checksum is wrong")]
     Checksum,
@@ -141,6 +150,9 @@ impl ImportError {
             Self::WordCount(_) => "Enter all words of the mnemonic: 12, 15, 18, 21 or 24.",
             Self::UnknownWord(_) => "Check the spelling of that word.",
             Self::Checksum => "Check the words and their order.",
+            Self::NoRootKey => {
+                "Give the root key itself, of depth 0: `chantools showrootkey` shows that of an lnd seed."
+            }
         }
     }
 }
@@ -154,6 +166,9 @@ pub fn import(kind: NodeKind, format: Format, input: &[u8], passphrase: &str) ->
     if input.len() > MAX_INPUT {
         return Err(ImportError::TooLong);
     }
+    if (kind, format) == (NodeKind::Lnd, Format::Xprv) {
+        return scrubbed(|| from_root_key(input, passphrase));
+    }
     let style = match (kind, format) {
         (NodeKind::Ldk, Format::LdkSeed | Format::Bip39) => Derivation::Ldk,
         (NodeKind::Cln, Format::ClnHsmSecret | Format::Bip39) => Derivation::Native,
@@ -165,7 +180,36 @@ pub fn import(kind: NodeKind, format: Format, input: &[u8], passphrase: &str) ->
         _ if !passphrase.is_empty() => return Err(ImportError::PassphraseUnused),
         _ => from_bytes(kind, input)?,
     };
-    Ok(ImportedSeed { seed, style })
+    Ok(ImportedSeed { seed, style, chain_code: None })
+}
+
+/// Fresh keys for an lnd node: a BIP 32 master key.
+pub fn new_root_key() -> ImportedSeed {
+    scrubbed(|| {
+        let seed = Secret::<32>::random();
+        let mut master = seed.expose(|seed| Xpriv::new_master(Network::Bitcoin, seed)).expect("fails 1 in 2^127");
+        root_key(&mut master)
+    })
+}
+
+fn from_root_key(input: &[u8], passphrase: &str) -> Result<ImportedSeed, ImportError> {
+    let text = std::str::from_utf8(input).map_err(|_| ImportError::NoRootKey)?;
+    let mut master: Xpriv = text.trim_ascii().parse().map_err(|_| ImportError::NoRootKey)?;
+    let imported = match (master.depth, passphrase.is_empty()) {
+        (0, true) => Ok(root_key(&mut master)),
+        (0, false) => Err(ImportError::PassphraseUnused),
+        _ => Err(ImportError::NoRootKey),
+    };
+    master.private_key.non_secure_erase();
+    imported
+}
+
+/// Takes the key out of `master`.
+fn root_key(master: &mut Xpriv) -> ImportedSeed {
+    let seed = Secret::init(|out| out.copy_from_slice(&master.private_key[..]));
+    let chain_code = Secret::init(|out| out.copy_from_slice(master.chain_code.as_bytes()));
+    master.private_key.non_secure_erase();
+    ImportedSeed { seed, style: Derivation::Native, chain_code: Some(chain_code) }
 }
 
 /// The input as words in lower case with single spaces, if it is text of several words.
@@ -194,7 +238,7 @@ fn from_mnemonic(kind: NodeKind, words: &str, passphrase: &str) -> Result<Secret
     let seed = Zeroizing::new(mnemonic.to_seed(passphrase));
     match kind {
         NodeKind::Ldk => from_bip32_seed(seed.as_slice()),
-        NodeKind::Cln => Ok(Secret::init(|out| out.copy_from_slice(&seed[..32]))),
+        NodeKind::Cln | NodeKind::Lnd => Ok(Secret::init(|out| out.copy_from_slice(&seed[..32]))),
     }
 }
 
@@ -241,6 +285,7 @@ mod tests {
             _ if words(input).is_some() => Format::Bip39,
             NodeKind::Ldk => Format::LdkSeed,
             NodeKind::Cln => Format::ClnHsmSecret,
+            NodeKind::Lnd => Format::Xprv,
         }
     }
 
@@ -275,6 +320,20 @@ mod tests {
         assert_eq!(refused(NodeKind::Ldk, Bip39, &[7; 32]), ImportError::OtherFormat(Bip39));
         assert_eq!(refused(NodeKind::Ldk, LdkSeed, WORDS.as_bytes()), ImportError::OtherFormat(LdkSeed));
         assert_eq!("seed".parse::<Format>(), Err(ImportError::NoSuchFormat));
+    }
+
+    #[test]
+    fn a_root_key_is_taken_for_lnd_and_nothing_that_is_derived_from_one() {
+        let master: Xpriv = MASTER.parse().expect("an xprv");
+        let imported = import(NodeKind::Lnd, Format::Xprv, MASTER.as_bytes(), "").expect("a root key");
+        assert_eq!(imported.seed.expose(|seed| *seed), master.private_key.secret_bytes());
+        assert_eq!(imported.chain_code.expect("there").expose(|code| *code), master.chain_code.to_bytes());
+        let child = master.derive_priv(&secp256k1::Secp256k1::new(), &[0u32.into()]).expect("derives").to_string();
+        for no_root in [child.as_bytes(), &MASTER.as_bytes()[..100], &[7; 32]] {
+            assert_eq!(import(NodeKind::Lnd, Format::Xprv, no_root, "").err(), Some(ImportError::NoRootKey));
+        }
+        let other = import(NodeKind::Ldk, Format::Xprv, MASTER.as_bytes(), "").err();
+        assert_eq!(other, Some(ImportError::OtherKind(Format::Xprv, NodeKind::Ldk)));
     }
 
     #[test]

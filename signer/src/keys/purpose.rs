@@ -28,6 +28,7 @@ purposes! {
     Seeds "seeds" "Seals node seeds inside their records, so that a record read into ordinary memory shows none.";
     ChainOracle "chain-oracle" "Signs the chain view's attestations to the nodes' trackers.";
     Backup "backup" "Seals backups.";
+    Macaroons "macaroons" "Makes the macaroons of lnd nodes.";
 }
 
 /// The key for `purpose`: HKDF-SHA256 (RFC 5869) without salt, the data key being uniformly random already.

@@ -12,6 +12,8 @@ pub mod issued;
 mod ldk;
 pub mod limits;
 mod live;
+pub mod lnd;
+mod machine;
 pub mod mailbox;
 pub mod nodes;
 pub mod orders;

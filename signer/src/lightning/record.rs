@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::guard::Row;
 use super::orders::{Given, Order};
+use crate::facts::Fact;
 use crate::journal::{Decision, Verdict};
 use crate::pipeline::Request;
 use crate::reasons::{Reason, Refusal};
@@ -18,6 +19,8 @@ pub(super) struct Recorded<'a> {
     pub(super) row: Option<&'a Row>,
     pub(super) request: &'a Request,
     pub(super) reply: Result<&'a [u8], &'a Refusal>,
+    /// What a permit looked at; a refusal has facts of its own.
+    pub(super) facts: &'a [Fact],
 }
 
 impl Recorded<'_> {
@@ -35,7 +38,7 @@ impl Recorded<'_> {
             action: self.action(),
             channel,
             verdict,
-            facts: self.reply.as_ref().err().map(|refusal| refusal.facts.clone()).unwrap_or_default(),
+            facts: self.reply.as_ref().err().map_or(self.facts, |refusal| &refusal.facts).to_vec(),
             request_sha256: digest(&self.request.message),
             reply_sha256: self.reply.ok().map(digest),
         }

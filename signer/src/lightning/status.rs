@@ -33,7 +33,7 @@ pub struct NodeStatus {
     pub node_id: String,
     /// Where it is in its life.
     pub phase: Phase,
-    /// Height and hash of its view of the chain; absent while it is down.
+    /// Height and hash of its view of the chain; absent while it is down, and for lnd, which follows none here.
     pub tip: Option<(u32, BlockHash)>,
     /// Channels it holds, unfunded ones included.
     pub channels: usize,
@@ -55,7 +55,8 @@ pub struct NodeStatus {
 
 /// What the state machine tells.
 pub(super) struct Facts {
-    pub(super) tip: (u32, BlockHash),
+    /// Absent for a node that follows no chain.
+    pub(super) tip: Option<(u32, BlockHash)>,
     pub(super) channels: usize,
     pub(super) orders: OrdersSummary,
 }
@@ -83,7 +84,7 @@ impl NodeStatus {
     /// Takes over what the state machine tells.
     pub(super) fn note(&mut self, facts: Option<Facts>) {
         self.phase = if facts.is_some() { Phase::Up } else { Phase::Down };
-        self.tip = facts.as_ref().map(|facts| facts.tip);
+        self.tip = facts.as_ref().and_then(|facts| facts.tip);
         if let Some(Facts { channels, orders, .. }) = facts {
             self.channels = channels;
             self.orders = orders;

@@ -62,6 +62,7 @@ fn hostile_requests_of_every_kind_are_refused_and_never_break_the_stream() {
             network: Network::Regtest,
             seed: Secret::init(|seed| seed.fill(3)),
             derivation: Derivation::Native,
+            chain_code: None,
         })
         .unwrap();
     let link = connect(&bundle);

@@ -1,10 +1,11 @@
 //! Where honest and hostile messages meet the signer: what honest ones may expect, and what hostile ones have spoilt.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use claviger::pipeline::{ChannelRef, Outcome};
 
 use super::ledger::Ledger;
+use super::line::{Line, hash};
 use super::signer::Signer;
 
 /// Honest messages that are remembered.
@@ -24,6 +25,8 @@ pub(super) struct Desk {
     pub(super) asked: VecDeque<Asked>,
     /// Channels on which a hostile message got something done: honest ones may be refused there from then on.
     pub(super) doubted: Vec<ChannelRef>,
+    /// Payments that a hostile message let leave: what they depend on may not be given up.
+    pub(super) tainted: BTreeSet<[u8; 32]>,
     /// A hostile message to the node changed something.
     pub(super) all_doubted: bool,
 }
@@ -31,7 +34,14 @@ pub(super) struct Desk {
 impl Desk {
     /// The desk of a new node.
     pub(super) fn new(signer: Signer, ledger: Ledger) -> Self {
-        Self { signer, ledger, asked: VecDeque::new(), doubted: Vec::new(), all_doubted: false }
+        Self {
+            signer,
+            ledger,
+            asked: VecDeque::new(),
+            doubted: Vec::new(),
+            tainted: BTreeSet::new(),
+            all_doubted: false,
+        }
     }
 
     /// What the honest node asks.
@@ -57,14 +67,18 @@ impl Desk {
         self.ledger.note(channel, &message, &reply);
         match channel {
             _ if !answer.changed => {}
-            Some(channel) => self.doubted.push(channel),
+            Some(channel) => {
+                self.doubted.push(channel);
+                self.tainted.extend(self.ledger.last_outgoing());
+            }
             None => self.all_doubted |= !HARMLESS.iter().any(|number| message.starts_with(&number.to_be_bytes())),
         }
         true
     }
 
-    /// Whether an honest message on `channel` must be answered.
-    pub(super) fn is_trusted(&self, channel: ChannelRef) -> bool {
-        !self.all_doubted && !self.doubted.contains(&channel)
+    /// Whether an honest message on `line` must be answered.
+    pub(super) fn trusts(&self, line: &Line) -> bool {
+        let is_doubted = self.all_doubted || self.doubted.contains(&line.driver.channel());
+        !is_doubted && !line.flying.iter().any(|flying| self.tainted.contains(&hash(flying.n)))
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Ledger {
     told: BTreeSet<Hash>,
     /// Hashes by which something left or might.
     outgoing: BTreeSet<Hash>,
+    /// Those in the last message, if it brought a commitment.
+    last_outgoing: Vec<Hash>,
     by_right_msat: i128,
 }
 
@@ -71,12 +73,14 @@ impl Ledger {
             approved_msat: BTreeMap::new(),
             told: BTreeSet::new(),
             outgoing: BTreeSet::new(),
+            last_outgoing: Vec::new(),
             by_right_msat: 0,
         }
     }
 
     /// Counts an answered message. Panics if it gave away what it must not.
     pub(super) fn note(&mut self, channel: Option<ChannelRef>, bytes: &[u8], reply: &[u8]) {
+        self.last_outgoing.clear();
         if bytes.starts_with(&[0x0b, 0xb8]) {
             self.told.extend(bytes[4..].chunks_exact(32).map(|p| sha256::Hash::hash(p).to_byte_array()));
             return;
@@ -145,6 +149,11 @@ impl Ledger {
         }
     }
 
+    /// The hashes of what leaves by the commitment that the last message brought.
+    pub(super) fn last_outgoing(&self) -> &[Hash] {
+        &self.last_outgoing
+    }
+
     fn claim(&self, channel: ChannelRef, to_us_sat: u64, feerate_per_kw: u32, htlcs: &[Htlc]) -> Claim {
         let we_fund = self.accounts.get(&channel).is_some_and(|account| account.we_fund);
         let fee_sat = u64::from(feerate_per_kw) * (1_124 + 172 * htlcs.len() as u64) / 1_000;
@@ -162,13 +171,14 @@ impl Ledger {
     /// A commitment is valid from now on.
     fn valid(&mut self, channel: ChannelRef, number: u64, claim: Claim, is_ours: bool) {
         let before_msat = self.base_msat();
+        self.last_outgoing = claim.outgoing.iter().map(|(hash, _)| *hash).collect();
         let account = self.accounts.entry(channel).or_default();
         let is_first = account.ours.is_empty() && account.theirs.is_empty();
         let unrevoked = if is_ours { account.unrevoked_from } else { account.theirs_unrevoked_from };
         if number < unrevoked {
             return;
         }
-        self.outgoing.extend(claim.outgoing.iter().map(|(hash, _)| *hash));
+        self.outgoing.extend(&self.last_outgoing);
         let chain = if is_ours { &mut account.ours } else { &mut account.theirs };
         let previous = number.checked_sub(1).and_then(|number| chain.get(&number)).map(|claim| claim.outgoing.clone());
         let kept = claim.outgoing.clone();

@@ -167,6 +167,7 @@ fn spec(kind: NodeKind) -> NodeSpec {
         network: Network::Regtest,
         seed: Secret::init(|seed| seed.fill(3)),
         derivation: Derivation::Native,
+        chain_code: None,
     }
 }
 

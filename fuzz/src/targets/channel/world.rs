@@ -46,6 +46,24 @@ enum Forward {
     Failed,
 }
 
+/// What is asked just before an honest message, while the channel has two valid commitments: the same spoilt, an earlier
+/// one again, or a secret near the commitment with this number.
+fn between(choices: &mut Choices<'_>, desk: &Desk, honest: Asked, number: u64) -> Asked {
+    let earlier = |n: usize| desk.asked.get(n % desk.asked.len().max(1));
+    match choices.below(4) {
+        0 => earlier(choices.below(256)).cloned().unwrap_or(honest),
+        1 => {
+            let commitment_number = near(number, choices);
+            (honest.0, msgs::RevokeCommitmentTx { commitment_number }.as_vec())
+        }
+        _ => {
+            let mut twin = honest;
+            spoil(choices, &mut twin, earlier);
+            twin
+        }
+    }
+}
+
 /// Where a world starts: three channels are open and confirmed.
 struct Opened {
     entries: BTreeMap<String, Vec<u8>>,
@@ -113,7 +131,7 @@ impl World {
     }
 
     fn is_open(&self, line: &Line) -> bool {
-        !line.is_closed && self.desk.is_trusted(line.driver.channel())
+        !line.is_closed && self.desk.trusts(line)
     }
 
     /// The two sides of a channel agree on something, and nothing of it is refused.
@@ -133,13 +151,13 @@ impl World {
                 None
             }
         };
-        let (desk, holdings, channel) = (&mut self.desk, line.holdings(), line.driver.channel());
+        let (desk, holdings, before) = (&mut self.desk, line.holdings(), line.clone());
+        let number = line.driver.number();
         let mut ask = |channel: Option<ChannelRef>, message: Vec<u8>| {
             if choices.once_in(8) {
-                let mut twin = (channel, message.clone());
-                spoil(choices, &mut twin, |n| desk.asked.get(n % desk.asked.len().max(1)));
-                if twin.1 != message {
-                    desk.hostile(twin);
+                let hostile = between(choices, desk, (channel, message.clone()), number);
+                if hostile.1 != message {
+                    desk.hostile(hostile);
                 }
             }
             desk.honest(channel, message)
@@ -149,7 +167,9 @@ impl World {
                 self.forwards.extend(became);
                 self.lines[n] = line;
             }
-            Err(error) => assert!(!desk.is_trusted(channel), "an honest channel is refused: {error}"),
+            Err(error) => {
+                assert!(!desk.trusts(&line) || !desk.trusts(&before), "an honest channel is refused: {error}")
+            }
         }
     }
 
@@ -180,7 +200,8 @@ impl World {
     fn forward(&mut self, n: usize, line: &mut Line) -> Option<(u64, Forward)> {
         let others = self.lines.iter().enumerate().filter(|(other, _)| *other != n);
         let mut incoming = others.flat_map(|(_, line)| &line.flying).filter(|flying| !flying.is_ours);
-        let from = *incoming.find(|flying| !self.forwards.contains_key(&flying.n))?;
+        let is_free = |n: u64| !self.forwards.contains_key(&n) && !self.desk.tainted.contains(&hash(n));
+        let from = *incoming.find(|flying| is_free(flying.n))?;
         let amount_sat = from.amount_sat - from.amount_sat / 100;
         let added = line.add(Flying { is_ours: true, amount_sat, cltv_expiry: OUT_EXPIRY, ..from });
         added.then_some((from.n, Forward::Leaving))

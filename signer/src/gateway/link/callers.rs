@@ -26,7 +26,7 @@ const LINES_OF_ALL_PER_S: f64 = 2.0;
 const MAX_KNOWN: usize = 4_096;
 
 /// The callers of a link server.
-pub(super) struct Callers {
+pub(in crate::gateway) struct Callers {
     limit: usize,
     per_address: usize,
     state: Mutex<State>,
@@ -47,30 +47,30 @@ struct Known {
 }
 
 /// A handshake's place; given back when dropped.
-pub(super) struct Handshake {
+pub(in crate::gateway) struct Handshake {
     callers: Arc<Callers>,
     key: (IpAddr, u64),
     /// Ends when another one needs the place.
-    pub(super) make_way: oneshot::Receiver<()>,
+    pub(in crate::gateway) make_way: oneshot::Receiver<()>,
 }
 
 /// Leave to write one line to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(in crate::gateway) struct Line {
     /// Lines that were left out before, over all addresses.
-    pub(super) left_out: Option<u64>,
+    pub(in crate::gateway) left_out: Option<u64>,
 }
 
 impl Callers {
     /// At most `limit` handshakes at once, and at most `per_address` from one address.
-    pub(super) fn new(limit: usize, per_address: usize) -> Arc<Self> {
+    pub(in crate::gateway) fn new(limit: usize, per_address: usize) -> Arc<Self> {
         let lines = Bucket::full(LINES_OF_ALL, LINES_OF_ALL_PER_S, Instant::now());
         let state = State { next_id: 0, shaking: BTreeMap::new(), known: HashMap::new(), lines, left_out: 0 };
         Arc::new(Self { limit, per_address, state: Mutex::new(state) })
     }
 
     /// A place for a handshake with `address`; `None` if it began too many of late.
-    pub(super) fn begin(self: &Arc<Self>, address: IpAddr) -> Option<Handshake> {
+    pub(in crate::gateway) fn begin(self: &Arc<Self>, address: IpAddr) -> Option<Handshake> {
         let address = network(address);
         let mut state = self.lock();
         if !state.known(address).handshakes.take(Instant::now()) {
@@ -91,7 +91,7 @@ impl Callers {
     }
 
     /// Whether something about `address` may be logged now; if not, it is counted.
-    pub(super) fn line(&self, address: IpAddr) -> Option<Line> {
+    pub(in crate::gateway) fn line(&self, address: IpAddr) -> Option<Line> {
         let (address, now) = (network(address), Instant::now());
         let mut state = self.lock();
         if state.known(address).lines.take(now) && state.lines.take(now) {

@@ -29,6 +29,7 @@ use crate::names::{NodeKind, NodeName};
 use crate::pipeline::{Request, Responder};
 use crate::reasons::{Reason, Refusal};
 
+pub(in crate::gateway) use callers::Callers;
 pub use identity::ServerIdentity;
 pub use server::{LinkServer, LinkServerError};
 pub use sessions::Connected;

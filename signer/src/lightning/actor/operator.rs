@@ -24,7 +24,7 @@ impl Actor {
     ) -> Result<T, Refusal> {
         let (reply, outcome) = sync_channel(1);
         let call: Call = Box::new(move |actor, seat| {
-            let seen = match actor.engine(seat) {
+            let seen = match actor.engine(seat).and_then(|machine| machine.vls()) {
                 Ok(engine) => catch_unwind(AssertUnwindSafe(|| look(engine))).map_err(|_| {
                     actor.fault(seat, "the operator's look");
                     Refusal::new(Reason::Fault, "the node's state cannot be read")

@@ -10,14 +10,14 @@ use super::work::unrecorded;
 use super::{Actor, House, lock};
 use crate::journal::store::StoreError;
 use crate::journal::{Commit, CommitError, JournalError, Put};
-use crate::lightning::engine::{Engine, first_entries};
 use crate::lightning::issued::Archive;
+use crate::lightning::machine::{Machine, first_entries};
 use crate::reasons::{Reason, Refusal};
 
 /// The state machine, or when it may be built again. Whoever has the turn sits here.
 #[derive(Default)]
 pub(super) struct Seat {
-    pub(super) engine: Option<Engine>,
+    pub(super) engine: Option<Machine>,
     rebuilds: Rebuilds,
 }
 
@@ -34,7 +34,7 @@ impl Actor {
     }
 
     /// The state machine, built from the journal if it is not there or cannot be trusted.
-    pub(super) fn engine<'a>(&self, seat: &'a mut Seat) -> Result<&'a mut Engine, Refusal> {
+    pub(super) fn engine<'a>(&self, seat: &'a mut Seat) -> Result<&'a mut Machine, Refusal> {
         if self.flights.broken.load(Ordering::SeqCst) {
             drop_engine(seat);
             // Where it stood is wrong, and would be told once nothing is broken any more.
@@ -56,7 +56,7 @@ impl Actor {
         seat.engine.as_mut().ok_or_else(|| Refusal::new(Reason::NodeRestarting, "the node is not there"))
     }
 
-    fn build(&self) -> Result<Engine, Refusal> {
+    fn build(&self) -> Result<Machine, Refusal> {
         // What is still on its way belongs to the state that the journal is about to give back.
         self.flights.wait();
         let tenant = self.spec.name.as_str();
@@ -70,7 +70,7 @@ impl Actor {
         }
         let House { settings, chain, .. } = &*self.house;
         let archive = Arc::new(Cold { house: self.house.clone(), tenant: tenant.to_owned() });
-        let build = || Engine::restore(&self.spec, settings, chain.clone(), self.clock.clone(), archive, entries);
+        let build = || Machine::restore(&self.spec, settings, chain.clone(), self.clock.clone(), archive, entries);
         match catch_unwind(AssertUnwindSafe(build)) {
             Ok(Ok(engine)) => Ok(engine),
             Ok(Err(error)) => Err(Refusal::new(Reason::Fault, error.to_string())),
@@ -80,8 +80,7 @@ impl Actor {
 
     fn first_entries(&self) -> Result<Vec<Put>, Refusal> {
         let unknown = || Refusal::new(Reason::ChainStale, "no block is known yet from which the new node could start");
-        let start = self.house.chain.start().ok_or_else(unknown)?;
-        first_entries(&self.spec, start).map_err(|error| Refusal::new(Reason::Fault, error.to_string()))
+        first_entries(&self.spec, || self.house.chain.start().ok_or_else(unknown))
     }
 
     /// vls failed halfway: nothing it remembers is used again.

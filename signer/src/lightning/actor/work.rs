@@ -9,12 +9,13 @@ use std::time::Instant;
 use super::seat::{Seat, drop_engine};
 use super::{Actor, Step, Work, lock};
 use crate::chain::{Attestor, ChainBlock, SinkError, TrackerPosition, apply_block, revert_block};
+use crate::facts::Fact;
 use crate::journal::{Commit, CommitError, Decision, Health, Put};
 use crate::lightning::engine::Engine;
 use crate::lightning::guard::{self, Row};
 use crate::lightning::pool::{Account, Ended, ITEMS_PER_TURN, TIME_PER_TURN, Turn};
 use crate::lightning::record::Recorded;
-use crate::lightning::status::{Facts, Phase};
+use crate::lightning::status::Phase;
 use crate::pipeline::{Outcome, Request, Responder};
 use crate::reasons::{Reason, Refusal};
 
@@ -84,7 +85,14 @@ impl Actor {
         }
         let row = match guard::row(self.spec.kind, &request.message) {
             Ok(row) => row,
-            Err(refusal) => return self.commit(Asked { row: None, request, begun }, Err(refusal), Vec::new(), respond),
+            Err(refusal) => {
+                return self.commit(
+                    Asked { row: None, request, begun, facts: Vec::new() },
+                    Err(refusal),
+                    Vec::new(),
+                    respond,
+                );
+            }
         };
         if row.needs_tip()
             && let Err(refusal) = self.house.chain.require_fresh(&self.spec.name)
@@ -104,7 +112,8 @@ impl Actor {
                 if handled.distrust {
                     self.fault(seat, row.name);
                 }
-                self.commit(Asked::new(row, request, begun), handled.reply, puts, respond);
+                let asked = Asked { facts: handled.facts, ..Asked::new(row, request, begun) };
+                self.commit(asked, handled.reply, puts, respond);
             }
             Err(_) => {
                 // The panic's message may quote memory; the panic hook says where it was.
@@ -159,7 +168,7 @@ impl Actor {
         block: &ChainBlock,
         reply: SyncSender<Result<TrackerPosition, SinkError>>,
     ) {
-        let engine = match self.engine(seat) {
+        let engine = match self.engine(seat).and_then(|machine| machine.vls()) {
             Ok(engine) => engine,
             Err(refusal) => return drop(reply.send(Err(SinkError::Busy(refusal.detail)))),
         };
@@ -187,7 +196,7 @@ impl Actor {
 
     /// Apart from the block, which is on its way: what goes wrong here must not keep the chain out.
     fn prune(self: &Arc<Self>, seat: &mut Seat) {
-        let Some(engine) = seat.engine.as_ref() else { return };
+        let Some(Ok(engine)) = seat.engine.as_mut().map(|machine| machine.vls()) else { return };
         match catch_unwind(AssertUnwindSafe(|| engine.prune())) {
             Ok(Ok(puts)) => self.send(Commit { tenant: self.spec.name.to_string(), puts, decision: None }, drop),
             Ok(Err(_)) | Err(_) => self.fault(seat, "pruning"),
@@ -196,7 +205,7 @@ impl Actor {
 
     pub(super) fn note_status(&self, seat: &Seat) {
         // The state machine may have failed with its locks held; then there is nothing to tell.
-        let facts = seat.engine.as_ref().and_then(|engine| catch_unwind(AssertUnwindSafe(|| facts(engine))).ok());
+        let facts = seat.engine.as_ref().and_then(|engine| catch_unwind(AssertUnwindSafe(|| engine.facts())).ok());
         let mut status = lock(&self.status);
         if status.phase != Phase::Stopped {
             status.note(facts);
@@ -211,16 +220,18 @@ pub(super) struct Asked {
     request: Request,
     /// When its turn came.
     pub(super) begun: Instant,
+    /// What a permit looked at.
+    facts: Vec<Fact>,
 }
 
 impl Asked {
     fn new(row: &'static Row, request: Request, begun: Instant) -> Self {
-        Self { row: Some(row), request, begun }
+        Self { row: Some(row), request, begun, facts: Vec::new() }
     }
 
     /// The line of the log, for what the request came to.
     pub(super) fn decision(&self, name: &str, at_ms: u64, reply: Result<&[u8], &Refusal>) -> Decision {
-        Recorded { name, at_ms, row: self.row, request: &self.request, reply }.decision()
+        Recorded { name, at_ms, row: self.row, request: &self.request, reply, facts: &self.facts }.decision()
     }
 }
 
@@ -233,18 +244,6 @@ struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.actor.mailbox.release(self.bytes);
-    }
-}
-
-fn facts(engine: &Engine) -> Facts {
-    let tip = {
-        let tracker = engine.node().get_tracker();
-        (tracker.height(), tracker.tip().0.block_hash())
-    };
-    Facts {
-        tip,
-        channels: engine.node().get_channels().len(),
-        orders: engine.orders().summary(engine.clock().now_ms()),
     }
 }
 

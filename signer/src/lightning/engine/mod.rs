@@ -36,6 +36,7 @@ use super::validator::{RefusedBy, capacity, second_level};
 use super::{ldk, payments, preimages, refusals};
 use crate::chain::{ChainBlock, Effect};
 use crate::config::LimitsConfig;
+use crate::facts::Fact;
 use crate::journal::Put;
 use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
@@ -57,8 +58,10 @@ pub struct NodeSpec {
     pub network: Network,
     /// Where all its keys come from.
     pub seed: Secret<32>,
-    /// How they come from it.
+    /// How they come from it; an lnd node's come by BIP 32 whatever this says.
     pub derivation: Derivation,
+    /// BIP 32's, for lnd: the seed is its master key.
+    pub chain_code: Option<Secret<32>>,
 }
 
 /// What all nodes have in common.
@@ -104,6 +107,8 @@ pub struct Handled {
     pub puts: Vec<Put>,
     /// The state machine failed halfway: its memory may not be what `puts` say.
     pub distrust: bool,
+    /// What a permit looked at, for the journal.
+    pub facts: Vec<Fact>,
 }
 
 impl Engine {
@@ -125,7 +130,7 @@ impl Engine {
         self.refused_by.take();
         let question = row.is_random().then(|| answers::question(request));
         if let Some(reply) = question.and_then(|question| self.answers.get(&question)) {
-            return Handled { reply: Ok(reply.to_vec()), puts: Vec::new(), distrust: false };
+            return Handled { reply: Ok(reply.to_vec()), puts: Vec::new(), distrust: false, facts: Vec::new() };
         }
         let mut claim = None;
         let reply = self.answer(row, request, &mut claim);
@@ -133,7 +138,9 @@ impl Engine {
         let distrust = matches!(&reply, Err(refusal) if refusal.reason == Reason::Fault);
         let mut puts = match self.changes() {
             Ok(puts) => puts,
-            Err(refusal) => return Handled { reply: Err(refusal), puts: Vec::new(), distrust: true },
+            Err(refusal) => {
+                return Handled { reply: Err(refusal), puts: Vec::new(), distrust: true, facts: Vec::new() };
+            }
         };
         if let Ok(reply) = &reply {
             puts.extend(self.guard.take_changes());
@@ -142,7 +149,7 @@ impl Engine {
             puts.extend(self.bookkeeper.finish(&self.node));
             puts.extend(question.into_iter().flat_map(|question| self.answers.keep(question, reply)));
         }
-        Handled { reply, puts, distrust }
+        Handled { reply, puts, distrust, facts: Vec::new() }
     }
 
     /// What changed since the last call, for the journal.

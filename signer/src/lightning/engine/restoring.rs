@@ -17,6 +17,7 @@ use super::super::clock::{NodeClock, RandomStart};
 use super::super::guard::{Guard, GuardEntries};
 use super::super::issued::{Archive, Issued};
 use super::super::limits::{self, Limits};
+use super::super::lnd;
 use super::super::orders::Orders;
 use super::super::persist::{ChainStart, NodePersister, genesis};
 use super::super::standing::Claims;
@@ -26,6 +27,7 @@ use super::negotiation::negotiate;
 use super::{Engine, NodeSpec, Settings};
 use crate::journal::Put;
 use crate::keys::memory::scrubbed;
+use crate::names::NodeKind;
 
 /// Why a node cannot be built from its entries.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +51,9 @@ pub fn first_entries(spec: &NodeSpec, start: ChainStart) -> Result<Vec<Put>, Res
 
 /// The node's public key, derived from its seed.
 pub fn node_id(spec: &NodeSpec) -> PublicKey {
+    if spec.kind == NodeKind::Lnd {
+        return lnd::node_id(spec);
+    }
     scrubbed(|| {
         let keys =
             spec.seed.expose(|seed| MyKeysManager::new(spec.derivation.into(), seed, spec.network, &RandomStart));
@@ -163,7 +168,7 @@ mod tests {
     use crate::journal::COLD;
     use crate::keys::import::Derivation;
     use crate::keys::memory::Secret;
-    use crate::names::{NodeKind, NodeName};
+    use crate::names::NodeName;
     use crate::pipeline::Request;
     use crate::reasons::{Reason, Refusal};
 
@@ -174,6 +179,7 @@ mod tests {
             network: Network::Regtest,
             seed: Secret::new(Zeroizing::new([byte; 32])),
             derivation: Derivation::Native,
+            chain_code: None,
         }
     }
 

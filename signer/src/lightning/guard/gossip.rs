@@ -95,15 +95,15 @@ fn announced(kind: NodeKind, node: &Node, channel: ChannelRef, message: &[u8]) -
 }
 
 /// The part of a `channel_announcement` that is signed.
-struct ChannelAnnouncement {
-    chain: [u8; 32],
+pub(in crate::lightning) struct ChannelAnnouncement {
+    pub(in crate::lightning) chain: [u8; 32],
     short_channel_id: u64,
-    node_ids: [Key; 2],
-    bitcoin_keys: [Key; 2],
+    pub(in crate::lightning) node_ids: [Key; 2],
+    pub(in crate::lightning) bitcoin_keys: [Key; 2],
 }
 
 impl ChannelAnnouncement {
-    fn parse(mut body: &[u8]) -> Option<Self> {
+    pub(in crate::lightning) fn parse(mut body: &[u8]) -> Option<Self> {
         features(&mut body, MAX_CHANNEL_FEATURES)?;
         let announcement = Self {
             chain: array(&mut body)?,
@@ -166,7 +166,7 @@ fn read<T>(
 }
 
 /// The node id of a `node_announcement`, without its signature.
-fn node_announcement(mut body: &[u8]) -> Option<Key> {
+pub(in crate::lightning) fn node_announcement(mut body: &[u8]) -> Option<Key> {
     features(&mut body, MAX_NODE_FEATURES)?;
     take(&mut body, 4)?; // timestamp
     let node_id = array(&mut body)?;
@@ -190,11 +190,23 @@ fn node_announcement(mut body: &[u8]) -> Option<Key> {
 
 /// The chain of a `channel_update`, without its signature.
 fn channel_update(mut body: &[u8]) -> Option<[u8; 32]> {
-    let chain = array(&mut body)?;
-    take(&mut body, 8 + 4)?; // short_channel_id, timestamp
-    let [message_flags, _direction] = array(&mut body)?;
-    take(&mut body, 2 + 8 + 4 + 4 + 8)?; // cltv_expiry_delta, htlc_minimum_msat, fees, htlc_maximum_msat
-    (body.is_empty() && message_flags & 1 == 1).then_some(chain)
+    let chain = update_parts(&mut body)?;
+    body.is_empty().then_some(chain)
+}
+
+/// The same with extensions behind it: lnd announces inbound fees in one.
+pub(in crate::lightning) fn channel_update_with_extensions(mut body: &[u8]) -> Option<[u8; 32]> {
+    let chain = update_parts(&mut body)?;
+    tlv_stream(body)?;
+    Some(chain)
+}
+
+fn update_parts(body: &mut &[u8]) -> Option<[u8; 32]> {
+    let chain = array(body)?;
+    take(body, 8 + 4)?; // short_channel_id, timestamp
+    let [message_flags, _direction] = array(body)?;
+    take(body, 2 + 8 + 4 + 4 + 8)?; // cltv_expiry_delta, htlc_minimum_msat, fees, htlc_maximum_msat
+    (message_flags & 1 == 1).then_some(chain)
 }
 
 /// What follows type and signatures of a message of this type.
@@ -235,7 +247,7 @@ fn big_size(bytes: &mut &[u8]) -> Option<u64> {
     (value >= min).then_some(value)
 }
 
-fn require_chain(network: Network, chain: &[u8; 32]) -> Result<(), Refusal> {
+pub(in crate::lightning) fn require_chain(network: Network, chain: &[u8; 32]) -> Result<(), Refusal> {
     let ours = ChainHash::using_genesis_block(network).to_bytes();
     require_same("chain", chain, &ours)
 }

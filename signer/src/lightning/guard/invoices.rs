@@ -5,6 +5,7 @@
 
 use bitcoin::Network;
 use bitcoin::constants::ChainHash;
+use bitcoin::secp256k1::PublicKey;
 use lightning_invoice::Currency;
 use lightning_signer::lightning::offers::invoice::UnsignedBolt12Invoice;
 use lightning_signer::node::Node;
@@ -30,12 +31,20 @@ pub(super) fn judge(node: &Node, message: &Message) -> Result<(), Refusal> {
 }
 
 fn bolt11(node: &Node, message: &SignInvoice) -> Result<(), Refusal> {
-    let told = || Fact::text("hrp", String::from_utf8_lossy(&message.hrp.0).into_owned());
-    let invoice =
-        payments::bolt11(&message.hrp, &message.u5bytes).ok_or_else(|| unreadable("not a BOLT 11 invoice", told()))?;
+    judge_bolt11(&message.hrp, &message.u5bytes, node.get_id(), node.network())
+}
+
+/// Judges the BOLT 11 invoice of these parts, which the node `node_id` is to sign.
+pub(in crate::lightning) fn judge_bolt11(
+    hrp_bytes: &[u8],
+    u5bytes: &[u8],
+    node_id: PublicKey,
+    network: Network,
+) -> Result<(), Refusal> {
+    let told = || Fact::text("hrp", String::from_utf8_lossy(hrp_bytes).into_owned());
+    let invoice = payments::bolt11(hrp_bytes, u5bytes).ok_or_else(|| unreadable("not a BOLT 11 invoice", told()))?;
     let (hrp, data) = invoice.to_raw();
-    let rebuilt =
-        hrp.as_bytes() == message.hrp.0 && data.iter().map(|fe| fe.to_u8()).eq(message.u5bytes.iter().copied());
+    let rebuilt = hrp.as_bytes() == hrp_bytes && data.iter().map(|fe| fe.to_u8()).eq(u5bytes.iter().copied());
     require(rebuilt, "the invoice is not written as BOLT 11 writes it", || told().exactly(hrp))?;
     require(invoice.payment_hash().is_some(), "there is no payment hash", || {
         Fact::count("payment_hashes", 0).at_least(1)
@@ -45,14 +54,12 @@ fn bolt11(node: &Node, message: &SignInvoice) -> Result<(), Refusal> {
         let is_whole = invoice.amount_pico_btc().is_some_and(|pico| pico % PICO_PER_MSAT == 0);
         require(is_whole, "the amount is no amount of bitcoin", told)?;
     }
-    let (asked, ours) = (invoice.currency(), currency(node.network()));
+    let (asked, ours) = (invoice.currency(), currency(network));
     if asked != ours {
         return Err(foreign("chain", format!("{asked:?}"), format!("{ours:?}")));
     }
     match invoice.payee_pub_key() {
-        Some(payee) if payee.0 != node.get_id() => {
-            Err(foreign("payee", payee.0.to_string(), node.get_id().to_string()))
-        }
+        Some(payee) if payee.0 != node_id => Err(foreign("payee", payee.0.to_string(), node_id.to_string())),
         _ => Ok(()),
     }
 }

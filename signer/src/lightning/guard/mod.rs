@@ -15,8 +15,8 @@
 //! No flag, filter or environment variable changes any of this.
 
 mod closing;
-mod gossip;
-mod invoices;
+pub(in crate::lightning) mod gossip;
+pub(in crate::lightning) mod invoices;
 mod layout;
 mod oracles;
 mod shapes;
@@ -31,7 +31,7 @@ use vls_protocol::msgs::{self, DeBolt, Message};
 
 pub use self::closing::{Closing, ClosingUnreadable};
 use self::closing::{Closings, Judged};
-pub use self::table::{Class, Judge, Level, MAX_MESSAGE_BYTES, Row, TABLE, row};
+pub use self::table::{Class, Judge, Level, MAX_LND_MESSAGE_BYTES, MAX_MESSAGE_BYTES, Row, TABLE, row};
 pub use self::tags::MAX_SIGNED_MESSAGE_BYTES;
 use super::preimages;
 use crate::facts::Fact;
@@ -102,6 +102,8 @@ impl Guard {
         seen(&message);
         match row.judge {
             Judge::Vls | Judge::Book => {}
+            // No engine of vls serves an lnd node.
+            Judge::Lnd => return Err(Refusal::new(Reason::NotAllowed, row.name)),
             Judge::Gossip => gossip::judge(self.kind, &self.node, request.channel, &message)?,
             Judge::Invoice => invoices::judge(&self.node, &message)?,
             Judge::Tag => tags::judge(&message)?,

@@ -2,7 +2,7 @@
 //! here (P4).
 //!
 //! What is not in the table is not decoded. The numbers are Core Lightning's (`hsmd/hsmd_wire.csv`) and, from 1000 on,
-//! those the VLS protocol adds for LDK; 3000 is our own. A row says who may send the message, what it is addressed to,
+//! those the VLS protocol adds for LDK; 3000 and what the LND door makes of lnd's calls, from 4000 on, are our own. A row says who may send the message, what it is addressed to,
 //! what answering it does, which judge it meets and how it is laid out on the wire; none of that has a default.
 
 use vls_protocol::msgs;
@@ -14,6 +14,8 @@ use crate::reasons::{Reason, Refusal};
 
 /// The largest message that is decoded, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 128 * 1024;
+/// The same for lnd, whose PSBTs carry the whole transactions that they spend.
+pub const MAX_LND_MESSAGE_BYTES: usize = 2 << 20;
 
 /// What a message is addressed to. The caller's capability must match: a client that was given one channel cannot speak
 /// for the node.
@@ -57,6 +59,8 @@ pub enum Judge {
     Closing,
     /// The channel book: it is no message of vls.
     Book,
+    /// The room `lightning/lnd`, which reads lnd's calls: they are no messages of vls.
+    Lnd,
 }
 
 /// What else is true of a message.
@@ -88,6 +92,7 @@ pub struct Row {
 const LDK: &[NodeKind] = &[NodeKind::Ldk];
 const CLN: &[NodeKind] = &[NodeKind::Cln];
 const BOTH: &[NodeKind] = &[NodeKind::Ldk, NodeKind::Cln];
+const LND: &[NodeKind] = &[NodeKind::Lnd];
 const NONE: &[NodeKind] = &[];
 
 const U8: Field = Bytes(1);
@@ -184,6 +189,16 @@ rows! {
     2006 RemoveBlock                Node    Change Vls     NONE [];
     2009 BlockChunk                 Node    Change Vls     NONE [];
     3000 LearnPreimages             Channel Change Book    LDK  [List(&[B32])];
+    4000 SignPsbt                   Node    Sign   Lnd     LND  [];
+    4001 DeriveSharedKey            Node    Secret Lnd     LND  [];
+    4002 SignMessage                Node    Sign   Lnd     LND  [];
+    4003 MuSig2CreateSession        Node    Sign   Lnd     LND  [];
+    4004 MuSig2RegisterNonces       Node    Sign   Lnd     LND  [];
+    4005 MuSig2RegisterCombinedNonce Node   Sign   Lnd     LND  [];
+    4006 MuSig2GetCombinedNonce     Node    Sign   Lnd     LND  [];
+    4007 MuSig2Sign                 Node    Sign   Lnd     LND  [];
+    4008 MuSig2CombineSig           Node    Sign   Lnd     LND  [];
+    4009 MuSig2Cleanup              Node    Sign   Lnd     LND  [];
 }
 
 impl Row {
@@ -207,9 +222,10 @@ impl Row {
 ///
 /// Refuses with `malformed` (no number, too long), `message-unknown` or `message-not-allowed`.
 pub fn row(kind: NodeKind, message: &[u8]) -> Result<&'static Row, Refusal> {
-    if message.len() > MAX_MESSAGE_BYTES {
-        let detail = format!("{} bytes; at most {MAX_MESSAGE_BYTES} are read", message.len());
-        let fact = Fact::number("message", message.len() as u64, Unit::Bytes).at_most(MAX_MESSAGE_BYTES as u64);
+    let most = if kind == NodeKind::Lnd { MAX_LND_MESSAGE_BYTES } else { MAX_MESSAGE_BYTES };
+    if message.len() > most {
+        let detail = format!("{} bytes; at most {most} are read", message.len());
+        let fact = Fact::number("message", message.len() as u64, Unit::Bytes).at_most(most as u64);
         return Err(Refusal::new(Reason::Malformed, detail).with_fact(fact));
     }
     let Some((number, _)) = message.split_first_chunk::<2>() else {
@@ -243,7 +259,7 @@ mod tests {
     #[test]
     fn rows_are_ordered_and_unambiguous() {
         assert!(TABLE.is_sorted_by_key(|row| row.number));
-        for kind in [NodeKind::Ldk, NodeKind::Cln] {
+        for kind in [NodeKind::Ldk, NodeKind::Cln, NodeKind::Lnd] {
             let numbers: Vec<u16> = TABLE.iter().filter(|r| r.senders.contains(&kind)).map(|r| r.number).collect();
             assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{kind} has one meaning per number");
         }
@@ -251,7 +267,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_protocol() {
-        for row in TABLE.iter().filter(|row| row.name != "SignLocalHtlcTx2" && row.judge != Judge::Book) {
+        for row in TABLE.iter().filter(|row| row.name != "SignLocalHtlcTx2" && row.number < 3000) {
             assert_eq!(msgs::message_name_from_vec(&row.number.to_be_bytes()), row.name);
         }
     }

@@ -236,7 +236,7 @@ fn hostile_node_cannot_have_a_revoked_commitment_signed() {
         closing.restart_as(kind);
         let close = |number| match kind {
             NodeKind::Ldk => closing.close_with(number),
-            NodeKind::Cln => closing.close_with_5(number),
+            _ => closing.close_with_5(number),
         };
         assert_eq!(reason(close(0)), Reason::CommitmentRevoked, "{kind}");
         assert_eq!(reason(close(3)), Reason::Validation, "{kind}: never validated");

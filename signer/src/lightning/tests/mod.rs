@@ -162,6 +162,7 @@ fn spec(name: &NodeName, kind: NodeKind) -> NodeSpec {
         network: Network::Regtest,
         seed: Secret::new(Zeroizing::new(seed)),
         derivation: Derivation::Native,
+        chain_code: None,
     }
 }
 

@@ -1,0 +1,107 @@
+//! lnd's calls as requests of a node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use claviger_proto::signrpc::signer_server::Signer;
+use claviger_proto::signrpc::{
+    MuSig2CleanupRequest, MuSig2CleanupResponse, MuSig2CombineSigRequest, MuSig2CombineSigResponse,
+    MuSig2GetCombinedNonceRequest, MuSig2GetCombinedNonceResponse, MuSig2RegisterCombinedNonceRequest,
+    MuSig2RegisterCombinedNonceResponse, MuSig2RegisterNoncesRequest, MuSig2RegisterNoncesResponse,
+    MuSig2SessionRequest, MuSig2SessionResponse, MuSig2SignRequest, MuSig2SignResponse, SharedKeyRequest,
+    SharedKeyResponse, SignMessageReq, SignMessageResp,
+};
+use claviger_proto::walletrpc::wallet_kit_server::WalletKit;
+use claviger_proto::walletrpc::{SignPsbtRequest, SignPsbtResponse};
+use prost::Message;
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status};
+
+use super::macaroon::Mint;
+use super::status::{status, unauthenticated};
+use crate::gateway::link::{LinkHandler, Roster};
+use crate::lightning::lnd::Method;
+use crate::names::{NodeKind, NodeName};
+use crate::pipeline::{self, Outcome};
+use crate::reasons::{Reason, Refusal};
+
+/// lnd gives up after 5 s unless told otherwise, and shuts down: it has an answer before.
+const ANSWER_WITHIN: Duration = Duration::from_secs(4);
+
+/// Both of lnd's services.
+#[derive(Clone)]
+pub(super) struct Service {
+    pub(super) mint: Arc<Mint>,
+    pub(super) roster: Arc<dyn Roster>,
+    pub(super) handler: Arc<dyn LinkHandler>,
+}
+
+impl Service {
+    /// Hands one call in and waits for its outcome.
+    async fn call<Q: Message, R: Message + Default>(
+        &self,
+        method: Method,
+        request: Request<Q>,
+    ) -> Result<Response<R>, Status> {
+        let node = self.caller(&request)?;
+        let message = method.request(request.get_ref());
+        let request = pipeline::Request { request_id: 0, channel: None, message };
+        let (reply, outcome) = oneshot::channel();
+        self.handler.submit(&node, request, Box::new(move |outcome| drop(reply.send(outcome))));
+        let busy = |detail: &str| status("", &Refusal::new(Reason::NodeBusy, detail));
+        match tokio::time::timeout(ANSWER_WITHIN, outcome).await {
+            Ok(Ok(Outcome::Reply(reply))) => {
+                let decoded = R::decode(&reply[..]).map_err(|_| busy("the answer was lost"))?;
+                Ok(Response::new(decoded))
+            }
+            Ok(Ok(Outcome::Refused { request, refusal })) => Err(status(&request, &refusal)),
+            Ok(Err(_)) => Err(busy("the answer was lost")),
+            Err(_) => Err(busy("there is no answer yet")),
+        }
+    }
+
+    /// The node whose macaroon came with the call.
+    fn caller<Q>(&self, request: &Request<Q>) -> Result<NodeName, Status> {
+        let header = request.metadata().get("macaroon").ok_or_else(|| unauthenticated(&"there is no macaroon"))?;
+        let fingerprint = self.mint.verify(header.as_bytes()).map_err(|error| unauthenticated(&error))?;
+        match self.roster.lookup(&fingerprint) {
+            Ok((node, NodeKind::Lnd)) => Ok(node),
+            Ok(_) => Err(unauthenticated(&"the macaroon is not an lnd node's")),
+            Err(denied) => Err(unauthenticated(&denied)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl WalletKit for Service {
+    async fn sign_psbt(&self, request: Request<SignPsbtRequest>) -> Result<Response<SignPsbtResponse>, Status> {
+        self.call(Method::SignPsbt, request).await
+    }
+}
+
+/// Writes the methods of `Signer`, all of which do the same.
+macro_rules! signer {
+    ($( $name:ident $method:ident $request:ident $response:ident; )*) => {
+        #[tonic::async_trait]
+        impl Signer for Service {
+            $(
+                async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
+                    self.call(Method::$method, request).await
+                }
+            )*
+        }
+    };
+}
+
+signer! {
+    derive_shared_key DeriveSharedKey SharedKeyRequest SharedKeyResponse;
+    sign_message SignMessage SignMessageReq SignMessageResp;
+    mu_sig2_create_session MuSig2CreateSession MuSig2SessionRequest MuSig2SessionResponse;
+    mu_sig2_register_nonces MuSig2RegisterNonces MuSig2RegisterNoncesRequest MuSig2RegisterNoncesResponse;
+    mu_sig2_register_combined_nonce MuSig2RegisterCombinedNonce
+        MuSig2RegisterCombinedNonceRequest MuSig2RegisterCombinedNonceResponse;
+    mu_sig2_get_combined_nonce MuSig2GetCombinedNonce MuSig2GetCombinedNonceRequest MuSig2GetCombinedNonceResponse;
+    mu_sig2_sign MuSig2Sign MuSig2SignRequest MuSig2SignResponse;
+    mu_sig2_combine_sig MuSig2CombineSig MuSig2CombineSigRequest MuSig2CombineSigResponse;
+    mu_sig2_cleanup MuSig2Cleanup MuSig2CleanupRequest MuSig2CleanupResponse;
+}

@@ -1,0 +1,230 @@
+//! What the wallet spends: amounts that can be trusted, then the limits.
+//!
+//! A signature of SegWit version 0 commits to the amount of its own input only (BIP 143). lnd asks for one input at a time, so
+//! that each question could tell another story about the others. Here each amount is proven when its input is signed, and
+//! remembered: whoever lies about an input is found out when that input is signed, and without all inputs nothing is spent.
+//!
+//! Outputs that may fund a channel are signed before the channel's first commitment is seen. They wait in a bounded
+//! bucket until that commitment gives the money back to us.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bitcoin::{Address, Network, OutPoint, ScriptBuf, TxOut, Txid};
+use serde::{Deserialize, Serialize};
+use vls_protocol_signer::approver::Approve;
+
+use super::keys::{KeyPath, Keys};
+use super::psbt::Packet;
+use super::transactions::spent;
+use super::windows::{Windows, addresses};
+use crate::config::LimitsConfig;
+use crate::facts::{Fact, Unit};
+use crate::journal::Put;
+use crate::lightning::limits::Limits;
+use crate::reasons::{Reason, Refusal};
+
+/// The entry that holds the bucket.
+pub(super) const ENTRY: &str = "lnd/unproven";
+
+/// Transactions whose amounts and charges are remembered; lnd signs all inputs of one within seconds.
+const REMEMBERED: usize = 128;
+/// Outputs in the bucket.
+const MAX_UNPROVEN: usize = 256;
+const DAY_MS: u64 = 24 * 3_600 * 1_000;
+
+/// The wallet of one node.
+pub(super) struct Wallet {
+    /// Oldest first.
+    transactions: VecDeque<Known>,
+    unproven: BTreeMap<OutPoint, Unproven>,
+    allow: Vec<ScriptBuf>,
+    limit_sat: u64,
+    /// What a channel's first commitment may give away without staying in the bucket.
+    max_push_sat: u64,
+}
+
+/// A transaction that an input was signed of.
+struct Known {
+    txid: Txid,
+    /// The amounts of inputs that were signed, in sat.
+    proven: BTreeMap<usize, u64>,
+}
+
+/// An output that may fund a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unproven {
+    sat: u64,
+    at_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    version: u8,
+    outputs: BTreeMap<OutPoint, Unproven>,
+}
+
+/// The entry [`ENTRY`] is damaged, or newer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the entry {ENTRY} cannot be read")]
+pub(super) struct WalletUnreadable;
+
+impl Wallet {
+    /// The wallet of a node; `entry` is the value of [`ENTRY`].
+    pub(super) fn restore(
+        config: &LimitsConfig,
+        network: Network,
+        entry: Option<&[u8]>,
+    ) -> Result<Self, WalletUnreadable> {
+        let unproven = match entry {
+            None => BTreeMap::new(),
+            Some(entry) => match serde_json::from_slice(entry) {
+                Ok(Stored { version: 1, outputs }) => outputs,
+                _ => return Err(WalletUnreadable),
+            },
+        };
+        let script =
+            |text: &String| Some(text.parse::<Address<_>>().ok()?.require_network(network).ok()?.script_pubkey());
+        let allow = config.allow.iter().filter_map(script).collect();
+        let max_push_sat = (config.max_payment_msat / 1_000).saturating_add(config.max_onchain_fee_sat);
+        let limit_sat = config.max_unproven_funding_sat;
+        Ok(Self { transactions: VecDeque::new(), unproven, allow, limit_sat, max_push_sat })
+    }
+
+    /// Whether an output pays the node's own wallet, or an address that any amount may go to.
+    pub(super) fn is_ours(&self, keys: &Keys, windows: &mut Windows, output: &ScriptBuf) -> bool {
+        windows.wallet(keys, output).is_some() || self.allow.contains(output)
+    }
+
+    /// Judges the spending of a coin: input `index`, the key at `path`, holding `coin`. What the limits take note of is
+    /// charged by [`Limits::charge`]. Returns what was compared, and the changed entry.
+    pub(super) fn judge(
+        &mut self,
+        packet: &Packet<'_>,
+        (index, path, coin): (usize, KeyPath, &TxOut),
+        keys: &Keys,
+        windows: &mut Windows,
+        (limits, now_ms): (&Limits, u64),
+    ) -> Result<(Vec<Fact>, Option<Put>), Refusal> {
+        let KeyPath::Wallet(purpose, ..) = path else {
+            return Err(Refusal::new(Reason::KeyPurpose, format!("{path} is no key of the wallet")));
+        };
+        if !addresses(keys.secp(), purpose, keys.public(path)).contains(&coin.script_pubkey) {
+            return Err(Refusal::new(Reason::KeyPurpose, format!("input {index} does not pay the key at {path}")));
+        }
+        windows.saw(keys, path);
+        let (tx, txid) = (&packet.tx, packet.tx.compute_txid());
+        let inputs = self.inputs(packet, (index, coin), txid, keys, windows)?;
+        limits.begin_onchain(tx, &inputs)?;
+        let known = self.transactions.iter().position(|known| known.txid == txid);
+        let (mut facts, mut put) = (Vec::new(), None);
+        if known.is_none() {
+            let out: Vec<bool> = tx.output.iter().map(|out| !self.is_ours(keys, windows, &out.script_pubkey)).collect();
+            let foreign = |index: &usize| out[*index];
+            let all_ours = inputs.iter().all(|(_, ours)| *ours);
+            let (funding, unknown): (Vec<_>, Vec<_>) = (0..tx.output.len())
+                .filter(foreign)
+                .partition(|index| all_ours && tx.output[*index].script_pubkey.is_p2wsh());
+            let sat = |outputs: &[usize]| {
+                outputs.iter().fold(0, |sum: u64, at| sum.saturating_add(tx.output[*at].value.to_sat()))
+            };
+            let (funding_sat, unknown_sat) = (sat(&funding), sat(&unknown));
+            let fits = self.fits(funding_sat, funding.len(), now_ms);
+            let unknown = if fits { unknown } else { (0..tx.output.len()).filter(foreign).collect() };
+            if !unknown.is_empty() && !limits.approve_onchain(tx, &[], &unknown) {
+                let denied = || Refusal::new(Reason::Limit, "the wallet may not pay this");
+                let refusal = limits.take_denial().unwrap_or_else(denied);
+                let bucket = Fact::number("unproven_funding", self.sum_sat(now_ms), Unit::Sat).at_most(self.limit_sat);
+                return Err(if funding.is_empty() { refusal } else { refusal.with_fact(bucket) });
+            }
+            facts.push(Fact::number("onchain_send", unknown_sat, Unit::Sat));
+            if fits && !funding.is_empty() {
+                facts.push(Fact::number("unproven_funding", funding_sat, Unit::Sat));
+                self.unproven.retain(|_, unproven| unproven.at_ms + DAY_MS > now_ms);
+                for vout in funding {
+                    let unproven = Unproven { sat: tx.output[vout].value.to_sat(), at_ms: now_ms };
+                    self.unproven.insert(OutPoint { txid, vout: vout as u32 }, unproven);
+                }
+                put = Some(self.put());
+            }
+            if self.transactions.len() == REMEMBERED {
+                self.transactions.pop_front();
+            }
+            self.transactions.push_back(Known { txid, proven: BTreeMap::new() });
+        }
+        if let Some(known) = self.transactions.iter_mut().find(|known| known.txid == txid) {
+            known.proven.insert(index, coin.value.to_sat());
+        }
+        Ok((facts, put))
+    }
+
+    /// A channel began with this funding output and pays us `ours_sat`. Returns the changed entry.
+    pub(super) fn funded(&mut self, funding: &OutPoint, ours_sat: u64) -> Option<Put> {
+        let unproven = self.unproven.get(funding)?;
+        if unproven.sat.saturating_sub(ours_sat) > self.max_push_sat {
+            return None;
+        }
+        self.unproven.remove(funding);
+        Some(self.put())
+    }
+
+    /// What all inputs spend, each with whether it is the wallet's.
+    fn inputs(
+        &self,
+        packet: &Packet<'_>,
+        (index, coin): (usize, &TxOut),
+        txid: Txid,
+        keys: &Keys,
+        windows: &mut Windows,
+    ) -> Result<Vec<(TxOut, bool)>, Refusal> {
+        let known = self.transactions.iter().find(|known| known.txid == txid);
+        // BIP 341 commits to the amounts of all inputs.
+        let commits_to_all = coin.script_pubkey.is_p2tr();
+        let is_proven = packet.inputs[index].non_witness_utxo.is_some() || packet.inputs.len() == 1 || commits_to_all;
+        if !is_proven {
+            let detail = format!("input {index}: its transaction is missing, and it is not the only one");
+            return Err(Refusal::new(Reason::CoinUnproven, detail));
+        }
+        let mut inputs = Vec::with_capacity(packet.inputs.len());
+        for (at, input) in packet.inputs.iter().enumerate() {
+            if at == index {
+                inputs.push((coin.clone(), true));
+                continue;
+            }
+            let said = spent(packet, at)?;
+            let ours = windows.wallet(keys, &said.script_pubkey).is_some();
+            let proven_sat = known.and_then(|known| known.proven.get(&at));
+            match proven_sat {
+                Some(proven_sat) if *proven_sat != said.value.to_sat() => {
+                    let fact = Fact::number("coin", said.value.to_sat(), Unit::Sat).exactly(*proven_sat);
+                    return Err(Refusal::new(Reason::CoinAmount, format!("input {at} was signed with another amount"))
+                        .with_fact(fact));
+                }
+                None if ours && input.signed && !commits_to_all && !said.script_pubkey.is_p2tr() => {
+                    let detail = format!("input {at} is signed, and its amount is not known here");
+                    return Err(Refusal::new(Reason::CoinUnproven, detail));
+                }
+                _ => {}
+            }
+            inputs.push((said, ours));
+        }
+        Ok(inputs)
+    }
+
+    fn fits(&self, more_sat: u64, outputs: usize, now_ms: u64) -> bool {
+        let sum_sat = self.sum_sat(now_ms).saturating_add(more_sat);
+        sum_sat <= self.limit_sat && self.unproven.len() + outputs <= MAX_UNPROVEN
+    }
+
+    fn sum_sat(&self, now_ms: u64) -> u64 {
+        let live = self.unproven.values().filter(|unproven| unproven.at_ms + DAY_MS > now_ms);
+        live.fold(0, |sum, unproven| sum.saturating_add(unproven.sat))
+    }
+
+    fn put(&self) -> Put {
+        let stored = Stored { version: 1, outputs: self.unproven.clone() };
+        let value = serde_json::to_vec(&stored).expect("numbers and text always encode");
+        Put { key: ENTRY.to_owned(), value: Some(value) }
+    }
+}
