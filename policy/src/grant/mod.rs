@@ -225,7 +225,8 @@ impl Grants {
             all += 1;
             waiting += usize::from(matches!(grant.standing(approvals, now_ms), Standing::Waiting { .. }));
         }
-        if all > MAX_GRANTS || waiting > MAX_WAITING { Err(GrantError::Full) } else { Ok(()) }
+        let full = all > MAX_GRANTS || waiting > MAX_WAITING;
+        if more > 0 && full { Err(GrantError::Full) } else { Ok(()) }
     }
 
     fn insert(&mut self, intent: Intent, now_ms: u64, effect: &mut Effect) {

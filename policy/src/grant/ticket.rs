@@ -181,7 +181,7 @@ impl Grants {
             GrantId(id)
         };
         let free = (0..).map(digest).find(|id| !self.grants.contains_key(id));
-        free.unwrap_or(GrantId([0; 16])) // never: there are fewer grants than numbers
+        free.expect("there are fewer grants than numbers")
     }
 }
 
