@@ -124,10 +124,10 @@ facts! {
         always[OpenChannel] maybe[UpdateChannel Forward CloseChannel ForceClose Ecdh]
         claimed[OpenChannel UpdateChannel Forward CloseChannel ForceClose]
         "The allow-lists that hold the peer." "[\"partners\"]";
-    PushMsat "push_msat" Number(Msat) Proved always[OpenChannel] maybe[] claimed[]
-        "What the peer is given at once." "0";
     Purpose "purpose" Text Proved always[] maybe[Ecdh UseDeviceKey] claimed[Ecdh]
         "What the secret or the key is used for." "\"onion\"";
+    PushMsat "push_msat" Number(Msat) Proved always[OpenChannel] maybe[] claimed[]
+        "What the peer is given at once." "0";
     UnknownDestinations "unknown_destinations" Number(Count) Derived
         always[CloseChannel Sweep Withdraw] maybe[] claimed[]
         "How many destinations are on no allow-list." "0";

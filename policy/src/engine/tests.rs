@@ -21,7 +21,11 @@ fn fault(text: &str) -> RuleError {
 }
 
 fn pay(amount_msat: u64) -> Request {
-    Request::new("alice", Action::PayInvoice, 0)
+    asked("alice", 0, amount_msat)
+}
+
+fn asked(node: &str, time_ms: u64, amount_msat: u64) -> Request {
+    Request::new(node, Action::PayInvoice, time_ms)
         .with(FactId::AmountMsat, amount_msat)
         .with(FactId::Payee, "03cd")
         .with(FactId::PaymentHash, "e3b0")
@@ -63,7 +67,7 @@ fn any_forbid_wins_in_whatever_order_rules_stand() {
         r#"@id("never-bob") forbid (principal == Node::"bob", action, resource);"#,
         r#"@id("cap") forbid (principal, action in Action::"Spend", resource) when { context.amount_msat > 500 };"#,
     ];
-    let bob = Request { node: "bob".into(), ..pay(5) };
+    let bob = asked("bob", 0, 5);
     for order in permutations(texts.len()) {
         let text = order.iter().map(|at| texts[*at]).collect::<Vec<_>>().join("\n");
         let rules = rules(&text);
@@ -209,9 +213,9 @@ fn a_rule_for_one_node_concerns_no_other() {
     assert_eq!(ids(&evaluate(&rules, &pay(9)).permits), ["alices"]);
     let over = evaluate(&rules, &pay(10));
     assert_eq!((ids(&over.permits), ids(&over.forbids)), (vec!["alices"], vec!["cap"]));
-    let carol = Request { node: "carol".into(), ..pay(9) };
+    let carol = asked("carol", 0, 9);
     assert_eq!(evaluate(&rules, &carol), Evaluation::default());
-    let quote = Request { node: "alice\", Node::\"bob".into(), ..pay(9) };
+    let quote = asked("alice\", Node::\"bob", 0, 9);
     assert_eq!(evaluate(&rules, &quote), Evaluation::default());
 }
 
@@ -231,7 +235,7 @@ fn slices_judge_as_one_set_of_all_rules_would() {
     let whole = PolicySet::from_policies(rules.rules.iter().map(|rule| rule.policy.clone())).unwrap();
     for node in ["alice", "bob", "carol"] {
         for hour in [0, 3, 14, 23] {
-            let request = Request { node: node.into(), time_ms: hour * HOUR_MS, ..pay(1) };
+            let request = asked(node, hour * HOUR_MS, 1);
             let context = context(&request, &Memberships::default(), Facts::ALL).unwrap();
             let uid = EntityUid::from_type_name_and_id(rules.node.clone(), EntityId::new(node));
             let action = rules.actions[request.action as usize].clone();
@@ -262,8 +266,8 @@ fn hours_and_weekdays_are_those_of_utc() {
     let rules = rules(text);
     // 2026-11-23 17:59:59.999 UTC, a Monday.
     let end_ms = 1_795_456_799_999;
-    assert!(permitted(&rules, &Request { time_ms: end_ms, ..pay(1) }));
-    assert!(!permitted(&rules, &Request { time_ms: end_ms + 1, ..pay(1) }));
+    assert!(permitted(&rules, &asked("alice", end_ms, 1)));
+    assert!(!permitted(&rules, &asked("alice", end_ms + 1, 1)));
 }
 
 #[test]

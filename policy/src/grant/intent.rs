@@ -42,8 +42,7 @@ pub(super) const ANY: &str = "any";
 pub(super) const NONE: &str = "none";
 
 /// What tells one grant from all others of all appliances: 16 bytes, random, or a digest for tickets.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GrantId(pub [u8; 16]);
 
 impl GrantId {
@@ -55,23 +54,23 @@ impl GrantId {
     }
 }
 
-impl From<GrantId> for String {
-    fn from(id: GrantId) -> Self {
-        id.to_string()
-    }
-}
-
-impl TryFrom<String> for GrantId {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::parse(&text).ok_or("a grant's id has 32 lower-case hex digits")
-    }
-}
-
 impl fmt::Display for GrantId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// As its text.
+impl Serialize for GrantId {
+    fn serialize<S: serde::Serializer>(&self, into: S) -> Result<S::Ok, S::Error> {
+        into.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for GrantId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str> as Deserialize>::deserialize(from)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not the id of a grant"))
     }
 }
 
