@@ -5,6 +5,7 @@
 
 pub mod actions;
 pub mod budget;
+pub mod bundle;
 pub mod decide;
 pub mod engine;
 pub mod facts;
@@ -18,5 +19,6 @@ pub mod request;
 pub mod sample;
 pub mod schema;
 mod time;
+pub mod tooling;
 pub mod value;
 pub mod verdict;

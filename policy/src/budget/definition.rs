@@ -59,6 +59,13 @@ pub struct Entry {
     unless_approved: Option<Spanned<String>>,
 }
 
+impl Entry {
+    /// The name, as it is written.
+    pub(crate) fn name(&self) -> &str {
+        self.name.get_ref()
+    }
+}
+
 /// What is wrong with a `[[budget]]`, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {fault}")]
