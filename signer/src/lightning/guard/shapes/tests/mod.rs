@@ -299,8 +299,8 @@ fn a_ping_is_text() {
 fn an_unreadable_signature_is_refused() {
     let one = |byte, sighash| BitcoinSignature { signature: Signature([byte; 64]), sighash };
     let htlc = Htlc { side: 1, amount: 1_000_000, payment_hash: Sha256([1; 32]), ctlv_expiry: 100 };
-    assert_eq!(signatures(&one(1, 1), &[one(1, 0x01)], &[htlc.clone()]), Ok(()));
-    assert!(signatures(&one(0xff, 1), &[one(1, 0x01)], &[htlc.clone()]).is_err());
+    assert_eq!(signatures(&one(1, 1), &[one(1, 0x01)], std::slice::from_ref(&htlc)), Ok(()));
+    assert!(signatures(&one(0xff, 1), &[one(1, 0x01)], std::slice::from_ref(&htlc)).is_err());
     assert!(signatures(&one(1, 1), &[one(0xff, 0x01)], &[htlc]).is_err());
 }
 
