@@ -64,7 +64,9 @@ pub(super) fn judge(
     let is_needed = |htlc: &Htlc| {
         let Some(payment) = book.payments.get(&htlc.payment_hash) else { return false };
         let totals = book.totals(&htlc.payment_hash, Some((key, channel)), at.height);
-        totals.is_short_of(htlc.amount_msat, payment.approval.as_ref())
+        let settled = payment.settled.iter().find(|settled| settled.channel == *key);
+        let less_msat = Totals::less_without(htlc, channel, (side, base), settled);
+        totals.is_short_of(less_msat, payment.approval.as_ref())
     };
     let removal = removal::compare(base, &commitment, &terms, is_known, is_needed);
     require_conserved(&terms, base, &commitment, &removal, is_known, is_needed)?;

@@ -1,7 +1,7 @@
 //! One payment hash over all channels of a node: what may leave, what left, what came.
 
 use super::channel::{Channel, Held, of_hash};
-use super::facts::{Approval, ChannelKey, Direction, Hash, Side};
+use super::facts::{Approval, ChannelKey, Direction, Hash, Htlc, Side};
 use super::view::Standing;
 use crate::facts::Fact;
 use crate::reasons::{Reason, Refusal};
@@ -136,6 +136,19 @@ impl Totals {
             self.ins.extend(worst.ins);
             self.ins.extend((worst.settled.in_msat > 0).then_some((u32::MAX, worst.settled.in_msat)));
         }
+    }
+
+    /// What less comes in on `channel` if a commitment of this side follows this one without `htlc`, and the other side
+    /// may have gone ahead with that.
+    pub(super) fn less_without(
+        htlc: &Htlc,
+        channel: &Channel,
+        (side, base): (Side, &Held),
+        settled: Option<&Settled>,
+    ) -> u64 {
+        let in_msat = |side, held| Part::new(channel, side, held, &htlc.payment_hash, settled).in_msat();
+        let counted_msat = channel.valid().map(|(side, held)| in_msat(side, held)).min().unwrap_or(0);
+        counted_msat.saturating_sub(in_msat(side, base).saturating_sub(htlc.amount_msat))
     }
 
     /// What settled on a channel that is no longer in the book.

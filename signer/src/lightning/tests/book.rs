@@ -239,3 +239,66 @@ fn honest_repetition_of_every_message_is_answered_after_a_restart() {
     stage.restart();
     assert_eq!(answers(&stage), before);
 }
+
+#[test]
+fn hostile_payment_out_of_what_an_invoice_brought_is_refused_and_an_approved_one_passes() {
+    let mut stage = Stage::new();
+    let payment_hash = sha256::Hash::hash(&7u64.to_be_bytes()).to_byte_array();
+    let sign = crate::lightning::driver::invoice_to_sign(7, 100_000_000);
+    replied(stage.signer.ask(&stage.alice, None, sign));
+    stage.advance(0, OURS_SAT, &[DriverHtlc { payment_hash, ..incoming(1, 100_000, 600) }]).expect("it comes");
+    let passed_on = [DriverHtlc { payment_hash, ..out(1, 99_000, 500) }];
+    assert_eq!(stage.refused(1, OURS_SAT - 99_000, &passed_on), Reason::PaymentNotApproved);
+    stage.advance(0, OURS_SAT, &[incoming(2, 100_000, 600)]).expect("it failed, another comes");
+    stage.advance(1, OURS_SAT - 99_000, &[out(2, 99_000, 500)]).expect("which no invoice is for");
+}
+
+/// Spends the funding output of a channel.
+fn close_on_chain(driver: &Driver) -> bitcoin::Transaction {
+    let previous_output = bitcoin::OutPoint { txid: driver.funding().compute_txid(), vout: 0 };
+    bitcoin::Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: vec![bitcoin::TxIn { previous_output, ..Default::default() }],
+        output: vec![bitcoin::TxOut { value: bitcoin::Amount::from_sat(1_000), script_pubkey: onchain::stranger() }],
+    }
+}
+
+#[test]
+fn honest_forward_is_given_up_once_the_chain_closed_its_channel_and_hostile_before_it_is_not() {
+    let mut stage = Stage::new();
+    stage.advance(0, OURS_SAT, &[incoming(1, 100_000, 600)]).expect("it comes");
+    stage.advance(1, OURS_SAT - 99_000, &[out(1, 99_000, 500)]).expect("it leaves");
+    assert_eq!(stage.refused(0, OURS_SAT, &[]), Reason::ForwardUnclaimed);
+    let close = close_on_chain(&stage.channels[1]);
+    stage.signer.confirm(&[&stage.alice], vec![close]);
+    stage.restart();
+    stage.advance(0, OURS_SAT, &[]).expect("the chain decides what becomes of it");
+}
+
+#[test]
+fn a_channel_leaves_the_book_once_it_is_closed_and_forgotten_and_no_other_does() {
+    use crate::lightning::book::view::Standing;
+    let mut stage = Stage::new();
+    let standings = |stage: &Stage| {
+        let actor = stage.signer.nodes().get(&stage.alice).expect("running");
+        let book = actor.inspect(|engine| engine.book()).expect("there");
+        book.channels.iter().map(|channel| channel.standing).collect::<Vec<_>>()
+    };
+    let sign = msgs::SignLocalCommitmentTx2 { commitment_number: 0 };
+    let closed = stage.channels[1].channel();
+    replied(stage.signer.ask(&stage.alice, Some(closed), sign.as_vec()));
+    assert_eq!(standings(&stage), [Standing::Ready, Standing::Closing]);
+    let close = close_on_chain(&stage.channels[1]);
+    stage.signer.confirm(&[&stage.alice], vec![close]);
+    assert_eq!(standings(&stage), [Standing::Ready, Standing::Closed]);
+    let mine = |stage: &mut Stage| (0..110).for_each(|_| stage.signer.confirm(&[&stage.alice], Vec::new()));
+    mine(&mut stage);
+    assert_eq!(standings(&stage), [Standing::Ready, Standing::Closed], "the node may ask for its outputs still");
+    let forget = msgs::ForgetChannel { node_id: PubKey(closed.peer_id), dbid: closed.dbid };
+    replied(stage.signer.ask(&stage.alice, None, forget.as_vec()));
+    mine(&mut stage);
+    assert_eq!(standings(&stage), [Standing::Ready]);
+    stage.restart();
+    stage.advance(0, OURS_SAT, &[]).expect("the other goes on");
+}

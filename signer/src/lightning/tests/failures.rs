@@ -115,6 +115,10 @@ fn malformed_messages_are_refused_and_leave_the_node_as_it_was() {
         let (_, refusal) = refused(signer.ask(&alice, channel, message));
         assert_eq!(refusal.reason, reason, "{}", refusal.detail);
     }
+    let (_, refusal) = refused(signer.ask(&alice, None, vec![0, 1, 2]));
+    assert_eq!(refusal.detail, "Ecdh (1): field 0 does not fit", "before a decoder sees it");
+    let (_, refusal) = refused(signer.ask(&alice, None, vec![0x0b, 0xb8, 0, 0]));
+    assert_eq!(refusal.reason, Reason::MessageScope, "preimages are a channel's");
     driver.advance(&mut signer.asking(&alice), 1).expect("nothing happened");
     assert_eq!(signer.nodes().status()[0].faults, 0);
 }

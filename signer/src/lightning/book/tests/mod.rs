@@ -1,6 +1,8 @@
 //! The book alone, against an honest model of channels and what an attacker makes of it.
 
+mod arithmetic;
 mod dust;
 mod model;
+mod parts;
 mod random;
 mod rules;

@@ -188,6 +188,35 @@ fn hostile_counts_are_held_against_the_bytes_that_follow() {
     refused(&[Field::Psbt], &sized(b"psbt\xff\x00")); // without a transaction
 }
 
+/// What a PSBT's maps hold under the keys of BIP 174 and BIP 371 that have counts in them.
+#[test]
+fn hostile_counts_in_the_maps_of_a_psbt_are_refused_and_honest_values_pass() {
+    let sized = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat();
+    let unsigned = [&[2, 0, 0, 0, 1][..], &[0; 41], &[1], &[0; 9], &[0; 4]].concat();
+    let with = |in_input: bool, key: u8, value: &[u8]| {
+        let pair = [&[1, key, value.len() as u8][..], value].concat();
+        let (input, output) = if in_input { (&pair[..], &[][..]) } else { (&[][..], &pair[..]) };
+        let global = [b"psbt\xff", &[1, 0, unsigned.len() as u8][..], &unsigned, &[0]].concat();
+        check(&[Field::Psbt], &sized(&[&global, input, &[0], output, &[0]].concat()))
+    };
+    let leaves = [&[1][..], &[7; 32]].concat();
+    let signed = [&[2, 0, 0, 0, 0, 1, 1][..], &[0; 41], &[1], &[0; 9], &[1, 1, 7], &[0; 4]].concat();
+    let values: [(bool, u8, &[u8], &[u8]); 8] = [
+        (true, 0x00, &unsigned, &unsigned[1..]),
+        (true, 0x00, &signed, &signed[..signed.len() - 1]),
+        (true, 0x01, &[0; 9], &[0, 0, 0, 0, 0, 0, 0, 0, 0xfd]),
+        (true, 0x01, &[0; 9], &[0; 10]),
+        (true, 0x08, &[1, 2, 7, 7], &[2, 2, 7, 7]),
+        (true, 0x16, &leaves, &leaves[..32]),
+        (false, 0x06, &[0, 0xc0, 1, 7, 1, 0xc0, 0], &[0, 0xc0, 2, 7]),
+        (false, 0x07, &leaves, &leaves[..32]),
+    ];
+    for (in_input, key, honest, hostile) in values {
+        assert_eq!(with(in_input, key, honest), Ok(()), "{key:#x}");
+        assert_eq!(with(in_input, key, hostile), Err(Misfit::Field(0)), "{key:#x}");
+    }
+}
+
 #[test]
 fn number_twenty_follows_the_dialect() {
     let [ldk, cln] = [NodeKind::Ldk, NodeKind::Cln].map(|kind| row(kind, &20u16.to_be_bytes()).expect("known"));
