@@ -6,9 +6,8 @@ use std::sync::{Arc, LazyLock};
 use bitcoin::hashes::Hash as _;
 use bitcoin::{ScriptBuf, Transaction, WScriptHash};
 use claviger::chain::ChainBlock;
-use claviger::lightning::driver::{Driver, Funder, MiniChain, Opening};
+use claviger::lightning::driver::{Dialect, Driver, Funder, MiniChain, Opening};
 use claviger::lightning::guard::TABLE;
-use claviger::names::NodeKind;
 use claviger::pipeline::{ChannelRef, Outcome};
 use vls_protocol::model::{PubKey, Sha256};
 use vls_protocol::msgs::{self, SerBolt};
@@ -27,7 +26,7 @@ const OUT_EXPIRY: u32 = 500;
 
 /// One node's life.
 pub struct World {
-    kind: NodeKind,
+    dialect: Dialect,
     desk: Desk,
     lines: Vec<Line>,
     chain: MiniChain,
@@ -73,15 +72,15 @@ struct Opened {
     asked: Vec<Asked>,
 }
 
-static OPENED: LazyLock<[Opened; 2]> = LazyLock::new(|| [open(NodeKind::Ldk), open(NodeKind::Cln)]);
+static OPENED: LazyLock<[Opened; 2]> = LazyLock::new(|| [open(Dialect::Ldk), open(Dialect::Cln)]);
 
-fn open(kind: NodeKind) -> Opened {
-    let mut desk = Desk::new(Signer::new(kind), Ledger::new(kind));
+fn open(dialect: Dialect) -> Opened {
+    let mut desk = Desk::new(Signer::new(dialect.into()), Ledger::new(dialect.into()));
     let mut chain = MiniChain::default();
     let lines = (1..=3u64).map(|dbid| {
         let we_fund = dbid == 3;
         let funder = if we_fund { Funder::Us } else { Funder::Peer { to_us_sat: OURS_SAT } };
-        let opening = Opening { dialect: kind, dbid, funder };
+        let opening = Opening { dialect, dbid, funder };
         let driver = Driver::open_as(&mut |channel, message| desk.honest(channel, message), opening).expect("opens");
         desk.signer.move_tip(&chain.mine(vec![driver.funding().clone()]), true);
         Line::new(driver, we_fund, if we_fund { CHANNEL_SAT } else { OURS_SAT })
@@ -122,12 +121,12 @@ impl crate::World for World {
 impl World {
     /// A world of its own; even and odd ones speak different dialects.
     pub fn new(number: u64) -> Self {
-        let kind = if number.is_multiple_of(2) { NodeKind::Ldk } else { NodeKind::Cln };
-        let opened = &OPENED[usize::from(kind == NodeKind::Cln)];
-        let mut desk = Desk::new(Signer::restore(kind, opened.entries.clone()), opened.ledger.clone());
+        let dialect = if number.is_multiple_of(2) { Dialect::Ldk } else { Dialect::Cln };
+        let opened = &OPENED[usize::from(dialect == Dialect::Cln)];
+        let mut desk = Desk::new(Signer::restore(dialect.into(), opened.entries.clone()), opened.ledger.clone());
         desk.asked.extend(opened.asked.iter().cloned());
         let (lines, chain) = (opened.lines.clone(), opened.chain.clone());
-        Self { kind, desk, lines, chain, last: None, payments: 0, forwards: BTreeMap::new() }
+        Self { dialect, desk, lines, chain, last: None, payments: 0, forwards: BTreeMap::new() }
     }
 
     fn is_open(&self, line: &Line) -> bool {
@@ -217,7 +216,7 @@ impl World {
             Some(forward) if !flying.is_ours => forward == Forward::Paid,
             _ => choices.below(3) > 0,
         };
-        if is_settled && flying.is_ours && self.kind == NodeKind::Ldk {
+        if is_settled && flying.is_ours && self.dialect == Dialect::Ldk {
             let learn = [&[0x0b, 0xb8, 0, 1][..], &preimage(flying.n)].concat();
             let channel = Some(line.driver.channel());
             assert!(matches!(self.desk.honest(channel, learn), Outcome::Reply(_)), "a preimage is refused");
@@ -279,8 +278,8 @@ impl World {
         }
         let (ours, theirs) = (allowed(), ScriptBuf::new_p2wsh(&WScriptHash::all_zeros()));
         let channel = Some(line.driver.channel());
-        match self.kind {
-            NodeKind::Ldk => {
+        match self.dialect {
+            Dialect::Ldk => {
                 let message = msgs::SignMutualCloseTx2 {
                     to_local_value_sat: to_us_sat,
                     to_remote_value_sat: to_peer_sat,
@@ -290,7 +289,7 @@ impl World {
                 };
                 self.expect(channel, &message);
             }
-            NodeKind::Cln => {
+            Dialect::Cln => {
                 let message = line.driver.mutual_close(to_us_sat, to_peer_sat, ours, theirs);
                 self.expect(channel, &message);
             }
@@ -305,12 +304,12 @@ impl World {
             return;
         }
         let driver = self.lines[n].driver.clone();
-        match self.kind {
-            NodeKind::Ldk => {
+        match self.dialect {
+            Dialect::Ldk => {
                 let message = msgs::SignLocalCommitmentTx2 { commitment_number: driver.number() };
                 self.expect(Some(driver.channel()), &message);
             }
-            NodeKind::Cln => self.expect(None, &driver.force_close()),
+            Dialect::Cln => self.expect(None, &driver.force_close()),
         }
         self.lines[n].is_closed = true;
         if choices.below(2) == 1 {

@@ -63,6 +63,7 @@ impl Signer {
             network: Network::Regtest,
             seed: Secret::new(Zeroizing::new(seed)),
             derivation: Derivation::Native,
+            chain_code: None,
         };
         nodes.add(spec).unwrap();
         let signer = Arc::new(Self {

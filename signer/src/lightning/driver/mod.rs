@@ -89,11 +89,29 @@ pub struct DriverHtlc {
     pub cltv_expiry: u32,
 }
 
+/// Whose messages ask the signer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `claviger-ldk`'s.
+    Ldk,
+    /// Core Lightning's.
+    Cln,
+}
+
+impl From<Dialect> for NodeKind {
+    fn from(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Ldk => Self::Ldk,
+            Dialect::Cln => Self::Cln,
+        }
+    }
+}
+
 /// How a driver's channel is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// Whose messages ask the signer.
-    pub dialect: NodeKind,
+    pub dialect: Dialect,
     /// The channel's number at the node.
     pub dbid: u64,
     /// Who funds it.
@@ -115,7 +133,7 @@ pub enum Funder {
 /// One channel with anchors (zero-fee HTLC transactions).
 #[derive(Clone)]
 pub struct Driver {
-    dialect: NodeKind,
+    dialect: Dialect,
     channel: ChannelRef,
     secp: Secp256k1<All>,
     peer: InMemorySigner,
@@ -163,7 +181,7 @@ impl Driver {
         change: impl FnOnce(&mut msgs::SetupChannel),
         fund: impl FnOnce(&bitcoin::Script, Amount) -> Transaction,
     ) -> Result<Self, DriverError> {
-        let opening = Opening { dialect: NodeKind::Ldk, dbid, funder: Funder::Peer { to_us_sat } };
+        let opening = Opening { dialect: Dialect::Ldk, dbid, funder: Funder::Peer { to_us_sat } };
         Self::open_channel(ask, opening, change, fund)
     }
 
@@ -305,8 +323,8 @@ impl Driver {
 
     fn sign_remote(&self, ask: &mut Ask<'_>, number: u64, holdings: &Holdings) -> Result<(), DriverError> {
         match self.dialect {
-            NodeKind::Ldk => ldk::sign_remote(self, ask, number, holdings),
-            NodeKind::Cln => cln::sign_remote(self, ask, number, holdings),
+            Dialect::Ldk => ldk::sign_remote(self, ask, number, holdings),
+            Dialect::Cln => cln::sign_remote(self, ask, number, holdings),
         }
     }
 
@@ -333,8 +351,8 @@ impl Driver {
             htlc_signatures: of_htlcs.into_iter().map(|s| wire(s, 0x83)).collect(),
         };
         let message = match self.dialect {
-            NodeKind::Ldk => ldk::validate(self, signed, holdings).as_vec(),
-            NodeKind::Cln => cln::validate(self, signed, holdings).as_vec(),
+            Dialect::Ldk => ldk::validate(self, signed, holdings).as_vec(),
+            Dialect::Cln => cln::validate(self, signed, holdings).as_vec(),
         };
         call_encoded::<msgs::ValidateCommitmentTxReply>(ask, Some(self.channel), "ValidateCommitmentTx", message)
             .map(drop)
@@ -374,13 +392,13 @@ fn call_encoded<R: DeBolt>(
 
 fn point(
     ask: &mut Ask<'_>,
-    dialect: NodeKind,
+    dialect: Dialect,
     channel: ChannelRef,
     commitment_number: u64,
 ) -> Result<PublicKey, DriverError> {
     match dialect {
-        NodeKind::Ldk => ldk::point(ask, channel, commitment_number),
-        NodeKind::Cln => cln::point(ask, channel, commitment_number),
+        Dialect::Ldk => ldk::point(ask, channel, commitment_number),
+        Dialect::Cln => cln::point(ask, channel, commitment_number),
     }
 }
 

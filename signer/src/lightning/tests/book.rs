@@ -5,7 +5,7 @@ use vls_protocol::model::{PubKey, Sha256};
 use vls_protocol::msgs::{self, SerBolt};
 
 use super::*;
-use crate::lightning::driver::{DriverError, DriverHtlc, Funder, Holdings, Opening};
+use crate::lightning::driver::{Dialect, DriverError, DriverHtlc, Funder, Holdings, Opening};
 use crate::reasons::Reason;
 
 pub(super) const OURS_SAT: u64 = 5_000_000;
@@ -14,20 +14,20 @@ pub(super) const OURS_SAT: u64 = 5_000_000;
 pub(super) struct Stage {
     pub(super) signer: Signer,
     pub(super) alice: NodeName,
-    kind: NodeKind,
+    dialect: Dialect,
     pub(super) channels: Vec<Driver>,
 }
 
 impl Stage {
     fn new() -> Self {
-        Self::of(NodeKind::Ldk)
+        Self::of(Dialect::Ldk)
     }
 
-    /// The same for a node of this kind.
-    pub(super) fn of(kind: NodeKind) -> Self {
+    /// The same for a node that speaks `dialect`.
+    pub(super) fn of(dialect: Dialect) -> Self {
         let signer = Signer::start_over(Arc::new(MemoryStore::new()), limits());
-        let alice = signer.add("alice", kind);
-        let mut stage = Self { signer, alice, kind, channels: Vec::new() };
+        let alice = signer.add("alice", dialect.into());
+        let mut stage = Self { signer, alice, dialect, channels: Vec::new() };
         for _ in 0..2 {
             stage.open(Funder::Peer { to_us_sat: OURS_SAT });
         }
@@ -37,7 +37,7 @@ impl Stage {
     /// Opens the next channel. Returns its place.
     pub(super) fn open(&mut self, funder: Funder) -> usize {
         let n = self.channels.len();
-        let opening = Opening { dialect: self.kind, dbid: n as u64 + 1, funder };
+        let opening = Opening { dialect: self.dialect, dbid: n as u64 + 1, funder };
         let driver = Driver::open_as(&mut self.signer.asking(&self.alice), opening).expect("opens");
         self.signer.confirm(&[&self.alice], vec![driver.funding().clone()]);
         self.channels.push(driver);
@@ -75,7 +75,7 @@ impl Stage {
 
     pub(super) fn restart(&mut self) {
         self.signer.restart();
-        self.signer.add("alice", self.kind);
+        self.signer.add("alice", self.dialect.into());
     }
 }
 

@@ -9,13 +9,13 @@ use vls_protocol::msgs::{self, DeBolt, SerBolt};
 use super::book::{OURS_SAT, Stage, incoming, out};
 use super::onchain::{taproot, wallet_key};
 use super::*;
-use crate::lightning::driver::{Asked, DriverHtlc, Funder, Holdings};
+use crate::lightning::driver::{Asked, Dialect, DriverHtlc, Funder, Holdings};
 use crate::reasons::Reason;
 
 const CHANNEL_SAT: u64 = 10_000_000;
 
 fn stage() -> Stage {
-    Stage::of(NodeKind::Cln)
+    Stage::of(Dialect::Cln)
 }
 
 impl Stage {
@@ -217,12 +217,12 @@ fn told(
 /// vls reckons with commitments that fit.
 #[test]
 fn hostile_commitments_beyond_their_channel_are_refused_and_the_node_is_not_shaken() {
-    for kind in [NodeKind::Ldk, NodeKind::Cln] {
-        let mut stage = Stage::of(kind);
+    for dialect in [Dialect::Ldk, Dialect::Cln] {
+        let mut stage = Stage::of(dialect);
         let n = stage.open(Funder::Us);
         let all = CHANNEL_SAT - stage.channels[n].cost_sat(0);
         for (to_us_sat, htlcs) in [(CHANNEL_SAT + 1, vec![]), (all, vec![incoming(1, 20_000, 600)])] {
-            assert_eq!(stage.refused(n, to_us_sat, &htlcs), Reason::ValueNotConserved, "{kind}");
+            assert_eq!(stage.refused(n, to_us_sat, &htlcs), Reason::ValueNotConserved, "{dialect:?}");
         }
         stage.advance(n, all, &[]).expect("one that fits");
     }
