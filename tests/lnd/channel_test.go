@@ -141,7 +141,7 @@ func (w *World) close(node *Node, point *lnrpc.ChannelPoint, force bool, nodes .
 	_, err = closing.Recv()
 	w.must(err)
 	w.eventually("nothing is pending", func() error {
-		w.mine(1, nodes...)
+		w.mine(2, nodes...)
 		for _, node := range nodes {
 			pending, err := node.PendingChannels(w.ctx(), &lnrpc.PendingChannelsRequest{})
 			if err != nil {

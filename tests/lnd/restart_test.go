@@ -93,7 +93,7 @@ func (w *World) hold(from, to *Node, number byte, sat int64) {
 	hash := make([]byte, 32)
 	hash[0] = number
 	invoice, err := invoicesrpc.NewInvoicesClient(to.conn).AddHoldInvoice(w.ctx(),
-		&invoicesrpc.AddHoldInvoiceRequest{Hash: hash, Value: sat, CltvExpiry: 20})
+		&invoicesrpc.AddHoldInvoiceRequest{Hash: hash, Value: sat, CltvExpiry: 30})
 	w.must(err)
 	w.eventually("an HTLC is in flight", func() error {
 		payment, err := routerrpc.NewRouterClient(from.conn).SendPaymentV2(w.ctx(), &routerrpc.SendPaymentRequest{
