@@ -15,10 +15,12 @@ use crate::thief::{CLAVIGER, Scene, Thief};
 use crate::{closing, value};
 
 /// Where things are, and how often they are looked at: these say nothing about what may be signed.
-const PLACES: [&str; 8] = [
+const PLACES: [&str; 10] = [
     "link.listen",
     "link.advertise",
     "link.names",
+    "lnd.listen",
+    "lnd.advertise",
     "chain.url",
     "chain.cookie_file",
     "chain.user",
