@@ -195,9 +195,10 @@ impl World {
         None
     }
 
-    /// Passes on what comes in on another channel.
+    /// Passes on what comes in on another channel. What a hostile message did there may have taken it back already.
     fn forward(&mut self, n: usize, line: &mut Line) -> Option<(u64, Forward)> {
-        let others = self.lines.iter().enumerate().filter(|(other, _)| *other != n);
+        let is_sound = |(other, line): &(usize, &Line)| *other != n && self.desk.trusts(line);
+        let others = self.lines.iter().enumerate().filter(is_sound);
         let mut incoming = others.flat_map(|(_, line)| &line.flying).filter(|flying| !flying.is_ours);
         let is_free = |n: u64| !self.forwards.contains_key(&n) && !self.desk.tainted.contains(&hash(n));
         let from = *incoming.find(|flying| is_free(flying.n))?;
