@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bitcoin::Transaction;
 use bitcoin::hashes::{Hash as _, sha256};
 use bitcoin::psbt::Psbt;
+use bitcoin::{Transaction, Txid};
 use claviger::names::NodeKind;
 use claviger::pipeline::ChannelRef;
 use vls_protocol::model::Htlc;
@@ -37,6 +37,9 @@ pub(super) struct Ledger {
     outgoing: BTreeSet<Hash>,
     /// Those in the last message, if it brought a commitment.
     last_outgoing: Vec<Hash>,
+    /// Core Lightning's commitments by their transactions: the same one again is the same commitment, whatever the message
+    /// says of it besides.
+    seen: BTreeSet<(ChannelRef, Txid)>,
     by_right_msat: i128,
 }
 
@@ -74,6 +77,7 @@ impl Ledger {
             told: BTreeSet::new(),
             outgoing: BTreeSet::new(),
             last_outgoing: Vec::new(),
+            seen: BTreeSet::new(),
             by_right_msat: 0,
         }
     }
@@ -115,11 +119,17 @@ impl Ledger {
                 self.valid(channel, m.commitment_number, claim, true);
             }
             Message::SignRemoteCommitmentTx(m) => {
+                if !self.seen.insert((channel, m.tx.0.compute_txid())) {
+                    return;
+                }
                 let to_us_sat = paid(&m.psbt.0.inner, |script| !is_revocable(script));
                 let claim = self.claim(channel, to_us_sat, m.feerate, &m.htlcs);
                 self.valid(channel, m.commitment_number, claim, false);
             }
             Message::ValidateCommitmentTx(m) => {
+                if !self.seen.insert((channel, m.tx.0.compute_txid())) {
+                    return;
+                }
                 let to_us_sat = paid(&m.psbt.0.inner, is_revocable);
                 let claim = self.claim(channel, to_us_sat, m.feerate, &m.htlcs);
                 self.valid(channel, m.commitment_number, claim, true);
