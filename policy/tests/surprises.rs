@@ -145,7 +145,7 @@ fn no_approvals_are_never_enough() {
     files.add("policy.toml", format!("version = 1\n{none}").into_bytes()).unwrap();
     files.add("allowed_signers", signers.to_vec()).unwrap();
     let errors = Bundle::parse(files, Network::Regtest).unwrap_err();
-    assert!(errors.iter().any(|error| error.to_string().starts_with("policy.toml:5:6: ")), "{errors:?}");
+    assert!(errors.iter().any(|error| error.to_string().starts_with("policy.toml:6:6: ")), "{errors:?}");
 
     let request = Request::new("alice", Action::PayInvoice, 1_796_119_200_000)
         .with(FactId::AmountMsat, 800)

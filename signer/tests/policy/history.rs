@@ -83,27 +83,27 @@ fn a_month_is_reproduced_and_a_candidate_differs_in_exactly_what_it_changes() {
     let same = simulate(&active, &[]);
     assert_eq!(same, "0 of 5000 would now be refused; 0 newly permitted; 0 refused otherwise\n");
 
-    // Two hours of the evening less.
+    // Two hours of the evening less: what was permitted then is denied, and so is what needed an approval.
     let candidate = copy(dir.path(), "candidate");
     edit(&candidate.join("rules.cedar"), "context.hour_utc >= 22", "context.hour_utc >= 20");
-    let evening =
-        |record: &&Record| record.verdict.permits() && matches!(record.request.time_ms / 3_600_000 % 24, 20 | 21);
-    let expected: Vec<_> = records.iter().filter(evening).map(|record| record.id.as_str()).collect();
-    assert!(expected.len() > 100);
+    let evening = |record: &&Record| matches!(record.request.time_ms / 3_600_000 % 24, 20 | 21);
+    let expected: Vec<_> = records.iter().filter(evening).collect();
+    let refused = expected.iter().filter(|record| record.verdict.permits()).count();
+    let otherwise = expected.len() - refused;
+    assert!(refused > 100 && otherwise > 100);
     let stdout = simulate(&candidate, &[]);
     let listed: Vec<_> = stdout.lines().filter(|line| line.starts_with("alice-")).collect();
     let ids: Vec<_> = listed.iter().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(ids, expected);
-    assert!(
-        stdout.contains(&format!("\n{} of 5000 would now be refused; 0 newly permitted", expected.len())),
-        "{stdout}"
-    );
+    assert_eq!(ids, expected.iter().map(|record| record.id.as_str()).collect::<Vec<_>>());
+    let summary =
+        format!("\n{refused} of 5000 would now be refused; 0 newly permitted; {otherwise} refused otherwise\n");
+    assert!(stdout.contains(&summary), "{stdout}");
     assert!(listed[0].contains("permit -> deny") && listed[0].contains("nothing-at-night"), "{}", listed[0]);
     let lines: Vec<serde_json::Value> =
         simulate(&candidate, &["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), expected.len() + 1);
-    assert_eq!(lines[0]["differing"]["id"], expected[0]);
-    assert_eq!(lines.last().unwrap()["report"]["newly_refused"], expected.len());
+    assert_eq!(lines[0]["differing"]["id"], expected[0].id);
+    assert_eq!(lines.last().unwrap()["report"]["newly_refused"], refused);
 }
 
 #[test]

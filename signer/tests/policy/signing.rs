@@ -11,8 +11,9 @@ fn signed_world(dir: &Path) -> (PathBuf, PathBuf) {
     let mut signers = String::new();
     for key in ["alice", "alice2", "bob", "carol", "mallory"] {
         let file = dir.join(key);
-        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", key, "-f", text(&file)]);
-        assert!(ssh(made), "openssh-client is needed");
+        let mut made = Command::new("ssh-keygen");
+        made.args(["-q", "-t", "ed25519", "-N", "", "-C", key, "-f", text(&file)]);
+        assert!(ssh(&mut made), "openssh-client is needed");
         if key != "mallory" {
             let public = fs::read_to_string(file.with_extension("pub")).unwrap();
             signers += &format!("{}@example.org {public}", key.trim_end_matches('2'));
