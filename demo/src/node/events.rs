@@ -110,7 +110,7 @@ impl Inner {
 
     /// Makes the funding transaction and keeps it until LDK says that broadcasting is safe.
     fn fund(&self, output: TxOut) -> Result<OutPoint, String> {
-        let funding = self.wallet.fund(output, self.fees.get())?;
+        let funding = self.wallet.fund(output, self.fees.get(), |coin| self.chain.is_in_flight(coin))?;
         let name = format!("{FUNDING}{}", funding.outpoint.txid);
         self.store.put(&name, funding.psbt.serialize());
         // A funding transaction pays its channel first.

@@ -328,9 +328,9 @@ impl LdkNode {
         self.inner.wallet.scripts()
     }
 
-    /// Confirmed coins.
+    /// Confirmed coins that no transaction on its way spends.
     pub fn balance(&self) -> Amount {
-        self.inner.wallet.balance()
+        self.inner.wallet.balance(|coin| self.inner.chain.is_in_flight(coin))
     }
 
     /// What channels still owe us, or owe us on the chain.

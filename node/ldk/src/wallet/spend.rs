@@ -4,7 +4,7 @@ use bitcoin::absolute::LockTime;
 use bitcoin::bip32::{ChildNumber, DerivationPath, Fingerprint};
 use bitcoin::secp256k1::{All, Secp256k1};
 use bitcoin::transaction::Version;
-use bitcoin::{Amount, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use bitcoin::{Amount, OutPoint, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use lightning::sign::{OutputSpender, SpendableOutputDescriptor};
 use vls_protocol::model::{CloseInfo, PubKey, Utxo};
 use vls_protocol::msgs::{SignWithdrawal, SignWithdrawalReply};
@@ -142,17 +142,20 @@ pub(super) fn sign(caller: &Caller, psbt: Psbt, utxos: Vec<Utxo>) -> Result<Tran
     Ok(tx)
 }
 
-/// Pays `output` from the largest coins first, with change to `change` if it is worth an output. The coins are reserved.
+/// Pays `output` from the largest coins that are not `is_spent` first, with change to `change` if it is worth an output.
+/// The coins are reserved.
 pub(super) fn build(
     coins: &mut Coins,
     output: TxOut,
     change: ScriptBuf,
     feerate_sat_per_1000_weight: u32,
+    is_spent: impl Fn(&OutPoint) -> bool,
 ) -> Result<Psbt, WalletError> {
     let fee = |weight: u64| (weight * u64::from(feerate_sat_per_1000_weight)).div_ceil(1000);
     let mut tx =
         Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: Vec::new(), output: vec![output] };
-    let mut candidates: Vec<_> = coins.spendable().map(|(outpoint, coin)| (coin.output.value, *outpoint)).collect();
+    let free = coins.spendable().filter(|(outpoint, _)| !is_spent(outpoint));
+    let mut candidates: Vec<_> = free.map(|(outpoint, coin)| (coin.output.value, *outpoint)).collect();
     candidates.sort();
     let available_sat = candidates.iter().map(|(value, _)| value.to_sat()).sum();
 
