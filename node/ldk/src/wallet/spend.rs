@@ -183,3 +183,31 @@ pub(super) fn build(
     coins.reserve(&tx);
     Psbt::from_unsigned_tx(tx).map_err(|e| WalletError::Build(e.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coin(sat: u64) -> Transaction {
+        let output = TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::new() };
+        let input = TxIn { previous_output: OutPoint { vout: 0, ..OutPoint::null() }, ..TxIn::default() };
+        Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output: vec![output] }
+    }
+
+    #[test]
+    fn a_coin_that_a_waiting_transaction_spends_funds_nothing() {
+        let (large, small) = (coin(100_000), coin(50_000));
+        let in_flight = |outpoint: &OutPoint| outpoint.txid == large.compute_txid();
+        let mut coins = Coins::default();
+        for tx in [&large, &small] {
+            coins.add(tx, 1, |_| Some(0));
+        }
+        let pay = |sat| TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::new() };
+
+        let short = build(&mut coins, pay(60_000), ScriptBuf::new(), 1000, in_flight);
+        assert!(matches!(short, Err(WalletError::Funds { available_sat: 50_000, .. })), "{short:?}");
+        let psbt = build(&mut coins, pay(40_000), ScriptBuf::new(), 1000, in_flight).unwrap();
+        let spent: Vec<_> = psbt.unsigned_tx.input.iter().map(|input| input.previous_output.txid).collect();
+        assert_eq!(spent, [small.compute_txid()]);
+    }
+}
