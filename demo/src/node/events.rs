@@ -14,7 +14,8 @@ use lightning::events::{Event, ReplayEvent};
 use lightning::sign::{OutputSpender, SpendableOutputDescriptor};
 use lightning::util::ser::{Readable, Writeable};
 
-use super::{AnyKeys, AnyWallet, Inner, held_name};
+use super::payments::held_name;
+use super::{AnyKeys, AnyWallet, Inner};
 
 /// Prefixes of names in the store.
 const FUNDING: &str = "funding-";
