@@ -126,10 +126,13 @@ impl World {
             opener.connect(other);
         }
         wait("a connection", &nodes, || opener.is_connected(&other.id()) && other.is_connected(&opener.id()))?;
-        let waiting = self.chain.mempool().len();
         let before: Vec<_> = opener.channels().iter().map(|channel| channel.channel_id).collect();
         opener.open_channel(&other.id(), value, 0)?;
-        wait("a funding transaction", &nodes, || self.chain.mempool().len() > waiting)?;
+        let funded = || {
+            let mut fundings = opener.channels().into_iter().filter(|channel| !before.contains(&channel.channel_id));
+            fundings.any(|new| new.funding_txo.is_some_and(|txo| self.chain.transaction(&txo.txid).is_some()))
+        };
+        wait("a funding transaction", &nodes, funded)?;
         self.mine(6, &nodes)?;
         let opened = || {
             let mut channels = opener.channels_with(&other.id()).into_iter();

@@ -118,6 +118,8 @@ reasons! {
         "The signer's view of the chain is missing or behind." "Check the [chain] section and that the chain backend answers: `claviger status`.";
     ChainPending "chain-pending" retry=true
         "The chain has not confirmed what this request needs." "Wait for the next block.";
+    FundingSpent "funding-spent" retry=true
+        "A transaction on the chain closes the channel; it takes no new commitment." "Nothing to do: the node learns of the same block. If the chain takes it back, the node asks again by itself.";
     JournalUnavailable "journal-unavailable" retry=true
         "The journal cannot be written; nothing may be signed." "Free disk space or repair the disk; signing resumes by itself.";
     NodeRestarting "node-restarting" retry=true

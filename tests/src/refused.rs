@@ -7,11 +7,12 @@ use claviger_demo::signer::{CommandFailed, SignerProcess};
 
 /// Reasons that an honest node meets while its signer or its chain catches up with it; it asks again by itself.
 ///
-/// A block that the node saw first (`chain-pending`), a signer that starts, stops or is behind the chain
+/// A block that the node saw first (`chain-pending`) or the signer (`funding-spent`), a signer that starts, stops or is behind the chain
 /// (`chain-view-stale`, `node-restarting`, `sealed`, `shutting-down`), and the stream of a process that is gone
 /// (`link-in-use`). A full queue or a journal that cannot be written pass as well, but no honest node should cause them.
-pub const PASSING: [Reason; 6] = [
+pub const PASSING: [Reason; 7] = [
     Reason::ChainPending,
+    Reason::FundingSpent,
     Reason::ChainStale,
     Reason::NodeRestarting,
     Reason::Sealed,

@@ -14,7 +14,8 @@ use lightning::events::{Event, ReplayEvent};
 use lightning::sign::{OutputSpender, SpendableOutputDescriptor};
 use lightning::util::ser::{Readable, Writeable};
 
-use super::{AnyKeys, AnyWallet, Inner, held_name};
+use super::payments::held_name;
+use super::{AnyKeys, AnyWallet, Inner};
 
 /// Prefixes of names in the store.
 const FUNDING: &str = "funding-";
@@ -110,7 +111,7 @@ impl Inner {
 
     /// Makes the funding transaction and keeps it until LDK says that broadcasting is safe.
     fn fund(&self, output: TxOut) -> Result<OutPoint, String> {
-        let funding = self.wallet.fund(output, self.fees.get())?;
+        let funding = self.wallet.fund(output, self.fees.get(), |coin| self.chain.is_in_flight(coin))?;
         let name = format!("{FUNDING}{}", funding.outpoint.txid);
         self.store.put(&name, funding.psbt.serialize());
         // A funding transaction pays its channel first.

@@ -34,6 +34,8 @@ pub trait ChainAccess: Send + Sync {
     fn height_of(&self, hash: &BlockHash) -> Option<u32>;
     /// Whether an output is confirmed and not spent in a block.
     fn is_unspent(&self, outpoint: &OutPoint) -> bool;
+    /// Whether a transaction that waits for a block spends an output.
+    fn is_in_flight(&self, outpoint: &OutPoint) -> bool;
     /// Offers a transaction to the network. Says why it was not taken.
     fn broadcast(&self, tx: &Transaction) -> Result<(), String>;
 }
@@ -57,6 +59,10 @@ impl ChainAccess for Chain {
 
     fn is_unspent(&self, outpoint: &OutPoint) -> bool {
         self.unspent(outpoint).is_some()
+    }
+
+    fn is_in_flight(&self, outpoint: &OutPoint) -> bool {
+        self.spender(outpoint).is_some_and(|txid| self.confirmed_at(&txid).is_none())
     }
 
     fn broadcast(&self, tx: &Transaction) -> Result<(), String> {

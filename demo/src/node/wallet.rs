@@ -38,16 +38,17 @@ impl AnyWallet {
         std::iter::once(first.clone()).chain(others).collect()
     }
 
-    /// Confirmed coins.
-    pub fn balance(&self) -> Amount {
-        self.list_confirmed_utxos().unwrap_or_default().iter().map(|utxo| utxo.output.value).sum()
+    /// Confirmed coins that are not `is_spent` by a transaction on its way.
+    pub fn balance(&self, is_spent: impl Fn(&OutPoint) -> bool) -> Amount {
+        let coins = self.list_confirmed_utxos().unwrap_or_default();
+        coins.iter().filter(|utxo| !is_spent(&utxo.outpoint)).map(|utxo| utxo.output.value).sum()
     }
 
-    /// An unsigned transaction that pays `output`.
-    pub fn fund(&self, output: TxOut, feerate: u32) -> Result<Funding, String> {
+    /// An unsigned transaction that pays `output` from such coins.
+    pub fn fund(&self, output: TxOut, feerate: u32, is_spent: impl Fn(&OutPoint) -> bool) -> Result<Funding, String> {
         match self {
-            Self::Local(wallet) => wallet.fund(output, feerate),
-            Self::Remote(wallet) => wallet.fund(output, feerate).map_err(|e| e.to_string()),
+            Self::Local(wallet) => wallet.fund(output, feerate, is_spent),
+            Self::Remote(wallet) => wallet.fund(output, feerate, is_spent).map_err(|e| e.to_string()),
         }
     }
 }
@@ -111,7 +112,7 @@ impl LocalWallet {
         Self { key, public_key, script, coins: Mutex::default() }
     }
 
-    fn fund(&self, output: TxOut, feerate: u32) -> Result<Funding, String> {
+    fn fund(&self, output: TxOut, feerate: u32, is_spent: impl Fn(&OutPoint) -> bool) -> Result<Funding, String> {
         const INPUT_WEIGHT: u64 = 4 * 41 + 108;
         let mut coins = self.coins();
         let paid = output.value.to_sat();
@@ -119,17 +120,22 @@ impl LocalWallet {
             Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![], output: vec![output] };
         let mut spent = 0;
         let mut fee = u64::from(feerate) * (tx.weight().to_wu() + 200) / 1000;
-        for (outpoint, coin) in coins.iter_mut().filter(|(_, coin)| coin.spent.is_none() && !coin.reserved) {
+        let free = |outpoint: &OutPoint, coin: &Coin| coin.spent.is_none() && !coin.reserved && !is_spent(outpoint);
+        for (outpoint, coin) in coins.iter().filter(|(outpoint, coin)| free(outpoint, coin)) {
             if spent >= paid + fee {
                 break;
             }
-            coin.reserved = true;
             spent += coin.output.value.to_sat();
             fee += u64::from(feerate) * INPUT_WEIGHT / 1000;
             let sequence = Sequence::ENABLE_RBF_NO_LOCKTIME;
             tx.input.push(TxIn { previous_output: *outpoint, sequence, ..TxIn::default() });
         }
         let change = spent.checked_sub(paid + fee).ok_or("not enough coins")?;
+        for input in &tx.input {
+            if let Some(coin) = coins.get_mut(&input.previous_output) {
+                coin.reserved = true;
+            }
+        }
         if change > 1000 {
             tx.output.push(TxOut { value: Amount::from_sat(change), script_pubkey: self.script.clone() });
         }

@@ -113,7 +113,7 @@ impl Node {
                 ..
             } => {
                 let output = TxOut { value: Amount::from_sat(channel_value_satoshis), script_pubkey: output_script };
-                let funding = match self.keys.wallet().fund(output, 1000) {
+                let funding = match self.keys.wallet().fund(output, 1000, |_| false) {
                     Ok(funding) => funding,
                     Err(error) => {
                         let (id, peer) = (&temporary_channel_id, &counterparty_node_id);

@@ -6,6 +6,7 @@ mod growth;
 mod overhead;
 mod raw;
 mod rig;
+mod verdict;
 
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub struct Report {
     pub raw: raw::Raw,
     /// State advances over stores, flush delays and ways of committing.
     pub advance: Vec<advance::Advance>,
+    /// What a policy verdict costs beside a signature.
+    pub verdict: Vec<verdict::Verdict>,
     /// What a state advance costs here and with vls-core alone.
     pub overhead: Vec<overhead::Overhead>,
     /// What operations cost as a node grows.
@@ -53,10 +56,11 @@ impl Effort {
 pub fn run(effort: Effort, progress: &dyn Fn(&str)) -> Result<Report, BenchError> {
     progress("bare curve operations");
     let raw = raw::measure();
+    let verdict = verdict::measure(progress)?;
     let overhead = overhead::measure(progress)?;
     let advance = advance::measure(effort, progress)?;
     let growth = growth::measure(effort, progress)?;
-    Ok(Report { raw, overhead, advance, growth, rss_mb: rss_mb() })
+    Ok(Report { raw, verdict, overhead, advance, growth, rss_mb: rss_mb() })
 }
 
 /// The value below which `share` of the sorted `times` lie, in microseconds.

@@ -33,6 +33,14 @@ fn text(report: &Report) -> String {
         "sign (low R) {:.1} us, verify {:.1} us, ecdh {:.1} us",
         raw.sign_low_r_us, raw.verify_us, raw.ecdh_us
     );
+    let _ = writeln!(text, "\nverdict: further rules         us  sign us  ratio");
+    for row in &report.verdict {
+        let _ = writeln!(
+            text,
+            "{:>22} {:>10.1} {:>8.1} {:>6.3}",
+            row.further_rules, row.p50_us, row.sign_low_r_us, row.ratio
+        );
+    }
     let _ = writeln!(text, "\nhtlcs  vls-core us  claviger us  ratio");
     for row in &report.overhead {
         let _ = writeln!(text, "{:>5} {:>12.1} {:>12.1} {:>6.3}", row.htlcs, row.direct_us, row.ours_us, row.ratio);

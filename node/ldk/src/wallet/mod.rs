@@ -88,12 +88,19 @@ impl Wallet {
     }
 
     /// Builds a transaction that pays `output` and sets its coins aside, for the funding of a channel.
-    /// `feerate_sat_per_1000_weight` as LDK's `FeeEstimator` gives it.
+    /// `feerate_sat_per_1000_weight` as LDK's `FeeEstimator` gives it. Coins for which `is_spent` holds are left alone:
+    /// the wallet sees blocks only, and a transaction that waits for one, e.g. a fee bump, may spend them.
     ///
     /// # Errors
     /// [`WalletError::Funds`], [`WalletError::Build`].
-    pub fn fund(&self, output: TxOut, feerate_sat_per_1000_weight: u32) -> Result<Funding, WalletError> {
-        let psbt = spend::build(&mut self.coins(), output, self.next_script(), feerate_sat_per_1000_weight)?;
+    pub fn fund(
+        &self,
+        output: TxOut,
+        feerate_sat_per_1000_weight: u32,
+        is_spent: impl Fn(&OutPoint) -> bool,
+    ) -> Result<Funding, WalletError> {
+        let mut coins = self.coins();
+        let psbt = spend::build(&mut coins, output, self.next_script(), feerate_sat_per_1000_weight, is_spent)?;
         Ok(Funding { outpoint: OutPoint { txid: psbt.unsigned_tx.compute_txid(), vout: 0 }, psbt })
     }
 

@@ -4,7 +4,7 @@ use bitcoin::absolute::LockTime;
 use bitcoin::bip32::{ChildNumber, DerivationPath, Fingerprint};
 use bitcoin::secp256k1::{All, Secp256k1};
 use bitcoin::transaction::Version;
-use bitcoin::{Amount, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use bitcoin::{Amount, OutPoint, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use lightning::sign::{OutputSpender, SpendableOutputDescriptor};
 use vls_protocol::model::{CloseInfo, PubKey, Utxo};
 use vls_protocol::msgs::{SignWithdrawal, SignWithdrawalReply};
@@ -142,17 +142,20 @@ pub(super) fn sign(caller: &Caller, psbt: Psbt, utxos: Vec<Utxo>) -> Result<Tran
     Ok(tx)
 }
 
-/// Pays `output` from the largest coins first, with change to `change` if it is worth an output. The coins are reserved.
+/// Pays `output` from the largest coins that are not `is_spent` first, with change to `change` if it is worth an output.
+/// The coins are reserved.
 pub(super) fn build(
     coins: &mut Coins,
     output: TxOut,
     change: ScriptBuf,
     feerate_sat_per_1000_weight: u32,
+    is_spent: impl Fn(&OutPoint) -> bool,
 ) -> Result<Psbt, WalletError> {
     let fee = |weight: u64| (weight * u64::from(feerate_sat_per_1000_weight)).div_ceil(1000);
     let mut tx =
         Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: Vec::new(), output: vec![output] };
-    let mut candidates: Vec<_> = coins.spendable().map(|(outpoint, coin)| (coin.output.value, *outpoint)).collect();
+    let free = coins.spendable().filter(|(outpoint, _)| !is_spent(outpoint));
+    let mut candidates: Vec<_> = free.map(|(outpoint, coin)| (coin.output.value, *outpoint)).collect();
     candidates.sort();
     let available_sat = candidates.iter().map(|(value, _)| value.to_sat()).sum();
 
@@ -179,4 +182,32 @@ pub(super) fn build(
     }
     coins.reserve(&tx);
     Psbt::from_unsigned_tx(tx).map_err(|e| WalletError::Build(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coin(sat: u64) -> Transaction {
+        let output = TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::new() };
+        let input = TxIn { previous_output: OutPoint { vout: 0, ..OutPoint::null() }, ..TxIn::default() };
+        Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output: vec![output] }
+    }
+
+    #[test]
+    fn a_coin_that_a_waiting_transaction_spends_funds_nothing() {
+        let (large, small) = (coin(100_000), coin(50_000));
+        let in_flight = |outpoint: &OutPoint| outpoint.txid == large.compute_txid();
+        let mut coins = Coins::default();
+        for tx in [&large, &small] {
+            coins.add(tx, 1, |_| Some(0));
+        }
+        let pay = |sat| TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::new() };
+
+        let short = build(&mut coins, pay(60_000), ScriptBuf::new(), 1000, in_flight);
+        assert!(matches!(short, Err(WalletError::Funds { available_sat: 50_000, .. })), "{short:?}");
+        let psbt = build(&mut coins, pay(40_000), ScriptBuf::new(), 1000, in_flight).unwrap();
+        let spent: Vec<_> = psbt.unsigned_tx.input.iter().map(|input| input.previous_output.txid).collect();
+        assert_eq!(spent, [small.compute_txid()]);
+    }
 }

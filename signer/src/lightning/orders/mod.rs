@@ -27,7 +27,7 @@ pub use self::entries::OrdersUnreadable;
 ///   which of them its HTLCs are in is then the peer's choice: it could take a forward's outgoing half after the
 ///   incoming one was given up. A fork is closed, not exempted.
 /// - What conserves value, keeps revoking and closing apart, or reads what is signed is theft as soon as it is off.
-/// - `chain-view-stale` and `chain-pending` are not: a peer that spent the funding output unseen would be paid again.
+/// - `chain-view-stale`, `chain-pending` and `funding-spent` are not: a peer that spent the funding output unseen would be paid again.
 /// - `limit` is not: payments belong to no channel. Limits are raised in claviger.toml.
 /// - What concerns decoding, the link, or a signer that cannot answer would gain nothing.
 pub const EXEMPTIBLE: &[Reason] = &[Reason::Frozen];

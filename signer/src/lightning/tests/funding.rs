@@ -5,6 +5,7 @@ use bitcoin::{Amount, Transaction, Txid};
 use vls_protocol::msgs;
 
 use super::onchain::{stranger, taproot, wallet_key};
+use super::sweeps::close;
 use super::*;
 use crate::lightning::driver::{DriverError, call};
 use crate::reasons::Reason;
@@ -21,6 +22,22 @@ fn is_buried(signer: &Signer, node: &NodeName, driver: &Driver, funding_txid: Tx
     let message = msgs::CheckOutpoint { funding_txid, funding_txout: 0 };
     let mut asking = signer.asking(node);
     call::<msgs::CheckOutpointReply>(&mut asking, Some(driver.channel()), &message).expect("answered").is_buried
+}
+
+#[test]
+fn a_channel_that_the_chain_closed_takes_no_commitment_until_the_chain_takes_the_close_back() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let mut driver = signer.channel(&alice, 1);
+    signer.confirm(&[&alice], vec![close(&driver, &[10_000])]);
+    let block = signer.blocks.last().expect("mined").clone();
+
+    let late = driver.clone().advance(&mut signer.asking(&alice), 0);
+    assert_eq!(reason(late), Some(Reason::FundingSpent));
+    assert!(Reason::FundingSpent.retry(), "the node may see the block later than the signer");
+
+    signer.nodes().disconnect(&alice, block).expect("the tip");
+    driver.advance(&mut signer.asking(&alice), 0).expect("open again");
 }
 
 #[test]

@@ -42,7 +42,7 @@ enum Sweep {
 const ALL: [Sweep; 4] = [Sweep::Delayed, Sweep::Claim, Sweep::Timeout, Sweep::Penalty];
 
 /// What a closed channel holds on the chain: a transaction that spends its funding output, with these outputs.
-fn close(driver: &Driver, outputs_sat: &[u64]) -> Transaction {
+pub(super) fn close(driver: &Driver, outputs_sat: &[u64]) -> Transaction {
     let funding = OutPoint { txid: driver.funding().compute_txid(), vout: 0 };
     let out = |sat: &u64| TxOut { value: Amount::from_sat(*sat), script_pubkey: stranger() };
     Transaction {

@@ -7,6 +7,18 @@ use super::View;
 use crate::facts::{Fact, Unit};
 use crate::reasons::{Reason, Refusal};
 
+/// Whether the chain shows nothing yet that spends the funding output: a commitment after that would be worth nothing.
+/// The signer may see the block first; and a reorganisation may take it back, so that the same request passes later.
+pub(super) fn unspent(commitment_number: u64, chain: &ChainState) -> Result<(), Refusal> {
+    let depth = chain.closing_depth;
+    if commitment_number == 0 || depth == 0 {
+        return Ok(());
+    }
+    let detail = format!("commitment {commitment_number}: the channel was closed on the chain {depth} blocks deep");
+    let fact = Fact::number("closing_depth", depth.into(), Unit::Blocks).exactly(0);
+    Err(Refusal::new(Reason::FundingSpent, detail).with_fact(fact))
+}
+
 /// Whether commitments after the first may exist: the funding output is on the chain, buried, and what it should be. The
 /// first is signed before there is a funding transaction.
 pub(super) fn check(

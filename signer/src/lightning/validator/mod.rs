@@ -226,6 +226,7 @@ impl Validator for HouseValidator {
         info: &CommitmentInfo2,
     ) -> Result<(), ValidationError> {
         let inner = &self.inner;
+        self.house(funding::unspent(number, chain))?;
         self.noted(inner.validate_counterparty_commitment_tx(state, number, point, setup, chain, info))?;
         self.house(funding::check(&self.view, number, setup, chain))?;
         self.house(self.view.bookkeeper.commitment(setup, chain.current_height, number, info))
@@ -241,9 +242,13 @@ impl Validator for HouseValidator {
         info: &CommitmentInfo2,
     ) -> Result<(), ValidationError> {
         let inner = &self.inner;
-        self.noted(inner.validate_holder_commitment_tx(state, number, point, setup, chain, info))?;
         // One that is in force already is only looked at again.
-        if number >= state.next_holder_commit_num {
+        let is_new = number >= state.next_holder_commit_num;
+        if is_new {
+            self.house(funding::unspent(number, chain))?;
+        }
+        self.noted(inner.validate_holder_commitment_tx(state, number, point, setup, chain, info))?;
+        if is_new {
             self.house(funding::check(&self.view, number, setup, chain))?;
         }
         self.house(self.view.bookkeeper.commitment(setup, chain.current_height, number, info))
