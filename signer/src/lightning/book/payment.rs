@@ -94,8 +94,12 @@ impl Payment {
 
     /// What came back of what was lent, once nothing is in flight.
     pub(super) fn returned_msat(&self) -> u64 {
-        let paid = self.settled.iter().map(|settled| settled.ours.out_msat.max(settled.theirs.out_msat));
-        self.lent_msat.saturating_sub(paid.fold(0, add))
+        self.lent_msat.saturating_sub(self.paid_msat())
+    }
+
+    /// What left and settled, over all channels.
+    pub(super) fn paid_msat(&self) -> u64 {
+        self.settled.iter().map(|settled| settled.ours.out_msat.max(settled.theirs.out_msat)).fold(0, add)
     }
 }
 
