@@ -184,8 +184,12 @@ impl Book {
         self.release(key, &revoked.commitment, at.now_ms);
     }
 
-    /// A payment may leave. Told again, the larger amount counts, not both.
+    /// A payment may leave. Told again, the larger amount counts, not both. One that has ended approves nothing: whoever
+    /// remembers it for longer than the book would have the same payment leave again.
     pub fn approve(&mut self, hash: Hash, approval: Approval, at: Moment) {
+        if approval.expires_ms <= at.now_ms {
+            return;
+        }
         let payment = self.payments.entry(hash).or_default();
         let known = payment.approval.unwrap_or(Approval { amount_msat: 0, expires_ms: 0 });
         let merged = Approval {
