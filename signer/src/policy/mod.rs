@@ -12,4 +12,4 @@ mod desk;
 mod force;
 
 pub use self::desk::{Ask, Decided, Desk, DeskUnreadable, Ends};
-pub use self::force::{ApplyFailed, bundle_keys};
+pub use self::force::ApplyFailed;
