@@ -68,12 +68,9 @@ impl Unsealed {
     pub(super) fn policy_rollback(&self, request: PolicyRollbackRequest) -> Result<PolicyInfo, AdminFailure> {
         let _change = self.change()?;
         let signatures = files(request.signatures)?;
-        let previous = self.desk.in_force().previous;
-        let previous = previous.ok_or_else(|| refused(&ApplyFailed::Refused(ApplyError::NoPrevious)))?;
-        let files = self.bundle_files(previous.hash)?.ok_or_else(|| no_bundle(&previous.hash.to_string()))?;
-        let to = Bundle::parse(files, self.network).map_err(|errors| refused(&ApplyFailed::Invalid(errors)))?;
+        let entries = self.journal.load(HOUSE).map_err(journal_failure)?;
         let record = |puts| self.record(puts).map_err(Failed::Record);
-        self.desk.roll_back(to, &signatures, now_ms(), record).map_err(Failed::failure)?;
+        self.desk.roll_back(&entries, &signatures, self.network, now_ms(), record).map_err(Failed::failure)?;
         Ok(self.policy_info())
     }
 
@@ -185,10 +182,12 @@ fn refused(failed: &ApplyFailed) -> AdminFailure {
     let hint = match failed {
         ApplyFailed::Invalid(_) => "Run `claviger policy check` on it.".to_owned(),
         ApplyFailed::Tests(_) => "Run `claviger policy test` on it.".to_owned(),
+        ApplyFailed::Unreadable(_) => "Run `claviger journal verify`, and restore a backup.".to_owned(),
         ApplyFailed::Refused(error) => error.hint(),
     };
     let kind = match failed {
         ApplyFailed::Refused(ApplyError::InForce(_)) => FailureKind::Exists,
+        ApplyFailed::Unreadable(_) => FailureKind::Damaged,
         _ => FailureKind::Invalid,
     };
     AdminFailure::new(kind, failed, hint)
