@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+mod applied;
 mod bad_input;
 mod history;
 mod signing;
