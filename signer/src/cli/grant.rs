@@ -125,6 +125,7 @@ pub(super) fn grant(data_dir: &Path, command: GrantCommand, output: &Output) -> 
             for fact in &grant.claimed {
                 output.progress(&format!("note: '{fact}' is the node's word alone"));
             }
+            output.progress(&format!("approve it with: ssh-keygen -Y sign -n {} -f KEY FILE", grant.namespace));
             exactly(&grant.text, &grant, output);
         }
         GrantCommand::Approve { id, signature } => {

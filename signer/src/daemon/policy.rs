@@ -138,10 +138,10 @@ impl Unsealed {
     }
 }
 
-/// What a decision adds to a history, in order.
+/// What a decision adds to a history, in order: what had come to an end by then, then what it decided.
 pub(super) fn events(line: &LogLine) -> impl Iterator<Item = Event> {
     let decided = line.decision.policy.iter().map(|record| Event::Decided(Box::new(record.clone())));
-    decided.chain(line.decision.came_to.iter().cloned())
+    line.decision.came_to.iter().cloned().chain(decided)
 }
 
 /// The system's clock. What nodes decide goes by their own, which never run backwards (P7).
@@ -209,5 +209,131 @@ fn budget(standing: &Standing) -> BudgetInfo {
         reserved: standing.reserved,
         left: standing.left,
         refills_at_ms: standing.refills_at_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // what fails may panic
+
+    use claviger_policy::actions::Action;
+    use claviger_policy::request::Request;
+    use claviger_policy::tooling::{History, Record, replay};
+    use claviger_proto::v1::ExportLine;
+
+    use super::super::tests::World;
+    use super::*;
+    use crate::admin::api::{AdminApi, Sink};
+    use crate::journal::{Commit, Verdict};
+    use crate::policy::{Ask, Ends};
+
+    const HOUR_MS: u64 = 3_600_000;
+    /// 2026-12-01T00:00:00Z.
+    const FROM_MS: u64 = 1_796_083_200_000;
+
+    struct Lines(Vec<String>);
+
+    impl Sink<ExportLine> for Lines {
+        fn put(&mut self, line: ExportLine) -> bool {
+            self.0.push(line.json);
+            true
+        }
+
+        fn offer(&mut self, line: ExportLine) -> bool {
+            self.put(line)
+        }
+
+        fn is_read(&self) -> bool {
+            true
+        }
+    }
+
+    fn apply(world: &World, version: u64, max_payment_msat: u64) {
+        let policy = format!(
+            "version = {version}\npreset = \"routing-node\"\n[numbers]\nmax_payment_msat = {max_payment_msat}\n"
+        );
+        let files = vec![BundleFile { name: "policy.toml".to_owned(), content: policy.into_bytes() }];
+        world.daemon.policy_apply(PolicyApplyRequest { files, from_ms: 0, shadow: false }).unwrap();
+    }
+
+    /// A payment an hour, each as the desk decides it.
+    fn pay(world: &World, hours: std::ops::Range<u64>) {
+        let unsealed = world.unsealed();
+        for hour in hours {
+            let at_ms = FROM_MS + hour * HOUR_MS;
+            let request = Request::new("alice", Action::PayInvoice, at_ms)
+                .with(FactId::AmountMsat, hour % 10 * 1_000_000)
+                .with(FactId::Payee, "03cd")
+                .with(FactId::PaymentHash, format!("{hour:064x}"));
+            let ask = Ask { request, key: format!("payment:{hour}"), ends: Ends::AtOnce };
+            let decided = unsealed.desk.decide(ask, at_ms).unwrap();
+            let name = format!("alice-00000001-{hour}");
+            let decision = Decision {
+                request: name.clone(),
+                at_ms,
+                action: "PreapproveInvoice".to_owned(),
+                channel: None,
+                verdict: Verdict::Permit,
+                facts: Vec::new(),
+                policy: vec![Record { id: name, ..decided.record.clone() }],
+                came_to: Vec::new(),
+                request_sha256: String::new(),
+                reply_sha256: None,
+            };
+            unsealed.desk.close(&decided, true, at_ms);
+            let commit = Commit { tenant: "alice".to_owned(), puts: decided.puts, decision: Some(decision) };
+            unsealed.journal.commit(commit).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_history_tells_its_bundles_first_and_every_verdict_comes_out_again() {
+        let world = World::new();
+        apply(&world, 1, 5_000_000);
+        pay(&world, 0..700);
+        apply(&world, 2, 6_000_000);
+        pay(&world, 700..1_400);
+        for (from_hour, bundles) in [(0, 2), (699, 2), (700, 1), (1_399, 1), (1_400, 0)] {
+            let mut lines = Lines(Vec::new());
+            world.daemon.policy_history(FROM_MS + from_hour * HOUR_MS, &mut lines).unwrap();
+            let mut history = History::read(lines.0.into_iter().map(Ok::<_, String>)).unwrap();
+            let known: Vec<_> = history.bundles().values().cloned().collect();
+            assert_eq!(known.len(), bundles, "from hour {from_hour}");
+            let known: Vec<_> =
+                known.into_iter().map(|files| Bundle::parse(files, bitcoin::Network::Regtest).unwrap()).collect();
+            let found = replay(history.events(), |hash| known.iter().find(|known| known.hash() == hash), |_| true);
+            assert_eq!(history.finish(), Ok(()));
+            assert!(found.reproduces() && found.decisions == 1_400 - from_hour, "{found}");
+        }
+    }
+
+    #[test]
+    fn a_decision_is_explained_with_the_bundle_that_made_it() {
+        let world = World::new();
+        apply(&world, 1, 5_000_000);
+        pay(&world, 0..8);
+        apply(&world, 2, 9_000_000);
+        let refused = world.daemon.explain("alice-00000001-7").unwrap();
+        for line in ["verdict     deny ", "fact        amount_msat = 7000000 msat", "amount_msat at most 5000000 msat"]
+        {
+            assert!(refused.policy.contains(line), "{}", refused.policy);
+        }
+        let json: serde_json::Value = serde_json::from_str(&refused.policy_json).unwrap();
+        assert_eq!(json[0]["verdict"], "deny");
+        let permitted = world.daemon.explain("alice-00000001-5").unwrap();
+        assert!(permitted.policy.contains("verdict     permit"), "{}", permitted.policy);
+    }
+
+    #[test]
+    fn what_is_left_of_a_budget_is_shown_with_when_it_refills() {
+        let world = World::new();
+        apply(&world, 1, 5_000_000);
+        pay(&world, 0..6);
+        let info = world.daemon.policy_status().unwrap();
+        assert_eq!(info.active.map(|active| active.version), Some(1));
+        let daily = info.budgets.iter().find(|budget| budget.budget == "preset-daily-payments").unwrap();
+        assert_eq!((daily.scope.as_str(), daily.unit.as_str()), ("node alice", "msat"));
+        assert_eq!((daily.spent, daily.left), (15_000_000, daily.limit - 15_000_000));
+        assert!(daily.refills_at_ms.is_some());
     }
 }

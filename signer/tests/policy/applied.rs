@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::signing::{sign, signature, signed_world};
-use super::{edit, text};
+use super::{copy, edit, getting_started, run_blocks, text};
 
 /// A signer on `data` in a directory of its own, with a node.
 struct Signer {
@@ -188,6 +188,7 @@ fn a_grant_is_asked_by_one_approved_by_two_others_and_taken_back() {
 
     let id = asked.split(' ').next().unwrap();
     assert_eq!(signer.done(&["grant", "show", id]), grant, "byte for byte");
+    assert!(signer.run(&["grant", "show", id]).2.contains("ssh-keygen -Y sign -n claviger-grant "));
     let approve = |signer: &Signer, person: &str, namespace: &str, signed: &str| {
         let signature = signature(&dir, person, namespace, signed);
         signer.run(&["grant", "approve", id, "--signature", text(&signature)])
@@ -253,4 +254,19 @@ fn what_nothing_decided_is_an_empty_history_and_all_nodes_can_be_frozen_at_once(
     assert!(stdout.contains("freeze node alice: NOT DONE: ") && stdout.contains("no block is known yet"), "{stdout}");
     assert!(stderr.contains("not done for alice"), "{stderr}");
     assert_eq!(signer.run(&["freeze"]).0, Some(2));
+}
+
+/// The rest of `docs/policy/getting-started.md`, word for word.
+#[test]
+fn what_the_getting_started_does_with_a_signer_works_as_it_stands() {
+    let signer = Signer::new();
+    let dir = signer.dir.path();
+    copy(dir, "treasury-team");
+    copy(dir, "stricter");
+    std::os::unix::fs::symlink(dir.join("data"), dir.join(".claviger")).unwrap();
+    let page = getting_started();
+    let with_signer = &page[page.find("## 5.").unwrap()..];
+    let stdout = run_blocks(dir, with_signer, 2);
+    assert!(stdout.contains("version 1 is in force"), "{stdout}");
+    assert!(stdout.contains("0 of 0 would now be refused"), "{stdout}");
 }
