@@ -32,7 +32,7 @@ const APPROVE_EXAMPLES: &str = "Examples:
 pub(super) enum GrantCommand {
     /// Write the text of a grant, or ask for it with the signed text.
     #[command(after_help = CREATE_EXAMPLES)]
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// The text of one grant, exactly as it is signed.
     Show {
         /// Its id.
@@ -111,15 +111,17 @@ pub(super) struct CreateArgs {
 pub(super) fn grant(data_dir: &Path, command: GrantCommand, output: &Output) -> Result<(), CliError> {
     let daemon = admin::connect(data_dir)?;
     match command {
-        GrantCommand::Create(CreateArgs { text: Some(text), signature: Some(signature), .. }) => {
-            let request = GrantAskRequest { text: read(&text)?, signature: read(&signature)? };
-            let asked = daemon.call(async |client| client.grant_ask(request).await)?;
-            output.result(&asked, || line(&asked));
-        }
-        GrantCommand::Create(args) => {
-            let intent = intent(&daemon, args)?;
-            exactly(&intent.text(), &json!({ "grant": intent.id, "text": intent.text() }), output);
-        }
+        GrantCommand::Create(args) => match (&args.text, &args.signature) {
+            (Some(text), Some(signature)) => {
+                let request = GrantAskRequest { text: read(text)?, signature: read(signature)? };
+                let asked = daemon.call(async |client| client.grant_ask(request).await)?;
+                output.result(&asked, || line(&asked));
+            }
+            _ => {
+                let intent = intent(&daemon, *args)?;
+                exactly(&intent.text(), &json!({ "grant": intent.id, "text": intent.text() }), output);
+            }
+        },
         GrantCommand::Show { id } => {
             let grant = one(&daemon, id)?;
             for fact in &grant.claimed {
