@@ -8,6 +8,8 @@
 //! doctor.rs    the house and its channels, looked over
 //! lnd.rs       what an lnd node is given
 //! explain.rs   one decision, or a refusal that decided nothing
+//! policy.rs    the spending policy: bundles, budgets, what was decided
+//! grants.rs    what is asked, approved and taken back
 //! answers.rs   the administrator's calls
 //! ```
 
@@ -15,8 +17,10 @@ mod answers;
 mod channels;
 mod doctor;
 mod explain;
+mod grants;
 mod lnd;
 mod nodes;
+mod policy;
 mod unsealed;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
