@@ -187,7 +187,7 @@ impl KeySlot for HelperSlot {
 
     fn wrap(&self, binding: &Binding, data_key: &[u8; 32]) -> Result<Wrapped, SlotError> {
         let kek = Zeroizing::new(random::<32>());
-        let key = Zeroizing::new(hex::encode(&*kek));
+        let key = Zeroizing::new(hex::encode(kek.as_slice()));
         let reply = self.ask(&self.command, binding, Operation::Wrap { key: &key })?;
         let wrapped_kek = read(&self.command, &reply)?.wrapped.and_then(|text| hex::decode(text).ok());
         let wrapped_kek = wrapped_kek.filter(|wrapped| (1..=MAX_WRAPPED).contains(&wrapped.len()));
@@ -211,7 +211,7 @@ impl KeySlot for HelperSlot {
         let reply = self.ask(&record.command, binding, Operation::Unwrap { wrapped: &text })?;
         let mut kek = Zeroizing::new([0; 32]);
         let key = read(&record.command, &reply)?.key;
-        if !key.is_some_and(|key| hex::decode_to_slice(key, &mut *kek).is_ok()) {
+        if key.is_none_or(|key| hex::decode_to_slice(key, &mut *kek).is_err()) {
             return Err(failed(&record.command, HelperFailure::BadReply));
         }
         record.sealed.open(&kek, binding, data_key)

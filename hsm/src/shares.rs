@@ -108,7 +108,7 @@ impl Share {
 
     /// The share as its holder keeps it. It is secret.
     pub fn reveal(&self) -> Zeroizing<String> {
-        let value = Zeroizing::new(hex::encode(&*self.value));
+        let value = Zeroizing::new(hex::encode(self.value.as_slice()));
         let (set, check) = (hex::encode(self.set), hex::encode(self.check()));
         Zeroizing::new(format!("{PREFIX}-{set}-{}-{}-{check}", self.index, *value))
     }
@@ -125,7 +125,7 @@ impl Share {
 
     fn hash(&self, tag: &[u8], context: &[u8]) -> [u8; 32] {
         let hash = Sha256::new().chain_update(tag).chain_update(context).chain_update(self.set);
-        hash.chain_update([self.index]).chain_update(&*self.value).finalize().into()
+        hash.chain_update([self.index]).chain_update(self.value.as_slice()).finalize().into()
     }
 }
 
