@@ -46,7 +46,7 @@ impl AdminApi for Daemon {
             unsealed.describe(&mut status);
         }
         if claviger_hsm::Envelope::read(&self.dir.keyslots()).is_ok_and(|envelope| envelope.slots().count() < 2) {
-            status.warnings.push("there is only one key slot: if its passphrase is lost, all keys are".to_owned());
+            status.warnings.push("there is only one key slot: if what opens it is lost, all keys are".to_owned());
         }
         status
     }
