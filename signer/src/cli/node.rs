@@ -111,6 +111,8 @@ pub(super) enum Kind {
     Cln,
     /// A stock lnd.
     Lnd,
+    /// A Lightspark account with remote signing.
+    Lightspark,
 }
 
 /// What an imported seed looks like.
@@ -124,6 +126,8 @@ pub(super) enum SeedFormat {
     Bip39,
     /// A BIP 32 root key, xprv… or tprv…, of an lnd.
     Xprv,
+    /// 16, 32 or 64 bytes in hex, as a Lightspark account has them.
+    LightsparkSeed,
 }
 
 /// Runs one `claviger node` command.

@@ -28,21 +28,20 @@ impl Unsealed {
     pub(super) fn add_node(&self, request: NodeAddRequest) -> Result<EnrolmentReply, AdminFailure> {
         let _change = self.change()?;
         let name = parse_name(&request.name)?;
-        let kind: NodeKind = request
-            .kind
-            .parse()
-            .map_err(|error: BadKind| AdminFailure::new(FailureKind::Invalid, error, "Use ldk, cln or lnd."))?;
+        let kind: NodeKind = request.kind.parse().map_err(|error: BadKind| {
+            AdminFailure::new(FailureKind::Invalid, error, "Use ldk, cln, lnd or lightspark.")
+        })?;
         if self.registry.get(&name).is_some() {
             let hint = "Choose another name, or renew its certificate with `claviger node renew`.";
             return Err(AdminFailure::new(FailureKind::Exists, format!("node '{name}' exists"), hint));
         }
         let ImportedSeed { seed, style, chain_code } = match (request.import, kind) {
             (Some(source), _) => self.imported(kind, &source)?,
-            (None, NodeKind::Lnd) => new_root_key(),
+            (None, kind) if kind.has_chain_code() => new_root_key(),
             (None, _) => ImportedSeed { seed: Secret::random(), style: Derivation::Native, chain_code: None },
         };
         let derivation = match (kind, style) {
-            (NodeKind::Lnd, _) => "bip32",
+            (kind, _) if kind.has_chain_code() => "bip32",
             (_, Derivation::Ldk) => "ldk",
             (_, Derivation::Native) => "native",
         };
@@ -109,7 +108,7 @@ impl Unsealed {
         self.nodes.remove(&record.name);
         // The keys go first: a crash in between must not leave keys without the state that says what they signed (P7).
         let mut keys = vec![gone(record_key(&record.name)), gone(seed_key(&record.name))];
-        keys.extend(has_macaroon(record.kind).then(|| gone(chain_code_key(&record.name))));
+        keys.extend(record.kind.has_chain_code().then(|| gone(chain_code_key(&record.name))));
         if let Err(failure) = self.record(keys) {
             // It is still recorded and goes on, now or, if its seed cannot be read either, from the next unseal.
             let _ = load_spec(&self.journal, &self.vault, &record).and_then(|spec| self.begin(&record, spec));

@@ -27,7 +27,7 @@ use crate::keys::purpose::{Purpose, subkey};
 use crate::lightning::actor::House;
 use crate::lightning::engine::{NodeSpec, Settings};
 use crate::lightning::nodes::Nodes;
-use crate::names::{NodeKind, NodeName};
+use crate::names::NodeName;
 use crate::reasons::{Reason, Refusal};
 
 /// The open signer. `stop` it before dropping it.
@@ -193,7 +193,7 @@ pub(super) fn seed_key(name: &NodeName) -> String {
     format!("seed/{name}")
 }
 
-/// The journal key of the sealed chain code of an lnd node's seed.
+/// The journal key of the sealed chain code of a node whose seed is a BIP 32 master key.
 pub(super) fn chain_code_key(name: &NodeName) -> String {
     format!("chain-code/{name}")
 }
@@ -285,8 +285,10 @@ pub(super) fn load_spec(
 ) -> Result<NodeSpec, AdminFailure> {
     let seed = load_seed(journal, vault, &record.name)?;
     let chain_code = match record.kind {
-        NodeKind::Lnd => Some(load_secret(journal, vault, &record.name, chain_code_key(&record.name), "chain code")?),
-        NodeKind::Ldk | NodeKind::Cln => None,
+        kind if kind.has_chain_code() => {
+            Some(load_secret(journal, vault, &record.name, chain_code_key(&record.name), "chain code")?)
+        }
+        _ => None,
     };
     Ok(node_spec(record, seed, chain_code))
 }

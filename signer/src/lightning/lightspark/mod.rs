@@ -154,7 +154,7 @@ impl LightsparkNode {
         let limits = limits.map_err(|error| unreadable(&error))?;
         let charged = entries.remove(WALLET).map_or(Ok(Vec::new()), |entry| serde_json::from_slice(&entry));
         let charged = charged.map_err(|_| unreadable(&WALLET))?;
-        let seen = Seen::restore(&mut entries).ok_or_else(|| unreadable(&"an answered event"))?;
+        let seen = Seen::restore(&mut entries, &clock).ok_or_else(|| unreadable(&"an answered event"))?;
         let (mut channels, mut entities, mut revealed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (key, entry) in entries {
             let numbered = |prefix| key.strip_prefix(prefix).and_then(|number: &str| number.parse::<u32>().ok());

@@ -10,6 +10,7 @@ use super::event::Event;
 use super::put;
 use crate::facts::{Fact, Unit};
 use crate::journal::Put;
+use crate::lightning::clock::NodeClock;
 use crate::reasons::{Reason, Refusal};
 
 /// An event is answered so long after it was made.
@@ -34,14 +35,16 @@ pub(super) struct Seen {
 struct Answered {
     version: u8,
     at_ms: u64,
+    /// By the account's clock, which never shows less again: what was forgotten stays too old (P7).
+    answered_ms: u64,
     body_sha256: sha256::Hash,
     #[serde(with = "serde_bytes")]
     reply: Vec<u8>,
 }
 
 impl Seen {
-    /// Takes its entries out of `entries`.
-    pub(super) fn restore(entries: &mut BTreeMap<String, Vec<u8>>) -> Option<Self> {
+    /// Takes its entries out of `entries`. The clock goes on from the last answer.
+    pub(super) fn restore(entries: &mut BTreeMap<String, Vec<u8>>, clock: &NodeClock) -> Option<Self> {
         let mut seen = Self::default();
         let keys: Vec<String> = entries
             .range(EVENT.to_owned()..)
@@ -53,6 +56,7 @@ impl Seen {
             if answered.version != 1 {
                 return None;
             }
+            clock.raise(answered.answered_ms);
             seen.keep(key.strip_prefix(EVENT)?.to_owned(), answered);
         }
         Some(seen)
@@ -83,7 +87,8 @@ impl Seen {
             puts.push(Put { key: format!("{EVENT}{id}"), value: None });
         }
         let body_sha256 = sha256::Hash::hash(body);
-        let answered = Answered { version: 1, at_ms: event.at_ms, body_sha256, reply: reply.to_vec() };
+        let answered =
+            Answered { version: 1, at_ms: event.at_ms, answered_ms: now_ms, body_sha256, reply: reply.to_vec() };
         let mut value = Vec::new();
         ciborium::into_writer(&answered, &mut value).expect("a Vec grows");
         puts.push(put(format!("{EVENT}{}", event.id), value));
