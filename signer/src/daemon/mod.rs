@@ -7,6 +7,7 @@
 //! channels.rs  channels, and what is ordered about them
 //! doctor.rs    the house and its channels, looked over
 //! lnd.rs       what an lnd node is given
+//! lightspark.rs what an account of Lightspark brings, and is given
 //! explain.rs   one decision, or a refusal that decided nothing
 //! answers.rs   the administrator's calls
 //! ```
@@ -15,6 +16,7 @@ mod answers;
 mod channels;
 mod doctor;
 mod explain;
+mod lightspark;
 mod lnd;
 mod nodes;
 mod unsealed;
