@@ -285,7 +285,7 @@ fn load_ca(journal: &Journal, vault: &RecordCipher, is_new: bool) -> Result<Ca, 
         _ => return Err(damaged("the CA", &"its key or its certificate is missing")),
     };
     let key = vault.open(CA_KEY.as_bytes(), &sealed).map_err(|error| damaged("the CA's key", &error))?;
-    let key = zeroize::Zeroizing::new(key);
+    let key = Zeroizing::new(key);
     let certificate = String::from_utf8(certificate).map_err(|error| damaged("the CA's certificate", &error))?;
     Ca::load(&key, &certificate).map_err(failure)
 }

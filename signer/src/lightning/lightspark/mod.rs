@@ -295,9 +295,8 @@ impl LightsparkNode {
         let mut secrets = known.unwrap_or_else(CounterpartyCommitmentSecrets::new);
         let follows = secrets.get_min_seen_secret().checked_sub(1) == Some(index);
         let is_known = secrets.get_secret(index) == Some(secret);
-        if !is_known
-            && !(follows && SecretKey::from_slice(&secret).is_ok() && secrets.provide_secret(index, secret).is_ok())
-        {
+        let is_new = || follows && SecretKey::from_slice(&secret).is_ok();
+        if !is_known && (!is_new() || secrets.provide_secret(index, secret).is_err()) {
             let detail = format!("secret {index} does not follow from those before it");
             return Err(Refusal::new(Reason::SecretOrder, detail));
         }

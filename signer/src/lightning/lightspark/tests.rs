@@ -20,6 +20,8 @@ use crate::lightning::guard;
 use crate::lightning::lnd::scripts::{Htlc, delayed_script};
 use crate::names::{NodeKind, NodeName};
 
+mod differential;
+
 const CHANNEL: &str = "Channel:018fe6a8-1096-69e3-0000-b60765430f65";
 const NODE: &str = "node_with_server_signing:018a9635-3673-88df-0000-827f23051b19";
 const CAPACITY_SAT: u64 = 1_000_000;
