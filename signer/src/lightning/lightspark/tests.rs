@@ -490,17 +490,17 @@ fn a_commitment_that_was_signed_to_close_is_never_revoked_and_a_revoked_one_neve
 
 #[test]
 fn a_mutual_close_pays_us_what_the_last_commitment_did() {
-    let closing = |spark: &Spark, ours_sat: u64, to: ScriptBuf| {
+    let closing = |ours_sat: u64, to: ScriptBuf| {
         let theirs = output(CAPACITY_SAT - FEE_SAT - ours_sat, p2wpkh(&peer(4)));
         transaction(coin(1), vec![theirs, output(ours_sat, to)])
     };
     let mut spark = Spark::opened(400_000);
     let (ours, fee_sat) = (spark.address(KeyPath::Closing(77)), LimitsConfig::default().max_onchain_fee_sat);
-    let tx = closing(&spark, 400_000 - fee_sat - 1, ours.clone());
+    let tx = closing(400_000 - fee_sat - 1, ours.clone());
     assert_eq!(Spark::reason(spark.sign_commitment(&tx)), Some(Reason::CloseValue));
-    let tx = closing(&spark, 400_000, p2wpkh(&peer(5)));
+    let tx = closing(400_000, p2wpkh(&peer(5)));
     assert_eq!(Spark::reason(spark.sign_commitment(&tx)), Some(Reason::TransactionUnknown));
-    let tx = closing(&spark, 400_000 - FEE_SAT, ours);
+    let tx = closing(400_000 - FEE_SAT, ours);
     spark.sign_commitment(&tx).expect("a fair close");
     assert_eq!(Spark::reason(spark.release(MAX_INDEX)), Some(Reason::RevokeAfterClose));
 }
