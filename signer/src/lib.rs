@@ -19,4 +19,5 @@ pub mod keys;
 pub mod lightning;
 pub mod names;
 pub mod pipeline;
+pub mod policy;
 pub mod reasons;

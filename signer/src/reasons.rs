@@ -134,8 +134,8 @@ reasons! {
         "The signer's view of the chain is missing or behind." "Check the [chain] section and that the chain backend answers: `claviger status`.";
     ChainPending "chain-pending" retry=true
         "The chain has not confirmed what this request needs." "Wait for the next block.";
-    FundingSpent "funding-spent" retry=true
-        "A transaction on the chain closes the channel; it takes no new commitment." "Nothing to do: the node learns of the same block. If the chain takes it back, the node asks again by itself.";
+    FundingSpent "funding-spent" retry=false
+        "A transaction on the chain closes the channel; it takes no new commitment." "Nothing to do: the node learns of the same block, and gives the channel up.";
     JournalUnavailable "journal-unavailable" retry=true
         "The journal cannot be written; nothing may be signed." "Free disk space or repair the disk; signing resumes by itself.";
     NodeRestarting "node-restarting" retry=true
@@ -162,8 +162,29 @@ reasons! {
         "The signer is stopping." "Start it again: `claviger run`. The client connects by itself.";
     LeftOut "refusals-left-out" retry=false
         "Refusals of this node were counted here instead of being recorded one by one." "Look at the refusals recorded before: something sends the same kind of refused request over and over.";
+    PolicyForbidden "policy-forbidden" retry=false
+        "A rule of the spending policy forbids it." "Look at the rule: `claviger policy show`. If it is wanted, change the rule and test it with `claviger policy simulate`.";
+    PolicyNothingPermits "policy-nothing-permits" retry=false
+        "No rule of the spending policy permits it." "What no rule permits is refused. `claviger explain` shows the rules that are closest.";
+    PolicyBudgetExceeded "policy-budget-exceeded" retry=true
+        "It takes more than is left of a budget." "Wait until the budget has refilled, or raise its limit.";
+    PolicyBudgetUnmeasured "policy-budget-unmeasured" retry=false
+        "A budget counts by a fact that the request does not carry." "Give the budget actions that always carry its fact and its scope.";
+    PolicyBudgetCrowded "policy-budget-crowded" retry=true
+        "A budget is counted for as many keys as it can hold." "Wait until old ones have left the window, or count by a wider scope.";
+    PolicyApprovalNeeded "policy-approval-needed" retry=true
+        "It needs the approval of others first." "Approvers sign the ticket: `claviger grant approve`. Then the node asks again.";
+    PolicyFault "policy-fault" retry=false
+        "The policy could not judge the request; that is never a permit." "Look at the detail: the rule that fails, or the fact that is missing.";
     Fault "fault" retry=false
         "The signer failed while handling the request; nothing was signed." "Look at the daemon's log; report the request id.";
+}
+
+impl Reason {
+    /// The reason for which the spending policy refused: the same ids stand in both tables.
+    pub fn of_policy(reason: claviger_policy::reasons::Reason) -> Self {
+        Self::by_id(reason.id()).unwrap_or(Self::PolicyFault)
+    }
 }
 
 /// A refusal: the reason and what was compared.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use claviger::reasons::Reason;
 use claviger_demo::signer::{CommandFailed, SignerProcess};
 
-/// Reasons that an honest node meets while its signer or its chain catches up with it; it asks again by itself.
+/// Reasons that an honest node meets while it, its signer or the chain catches up; it asks again by itself, or learns of the
+/// block that closed the channel.
 ///
 /// A block that the node saw first (`chain-pending`) or the signer (`funding-spent`), a signer that starts, stops or is behind the chain
 /// (`chain-view-stale`, `node-restarting`, `sealed`, `shutting-down`), and the stream of a process that is gone

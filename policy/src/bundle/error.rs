@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::FilesError;
 use crate::place::Place;
 use crate::tooling::CaseError;
 
@@ -104,6 +105,12 @@ impl BundleError {
         hint: impl Into<String>,
     ) -> Self {
         Self { file: file.to_owned(), place: place.into(), fault, hint: hint.into() }
+    }
+}
+
+impl From<FilesError> for BundleError {
+    fn from(error: FilesError) -> Self {
+        Self::new(error.file(), None, BundleFault::File(error.to_string()), error.hint())
     }
 }
 

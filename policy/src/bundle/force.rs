@@ -89,6 +89,13 @@ impl ApplyError {
 }
 
 impl InForce {
+    /// Had `active` been applied first: for what needs no history.
+    pub fn of(active: &Bundle) -> Self {
+        let mut in_force = Self { highest_version: active.version(), ..Self::default() };
+        in_force.active = Some(in_force.entry(active, 0));
+        in_force
+    }
+
     /// Lets `candidate` follow `active`, the bundle in force: now, or at `from_ms`. A bundle that waits is replaced.
     ///
     /// Whether its tests pass is for the caller to see to before. Returns the entries to record.

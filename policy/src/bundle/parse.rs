@@ -13,7 +13,7 @@ use super::{BundleHash, Files, Part};
 use crate::budget::{self, Budget};
 use crate::decide::Policy;
 use crate::engine::{Rules, Source};
-use crate::grant::{Approvals, Approvers};
+use crate::grant::{Approvals, Approvers, GroupError};
 use crate::lists::{List, Lists};
 use crate::place::Place;
 use crate::preset::{self, Expanded};
@@ -144,8 +144,8 @@ impl Reader {
             of_policy.fault(&manifest.version, BundleFault::VersionZero, "Begin with version = 1.");
         }
         let approvals = of_policy.approvals(&manifest, approvers);
-        let mut budgets = of_policy.budgets(&manifest, &approvals);
-        let signing = manifest.signing.as_ref().map(|entry| of_policy.signing(entry, &approvals));
+        let mut budgets = of_policy.budgets(&manifest);
+        let signing = manifest.signing.as_ref().map(|entry| of_policy.signing(entry, &manifest, approvals.as_ref()));
         let expanded = of_policy.preset(&manifest);
         if let (Some(expanded), Some(preset)) = (expanded, &manifest.preset) {
             sources.insert(0, Source { file: format!("preset {}", preset.get_ref()), text: expanded.cedar });
@@ -153,7 +153,7 @@ impl Reader {
         }
         let rules = self.rules(&sources)?;
         for rule in rules.iter() {
-            if let Some(group) = rule.unless_approved().filter(|group| approvals.group(group).is_none()) {
+            if let Some(group) = rule.unless_approved().filter(|group| !manifest.approvals.contains_key(*group)) {
                 let fault = BundleFault::NoSuchGroup(group.to_owned());
                 self.errors.push(BundleError::new(rule.file(), rule.place(), fault, define_group(group)));
             }
@@ -165,7 +165,7 @@ impl Reader {
             rules,
             budgets,
             lists,
-            approvals,
+            approvals: approvals.unwrap_or_default(),
             limits: plain(&manifest.limits),
             signing,
         })
@@ -238,17 +238,20 @@ impl OfPolicy<'_> {
         self.errors.push(BundleError::new(POLICY, place, fault, hint));
     }
 
-    fn approvals(&mut self, manifest: &Manifest, approvers: Approvers) -> Approvals {
-        Approvals::define(self.text, &manifest.roles, &manifest.approvals, approvers).unwrap_or_else(|errors| {
+    /// `None` if a role or group is wrong. Whether a name is known is asked of what is written, so that one mistake is told
+    /// once.
+    fn approvals(&mut self, manifest: &Manifest, approvers: Approvers) -> Option<Approvals> {
+        let defined = Approvals::define(self.text, &manifest.roles, &manifest.approvals, approvers);
+        let tell = |errors: Vec<GroupError>| {
             self.errors.extend(errors.into_iter().map(|error| {
                 let hint = error.fault.hint();
                 BundleError::new(POLICY, error.place, BundleFault::Group(error.fault.to_string()), hint)
             }));
-            Approvals::default()
-        })
+        };
+        defined.map_err(tell).ok()
     }
 
-    fn budgets(&mut self, manifest: &Manifest, approvals: &Approvals) -> Vec<Budget> {
+    fn budgets(&mut self, manifest: &Manifest) -> Vec<Budget> {
         let budgets = budget::define(self.text, &manifest.budget).unwrap_or_else(|errors| {
             self.errors.extend(errors.into_iter().map(|error| {
                 let hint = error.fault.hint();
@@ -257,7 +260,9 @@ impl OfPolicy<'_> {
             Vec::new()
         });
         for (budget, entry) in budgets.iter().zip(&manifest.budget) {
-            if let Some(group) = budget.unless_approved.as_ref().filter(|group| approvals.group(group).is_none()) {
+            if let Some(group) =
+                budget.unless_approved.as_ref().filter(|group| !manifest.approvals.contains_key(group.as_str()))
+            {
                 self.fault(entry, BundleFault::NoSuchGroup(group.clone()), define_group(group));
             }
         }
@@ -293,18 +298,20 @@ impl OfPolicy<'_> {
         None
     }
 
-    fn signing(&mut self, entry: &SigningEntry, approvals: &Approvals) -> Signing {
+    fn signing(&mut self, entry: &SigningEntry, manifest: &Manifest, approvals: Option<&Approvals>) -> Signing {
         let signing = Signing { role: entry.role.get_ref().clone(), of: *entry.of.get_ref() };
-        if approvals.people(&signing.role).next().is_none() {
+        if !manifest.roles.contains_key(signing.role.as_str()) {
             let hint = format!("Add [roles] {} = [\"…\"].", signing.role);
             self.fault(&entry.role, BundleFault::NoSuchRole(signing.role.clone()), hint);
             return signing;
         }
-        let can_sign = |person: &&str| approvals.approvers().can_sign(person, NAMESPACE);
-        let people = u32::try_from(approvals.people(&signing.role).filter(can_sign).count()).unwrap_or(u32::MAX);
         if signing.of == 0 {
             self.fault(&entry.of, BundleFault::SigningNeedsNone(0), "Write of = 2, or leave [signing] out.");
-        } else if signing.of > people {
+        }
+        let Some(approvals) = approvals else { return signing };
+        let can_sign = |person: &&str| approvals.approvers().can_sign(person, NAMESPACE);
+        let people = u32::try_from(approvals.people(&signing.role).filter(can_sign).count()).unwrap_or(u32::MAX);
+        if signing.of > people {
             let fault = BundleFault::SigningNeverMet { role: signing.role.clone(), of: signing.of, people };
             let hint = format!(
                 "Add people to the role, with a key in allowed_signers whose namespaces, if any, hold {NAMESPACE}."

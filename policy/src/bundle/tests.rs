@@ -157,6 +157,20 @@ fn all_errors_are_told_at_once_with_file_line_and_column() {
     }
 }
 
+/// A group that is wrong is still the group that rules, budgets and `[signing]` mean.
+#[test]
+fn one_mistake_is_told_once() {
+    let policy = "version = 1\n[roles]\nofficer = [\"alice\"]\n[approvals.office]\nrole = \"officer\"\nof = 0\n\
+                  [signing]\nrole = \"officer\"\nof = 1\n";
+    let rules = "@id(\"a\")\n@unless_approved(\"office\")\nforbid (principal, action, resource);\n";
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINYi6R2n+BsaPLq+hFwPvl3gXkU4+y3VF0tF8cEgpafe";
+    let mut wrong = Files::default();
+    for (name, text) in [("policy.toml", policy), ("a.cedar", rules), ("allowed_signers", &format!("alice {key}\n"))] {
+        wrong.add(name, text.into()).expect("a part");
+    }
+    assert_eq!(errors(wrong), ["policy.toml:6:6: a group that needs no approval"]);
+}
+
 #[test]
 fn an_unknown_key_is_refused_with_its_place_and_the_known_one_passes() {
     let manifest = |text: &str| {

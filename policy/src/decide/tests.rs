@@ -1,3 +1,5 @@
+//! One decision over rules, budgets and grants: what is refused, and what beside it passes.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;

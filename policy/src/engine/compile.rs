@@ -100,8 +100,9 @@ impl Compiler {
             }
         }
         let checked = validator.validate(&accepted, ValidationMode::Strict);
-        let errors = checked.validation_errors().map(|error| (place(text, error), RuleFault::Schema(words(error))));
-        let mut found = errors.collect::<Vec<_>>();
+        let errors = checked.validation_errors().map(|error| (place(text, error), words(error))).collect();
+        let errors = once_for_all_actions(errors).into_iter();
+        let mut found = errors.map(|(place, error)| (place, RuleFault::Schema(error))).collect::<Vec<_>>();
         if found.is_empty() {
             // Of a rule that is wrong, that it never applies is no news.
             let warnings = checked.validation_warnings();
@@ -161,6 +162,23 @@ fn place(text: &str, error: &dyn Diagnostic) -> Place {
 }
 
 /// What Cedar says, and what it advises.
+/// A mistake in a rule for several actions is found for each of them: it is told once.
+fn once_for_all_actions(mut errors: Vec<(Place, String)>) -> Vec<(Place, String)> {
+    const ACTION: &str = " for Action::";
+    errors.sort();
+    errors.dedup();
+    let what = |(place, error): &(Place, String)| (*place, error.split(ACTION).next().map(str::to_owned));
+    errors
+        .chunk_by(|one, other| what(one) == what(other))
+        .map(|found| match found {
+            [(place, error), others @ ..] if !others.is_empty() && error.contains(ACTION) => {
+                (*place, format!("{error}; the same for {} more actions", others.len()))
+            }
+            found => found[0].clone(),
+        })
+        .collect()
+}
+
 fn words(error: &(impl Diagnostic + std::fmt::Display)) -> String {
     match error.help() {
         Some(help) => format!("{error} ({help})"),

@@ -1,3 +1,5 @@
+//! Rules are checked strictly, any `forbid` wins, and any error is a fault.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;

@@ -97,7 +97,9 @@ impl ListFault {
             Self::Hardened => "Derive hardened steps beforehand, and write the key with its origin.",
             Self::Script(_) => "Use one of: wpkh, tr, sh-wpkh, pkh.",
             Self::Addresses(_) | Self::TooManyAddresses => "List fewer addresses of each key.",
-            Self::Network(_) => "List addresses and keys of the network that the signer runs on.",
+            Self::Network(_) => {
+                "List addresses and keys of the network that the signer runs on; without a signer, --network says it."
+            }
             Self::NodeId(_) => "Write the 33 bytes of the node's public key in lower-case hex.",
             Self::Time => "Write it as 2026-12-01T09:00:00Z.",
             Self::Duplicate(_) => "Leave one of the two.",

@@ -1,5 +1,6 @@
 //! Ready-made policies: a name and a few numbers become Cedar rules and budgets that can be read.
 
+mod starter;
 mod table;
 #[cfg(test)]
 mod tests;

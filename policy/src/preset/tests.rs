@@ -1,3 +1,5 @@
+//! Every preset compiles, and its numbers bound what it permits.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;

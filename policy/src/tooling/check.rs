@@ -15,8 +15,8 @@ use crate::bundle::{Bundle, BundleError, BundleHash, Files};
 pub struct CheckReport {
     /// The bundle's version, if it can be read.
     pub version: Option<u64>,
-    /// Over its files. What signers sign.
-    pub sha256: BundleHash,
+    /// Over its files. What signers sign. `None` if not all of them are at hand.
+    pub sha256: Option<BundleHash>,
     /// How many rules there are, the preset's included.
     pub rules: usize,
     /// How many tests each file has.
@@ -34,7 +34,7 @@ pub fn check(files: Files, network: Network) -> (CheckReport, Option<Bundle>) {
         Ok(bundle) => {
             let report = CheckReport {
                 version: Some(bundle.version()),
-                sha256,
+                sha256: Some(sha256),
                 rules: bundle.policy().rules.iter().count(),
                 tests: suite::count(&bundle),
                 errors: Vec::new(),
@@ -42,19 +42,25 @@ pub fn check(files: Files, network: Network) -> (CheckReport, Option<Bundle>) {
             };
             (report, Some(bundle))
         }
-        Err(errors) => {
-            let report =
-                CheckReport { version: None, sha256, rules: 0, tests: BTreeMap::new(), errors, findings: Vec::new() };
-            (report, None)
-        }
+        Err(errors) => (CheckReport { sha256: Some(sha256), ..CheckReport::refused(errors) }, None),
     }
 }
 
 impl CheckReport {
+    /// Of files that are no bundle.
+    pub fn refused(errors: Vec<BundleError>) -> Self {
+        Self { version: None, sha256: None, rules: 0, tests: BTreeMap::new(), errors, findings: Vec::new() }
+    }
+
     /// Whether nothing is wrong. Findings are for people to judge.
     pub fn passes(&self) -> bool {
         self.errors.is_empty()
     }
+}
+
+/// `1 rule`, `2 rules`.
+fn counted((number, what): (usize, &str)) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 impl fmt::Display for CheckReport {
@@ -68,11 +74,15 @@ impl fmt::Display for CheckReport {
         match self.version {
             Some(version) => {
                 let tests: usize = self.tests.values().sum();
-                let findings = self.findings.len();
-                writeln!(f, "version {version}: {} rules, {tests} tests, {findings} warnings", self.rules)?;
+                let [rules, tests, warnings] =
+                    [(self.rules, "rule"), (tests, "test"), (self.findings.len(), "warning")].map(counted);
+                writeln!(f, "version {version}: {rules}, {tests}, {warnings}")?;
             }
-            None => writeln!(f, "{} errors", self.errors.len())?,
+            None => f.write_str(&counted((self.errors.len(), "error")))?,
         }
-        write!(f, "sha256 {}", self.sha256)
+        match (self.version, self.sha256) {
+            (Some(_), Some(sha256)) => write!(f, "sha256 {sha256}"),
+            _ => Ok(()),
+        }
     }
 }

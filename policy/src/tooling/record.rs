@@ -12,7 +12,7 @@ use crate::request::Request;
 use crate::verdict::Verdict;
 
 /// A decision as it was made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     /// What `claviger explain` takes.
@@ -30,7 +30,7 @@ pub struct Record {
 }
 
 /// What happened, in the order of the journal.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
     /// A request was decided.

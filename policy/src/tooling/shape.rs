@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::slice;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::actions::{Action, Group};
 
@@ -156,7 +156,8 @@ impl Shape {
     }
 
     fn leave(&mut self, body: &Json, truth: bool) {
-        self.opaque.push(format!("{}{body}", if truth { "" } else { "!" }));
+        let text = cedar(body).unwrap_or_else(|| body.to_string());
+        self.opaque.push(if truth { text } else { format!("!({text})") });
     }
 
     fn mention(&mut self, body: &Json) {
@@ -223,6 +224,18 @@ fn comparison(operator: &str, arguments: &Json, truth: bool) -> Option<(String, 
         _ => return None,
     };
     Some((fact.to_owned(), range))
+}
+
+/// A condition as Cedar writes it, for people.
+fn cedar(body: &Json) -> Option<String> {
+    let all = json!({ "op": "All" });
+    let policy = json!({
+        "effect": "permit", "principal": all, "action": all, "resource": all,
+        "conditions": [{ "kind": "when", "body": body }],
+    });
+    let text = cedar_policy::Policy::from_json(None, policy).ok()?.to_cedar()?;
+    let (condition, _) = text.split_once("when")?.1.trim().strip_prefix('{')?.rsplit_once('}')?;
+    Some(condition.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]

@@ -226,6 +226,31 @@ fn a_simulation_of_the_same_policy_differs_in_nothing_and_of_another_in_exactly_
 }
 
 #[test]
+fn a_history_is_read_as_it_was_written_and_a_line_that_is_none_is_named() {
+    let policy = bundle(example());
+    let events = history(&policy, 100);
+    let lines: Vec<_> = [policy.files().to_line()].into_iter().chain(events.iter().map(Event::to_line)).collect();
+    let read = |lines: &[String]| {
+        let mut history = History::read(lines.iter().cloned().map(Ok::<_, String>))?;
+        let hashes: Vec<_> = history.bundles().keys().copied().collect();
+        let events: Vec<_> = history.events().collect();
+        history.finish().map(|()| (hashes, events))
+    };
+    assert_eq!(read(&lines), Ok((vec![policy.hash()], events)));
+    assert_eq!(read(&[]), Ok((vec![], vec![])));
+
+    let mut late = lines.clone();
+    late.push(lines[0].clone());
+    assert_eq!(read(&late), Err(HistoryError::LateBundle { line: late.len() as u64 }));
+    let mut typo = lines.clone();
+    typo[7] = typo[7].replacen("{\"", "{\"x", 1);
+    assert!(matches!(read(&typo), Err(HistoryError::Foreign { line: 8, .. })), "{:?}", read(&typo));
+    let mut astray = lines;
+    astray[0] = astray[0].replacen("rules.cedar", "rules/a.cedar", 1);
+    assert!(matches!(read(&astray), Err(HistoryError::Foreign { line: 1, .. })), "{:?}", read(&astray));
+}
+
+#[test]
 fn a_simulation_that_is_told_to_stop_stops() {
     let policy = bundle(example());
     let events = history(&policy, 600);

@@ -118,7 +118,8 @@ impl Ours {
             derivation: Derivation::Native,
             chain_code: None,
         };
-        let settings = Settings { limits: unlimited(), funding_depth: 1, oracle: attestor.public_key() };
+        let settings =
+            Settings { limits: unlimited(), funding_depth: 1, oracle: attestor.public_key(), desk: Arc::default() };
         let chain = Arc::new(MiniChain::default());
         let start = chain.start().ok_or_else(|| BenchError::System("a chain begins somewhere".to_owned()))?;
         let mut entries = BTreeMap::new();

@@ -66,7 +66,8 @@ impl Rig {
     pub(super) fn new(store: Arc<dyn Store>, options: Options) -> Result<Self, BenchError> {
         let journal = Arc::new(Journal::open(store, RecordCipher::new(Secret::init(|key| key.fill(7))), options)?);
         let attestor = Arc::new(attestor());
-        let settings = Settings { limits: unlimited(), funding_depth: 1, oracle: attestor.public_key() };
+        let settings =
+            Settings { limits: unlimited(), funding_depth: 1, oracle: attestor.public_key(), desk: Arc::default() };
         let chain = Arc::new(MiniChain::default());
         let house = House { journal, chain, attestor, settings };
         let config = SignerConfig::default();

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Args;
 use claviger_proto::v1::{CheckInfo, DoctorReply, DoctorRequest, OrderRequest};
 
-use super::{CliError, Output, admin, channel};
+use super::{CliError, Output, admin, channel, time};
 use crate::config::Config;
 use crate::datadir::DataDir;
 
@@ -30,7 +30,7 @@ pub(super) struct DoctorArgs {
     #[arg(long, num_args = 3, value_names = ["NODE", "CHANNEL", "REASON"], requires = "for_s", conflicts_with_all = ["node", "repair"])]
     exempt: Option<Vec<String>>,
     /// For how long: a number and s, m or h; at most 24h.
-    #[arg(long = "for", value_name = "TIME", requires = "exempt", value_parser = seconds)]
+    #[arg(long = "for", value_name = "TIME", requires = "exempt", value_parser = time::seconds)]
     for_s: Option<u64>,
     /// Why, for the journal.
     #[arg(long, value_name = "TEXT", default_value = "", requires = "exempt")]
@@ -110,30 +110,4 @@ fn text(reply: &DoctorReply) -> String {
         row(state, &channel.standing, &detail, &channel.fix);
     }
     text
-}
-
-/// A time such as `90s`, `30m` or `1h`, in seconds.
-fn seconds(text: &str) -> Result<u64, String> {
-    let wrong = || format!("'{text}' is no time: write a number and s, m or h, e.g. 30m");
-    let unit_s = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3_600,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    number.checked_mul(unit_s).ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(["90s", "30m", "1h"].map(seconds), [Ok(90), Ok(1_800), Ok(3_600)]);
-        for wrong in ["", "1", "h", "1d", "-1h", "1 h", "é", "99999999999999999999h", "9999999999999999h"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -32,7 +32,7 @@ pub(super) struct InitArgs {
 
 /// Networks by their usual names.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum NetworkName {
+pub(super) enum NetworkName {
     Mainnet,
     Testnet,
     Testnet4,

@@ -5,10 +5,14 @@ mod bench;
 mod channel;
 mod doctor;
 mod explain;
+mod freeze;
+mod grant;
 mod init;
 mod journal;
 mod node;
 mod output;
+mod policy;
+mod progress;
 mod run;
 mod seal;
 mod slots;
@@ -87,6 +91,16 @@ enum Command {
     Journal(journal::JournalCommand),
     /// Why a request was refused or granted.
     Explain(explain::ExplainArgs),
+    /// Freeze every node, in an emergency: no new state and no new spending. Closing and punishing go on.
+    Freeze(freeze::FreezeArgs),
+    /// Take every node's freeze back. Channels that are frozen by themselves stay frozen.
+    Unfreeze(freeze::FreezeArgs),
+    /// What nodes may do with the money: rules, limits and people as files, checked, tested and put in force.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// What people allow in advance or on a ticket, by their own signatures: four eyes.
+    #[command(subcommand)]
+    Grant(grant::GrantCommand),
     /// Measure this machine: signing, state advances, growth. Needs no data directory.
     Bench(bench::BenchArgs),
 }
@@ -150,6 +164,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(args) => doctor::doctor(&cli.data_dir, args, &output),
         Command::Journal(command) => journal::journal(&cli.data_dir, command, &output),
         Command::Explain(args) => explain::explain(&cli.data_dir, &args, &output),
+        Command::Freeze(args) => freeze::all(&cli.data_dir, "freeze", &args, &output),
+        Command::Unfreeze(args) => freeze::all(&cli.data_dir, "thaw", &args, &output),
+        Command::Policy(command) => policy::policy(&cli.data_dir, command, &output),
+        Command::Grant(command) => grant::grant(&cli.data_dir, command, &output),
         Command::Bench(args) => bench::bench(&args, &output),
     };
     match result {

@@ -1,8 +1,10 @@
 //! How commands speak: text or one JSON value on stdout, errors with their next step on stderr.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
+
+use super::progress::Bar;
 
 /// Where results go.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +60,11 @@ impl Output {
         if !self.json {
             eprintln!("{text}");
         }
+    }
+
+    /// A bar for long work, where somebody watches.
+    pub fn bar(&self, what: &'static str, total: Option<u64>) -> Bar {
+        Bar::new(!self.json && std::io::stderr().is_terminal(), what, total)
     }
 
     /// Prints `error` on stderr.

@@ -1,4 +1,6 @@
-//! Dates for people.
+//! Dates and times for people.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A day in UTC, from seconds since the Unix epoch.
 pub(super) fn date(unix_s: u64) -> String {
@@ -11,6 +13,26 @@ pub(super) fn date_time(unix_ms: u64) -> String {
     let seconds = unix_ms / 1_000;
     let (hours, minutes) = (seconds / 3_600 % 24, seconds / 60 % 60);
     format!("{} {hours:02}:{minutes:02}:{:02}.{:03}", date(seconds), seconds % 60, unix_ms % 1_000)
+}
+
+/// A length of time such as `90s`, `30m`, `1h` or `30d`, in seconds.
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is no time: write a number and s, m, h or d, e.g. 30m");
+    let unit_s = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3_600,
+        Some('d') => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    number.checked_mul(unit_s).ok_or_else(wrong)
+}
+
+/// Now, in milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The Gregorian date of a day counted from 1970-01-01, by counting 400-year eras from 0000-03-01.
@@ -28,6 +50,14 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(["90s", "30m", "1h", "30d"].map(seconds), [Ok(90), Ok(1_800), Ok(3_600), Ok(2_592_000)]);
+        for wrong in ["", "1", "h", "1w", "-1h", "1 h", "é", "99999999999999999999h", "9999999999999999h"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn known_days() {

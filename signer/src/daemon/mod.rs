@@ -9,6 +9,8 @@
 //! lnd.rs       what an lnd node is given
 //! lightspark.rs what an account of Lightspark brings, and is given
 //! explain.rs   one decision, or a refusal that decided nothing
+//! policy.rs    the spending policy: bundles, budgets, what was decided
+//! grants.rs    what is asked, approved and taken back
 //! answers.rs   the administrator's calls
 //! ```
 
@@ -16,9 +18,11 @@ mod answers;
 mod channels;
 mod doctor;
 mod explain;
+mod grants;
 mod lightspark;
 mod lnd;
 mod nodes;
+mod policy;
 mod unsealed;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

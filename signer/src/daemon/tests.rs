@@ -86,6 +86,8 @@ impl World {
                 channel: None,
                 verdict: Verdict::Permit,
                 facts: vec![],
+                policy: Vec::new(),
+                came_to: Vec::new(),
                 request_sha256: String::new(),
                 reply_sha256: None,
             };

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::lock;
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{Ca, CaError};
+use crate::admin::fingerprint::Fingerprint;
 use crate::admin::record::NodeRecord;
 use crate::admin::registry::Registry;
 use crate::chain::{Attestor, Auth, BitcoindSource, ChainSource, ChainView, Follower, FollowerOptions};
@@ -27,9 +28,11 @@ use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
 use crate::keys::purpose::{Purpose, subkey};
 use crate::lightning::actor::House;
+use crate::lightning::clock::NodeClock;
 use crate::lightning::engine::{NodeSpec, Settings};
 use crate::lightning::nodes::Nodes;
 use crate::names::{NodeKind, NodeName};
+use crate::policy::Desk;
 use crate::reasons::{Reason, Refusal};
 
 /// The open signer. `stop` it before dropping it.
@@ -42,6 +45,8 @@ pub struct Unsealed {
     pub(super) registry: Arc<Registry>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) view: Arc<ChainView>,
+    /// The spending policy.
+    pub(super) desk: Arc<Desk>,
     pub(super) network: bitcoin::Network,
     pub(super) advertised: String,
     /// What lnd nodes dial, if there is a door for them.
@@ -90,10 +95,12 @@ impl Unsealed {
                 )
             })?;
         let attestor = Arc::new(Attestor::new(&attestor));
+        let desk = open_desk(&journal, &ca, config.network)?;
         let settings = Settings {
             limits: config.limits.clone(),
             funding_depth: config.chain.funding_depth,
             oracle: attestor.public_key(),
+            desk: desk.clone(),
         };
         let house = House { journal: journal.clone(), chain: view.clone(), attestor, settings };
         let nodes = Nodes::start(house, &config.signer).map_err(|error| fault("start the signing threads", &error))?;
@@ -146,6 +153,7 @@ impl Unsealed {
             registry,
             nodes,
             view,
+            desk,
             network: config.network,
             advertised: config.advertised(),
             lnd_advertised: config.lnd_advertised(),
@@ -288,6 +296,15 @@ fn load_ca(journal: &Journal, vault: &RecordCipher, is_new: bool) -> Result<Ca, 
     let key = Zeroizing::new(key);
     let certificate = String::from_utf8(certificate).map_err(|error| damaged("the CA's certificate", &error))?;
     Ca::load(&key, &certificate).map_err(failure)
+}
+
+/// The spending policy that the house's entries name. One that cannot be read stops everything: nothing is signed (P4).
+fn open_desk(journal: &Journal, ca: &Ca, network: bitcoin::Network) -> Result<Arc<Desk>, AdminFailure> {
+    let entries = journal.load(HOUSE).map_err(journal_failure)?;
+    let desk = Desk::new(&Fingerprint::of(ca.certificate_der()).to_string());
+    desk.open(&entries, network, NodeClock::default().now_ms())
+        .map_err(|error| damaged("the policy in force", &error))?;
+    Ok(Arc::new(desk))
 }
 
 fn load_records(journal: &Journal) -> Result<Vec<NodeRecord>, AdminFailure> {

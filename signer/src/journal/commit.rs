@@ -1,5 +1,7 @@
 //! What becomes durable together, and why it may not.
 
+use claviger_policy::tooling::{Event, Record};
+
 use crate::facts::Fact;
 use crate::reasons::Reason;
 
@@ -52,6 +54,12 @@ pub struct Decision {
     /// What a refusal compared; of an operator's order, who gave it and what it says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<Fact>,
+    /// What the spending policy was asked and said, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy: Vec<Record>,
+    /// What payments that it had permitted came to, as was known by then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub came_to: Vec<Event>,
     /// SHA-256 of the request as received, hex.
     pub request_sha256: String,
     /// SHA-256 of the reply as sent, hex; absent for refusals.

@@ -1,4 +1,4 @@
-//! Decisions, state and (later) budgets in one hash-chained, encrypted, group-committed store (P1).
+//! Decisions, state and used limits in one hash-chained, encrypted, group-committed store (P1).
 //!
 //! What the rooms share is [`Journal`]: `submit` what must be durable before anything leaves, `load` what is recorded.
 //! The files below it: `commit` (what is handed in), `committer` (groups and order), `ledger` (versions, chain, digest),

@@ -17,7 +17,8 @@ use vls_protocol::msgs::Message;
 
 use super::book::view::BookView;
 use super::book::{
-    self, Approval, Book, BookUnreadable, ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Rules, Side, Terms,
+    self, Approval, Book, BookUnreadable, ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Paid, Rules, Side,
+    Terms,
 };
 use super::clock::NodeClock;
 use crate::journal::Put;
@@ -164,6 +165,11 @@ impl Bookkeeper {
         let State { book, .. } = &mut *self.lock();
         spent.for_each(|funding| book.closed(&funding));
         book.changes()
+    }
+
+    /// Approved payments that ended, with what left for them.
+    pub fn take_ended(&self) -> Vec<(Hash, Paid)> {
+        self.lock().book.take_ended()
     }
 
     /// Drops what is over and what vls has forgotten. Returns the changed entries.

@@ -2,9 +2,11 @@
 
 pub mod actor;
 pub mod answers;
+mod asked;
 pub mod book;
 pub mod bookkeeper;
 pub mod clock;
+pub mod counter;
 pub mod driver;
 pub mod engine;
 pub mod guard;

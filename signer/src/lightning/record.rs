@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use claviger_policy::tooling::{Event, Record};
 use sha2::{Digest, Sha256};
 
 use super::guard::Row;
@@ -21,6 +22,10 @@ pub(super) struct Recorded<'a> {
     pub(super) reply: Result<&'a [u8], &'a Refusal>,
     /// What a permit looked at; a refusal has facts of its own.
     pub(super) facts: &'a [Fact],
+    /// What the spending policy decided.
+    pub(super) policy: &'a [Record],
+    /// What payments came to.
+    pub(super) came_to: &'a [Event],
 }
 
 impl Recorded<'_> {
@@ -39,6 +44,8 @@ impl Recorded<'_> {
             channel,
             verdict,
             facts: self.reply.as_ref().err().map_or(self.facts, |refusal| &refusal.facts).to_vec(),
+            policy: self.policy.iter().map(|record| Record { id: self.name.to_owned(), ..record.clone() }).collect(),
+            came_to: self.came_to.to_vec(),
             request_sha256: digest(&self.request.message),
             reply_sha256: self.reply.ok().map(digest),
         }
@@ -63,6 +70,8 @@ pub(super) fn tally(name: &str, at_ms: u64, left_out: &BTreeMap<&'static str, u6
         channel: None,
         verdict: Verdict::deny(Reason::LeftOut, counts.join(", ")),
         facts: Vec::new(),
+        policy: Vec::new(),
+        came_to: Vec::new(),
         request_sha256: digest(&[]),
         reply_sha256: None,
     }
@@ -77,6 +86,8 @@ pub(super) fn order(name: &str, order: &Order, given: &Given) -> Decision {
         channel: order.channel().map(|channel| channel.to_string()),
         verdict: Verdict::Permit,
         facts: order.facts(given),
+        policy: Vec::new(),
+        came_to: Vec::new(),
         request_sha256: digest(&[]),
         reply_sha256: None,
     }

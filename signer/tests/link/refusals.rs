@@ -33,7 +33,12 @@ fn nodes() -> Arc<Nodes> {
     let store = Arc::new(MemoryStore::new());
     let journal = Arc::new(Journal::open(store, RecordCipher::new(key), Options::default()).unwrap());
     let attestor = Arc::new(Attestor::new(&SecretKey::from_slice(&[9; 32]).unwrap()));
-    let settings = Settings { limits: LimitsConfig::default(), funding_depth: 1, oracle: attestor.public_key() };
+    let settings = Settings {
+        limits: LimitsConfig::default(),
+        funding_depth: 1,
+        oracle: attestor.public_key(),
+        desk: Arc::default(),
+    };
     let house = House { journal, chain: Arc::new(MiniChain::default()), attestor, settings };
     Arc::new(Nodes::start(house, &SignerConfig::default()).unwrap())
 }

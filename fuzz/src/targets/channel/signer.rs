@@ -150,7 +150,7 @@ fn build(kind: NodeKind, entries: &Entries, cold: Arc<Cold>) -> Engine {
         allow: vec![ALLOWED.to_owned()],
         ..LimitsConfig::default()
     };
-    let settings = Settings { limits, funding_depth: 1, oracle: attestor().public_key() };
+    let settings = Settings { limits, funding_depth: 1, oracle: attestor().public_key(), desk: Arc::default() };
     let chain = Arc::new(MiniChain::default());
     let restored = Engine::restore(&spec(kind), &settings, chain, Arc::default(), cold, entries.clone());
     restored.expect("what was recorded can be restored")

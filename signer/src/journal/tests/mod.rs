@@ -40,6 +40,8 @@ fn decision(n: u64) -> Decision {
         channel: Some("02aa:1".to_owned()),
         verdict: Verdict::Permit,
         facts: vec![],
+        policy: Vec::new(),
+        came_to: Vec::new(),
         request_sha256: "00".repeat(32),
         reply_sha256: None,
     }

@@ -8,10 +8,12 @@ use std::time::Instant;
 
 use super::seat::{Seat, drop_engine};
 use super::{Actor, Step, Work, lock};
+use claviger_policy::tooling::{Event, Record};
+
 use crate::chain::{Attestor, ChainBlock, SinkError, TrackerPosition, apply_block, revert_block};
 use crate::facts::Fact;
 use crate::journal::{Commit, CommitError, Decision, Health, Put};
-use crate::lightning::engine::Engine;
+use crate::lightning::engine::{Engine, Handled};
 use crate::lightning::guard::{self, Row};
 use crate::lightning::pool::{Account, Ended, ITEMS_PER_TURN, TIME_PER_TURN, Turn};
 use crate::lightning::record::Recorded;
@@ -86,12 +88,7 @@ impl Actor {
         let row = match guard::row(self.spec.kind, &request.message) {
             Ok(row) => row,
             Err(refusal) => {
-                return self.commit(
-                    Asked { row: None, request, begun, facts: Vec::new() },
-                    Err(refusal),
-                    Vec::new(),
-                    respond,
-                );
+                return self.commit(Asked::new(None, request, begun), Err(refusal), Vec::new(), respond);
             }
         };
         if row.needs_tip()
@@ -103,7 +100,9 @@ impl Actor {
             Ok(engine) => engine,
             // Nothing was decided: the node asks again.
             Err(refusal) if refusal.reason.retry() => return respond(self.refused(refusal)),
-            Err(refusal) => return self.commit(Asked::new(row, request, begun), Err(refusal), Vec::new(), respond),
+            Err(refusal) => {
+                return self.commit(Asked::new(Some(row), request, begun), Err(refusal), Vec::new(), respond);
+            }
         };
         match catch_unwind(AssertUnwindSafe(|| engine.handle(row, &request))) {
             Ok(handled) => {
@@ -112,14 +111,15 @@ impl Actor {
                 if handled.distrust {
                     self.fault(seat, row.name);
                 }
-                let asked = Asked { facts: handled.facts, ..Asked::new(row, request, begun) };
+                let Handled { facts, policy, came_to, .. } = handled;
+                let asked = Asked { facts, policy, came_to, ..Asked::new(Some(row), request, begun) };
                 self.commit(asked, handled.reply, puts, respond);
             }
             Err(_) => {
                 // The panic's message may quote memory; the panic hook says where it was.
                 self.fault(seat, row.name);
                 let refusal = Refusal::new(Reason::Fault, format!("the state machine gave up on {}", row.name));
-                self.commit(Asked::new(row, request, begun), Err(refusal), Vec::new(), respond);
+                self.commit(Asked::new(Some(row), request, begun), Err(refusal), Vec::new(), respond);
             }
         }
     }
@@ -222,16 +222,31 @@ pub(super) struct Asked {
     pub(super) begun: Instant,
     /// What a permit looked at.
     facts: Vec<Fact>,
+    /// What the spending policy decided.
+    policy: Vec<Record>,
+    /// What payments came to.
+    came_to: Vec<Event>,
 }
 
 impl Asked {
-    fn new(row: &'static Row, request: Request, begun: Instant) -> Self {
-        Self { row: Some(row), request, begun, facts: Vec::new() }
+    fn new(row: Option<&'static Row>, request: Request, begun: Instant) -> Self {
+        let (facts, policy, came_to) = (Vec::new(), Vec::new(), Vec::new());
+        Self { row, request, begun, facts, policy, came_to }
     }
 
     /// The line of the log, for what the request came to.
     pub(super) fn decision(&self, name: &str, at_ms: u64, reply: Result<&[u8], &Refusal>) -> Decision {
-        Recorded { name, at_ms, row: self.row, request: &self.request, reply, facts: &self.facts }.decision()
+        Recorded {
+            name,
+            at_ms,
+            row: self.row,
+            request: &self.request,
+            reply,
+            facts: &self.facts,
+            policy: &self.policy,
+            came_to: &self.came_to,
+        }
+        .decision()
     }
 }
 

@@ -13,7 +13,7 @@ const PER_CHANNEL_MSAT: u64 = 100_000_000;
 /// No more channels than this count.
 const CHANNELS: u64 = 10;
 /// Approvals up to this amount, fee included, may be paid as dust.
-pub(super) const SMALL_PAYMENT_MSAT: u64 = 10_000_000;
+pub const SMALL_PAYMENT_MSAT: u64 = 10_000_000;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 

@@ -1,5 +1,7 @@
 //! The rules a new commitment must keep.
 
+use std::cell::RefCell;
+
 use super::Book;
 use super::channel::{Channel, Held, Place, Settlement};
 use super::dust::Dust;
@@ -19,7 +21,7 @@ pub(super) struct Verdict {
     pub(super) dust: Option<Dust>,
     /// Small payments that left as HTLCs which are no dust.
     pub(super) withdrawn: Vec<Hash>,
-    /// What leaves for payments that come in as dust.
+    /// What leaves for payments that come in as dust, or become dust.
     pub(super) lent: Vec<(Hash, u64)>,
 }
 
@@ -61,9 +63,16 @@ pub(super) fn judge(
     let brings_preimages = book.rules.brings_preimages;
     let is_known =
         |hash: &Hash| !brings_preimages || book.payments.get(hash).is_some_and(|payment| payment.preimage.is_some());
+    // HTLCs come in the order of their hashes: those of one hash over all channels are summed up once.
+    let summed: RefCell<Option<(Hash, Totals)>> = RefCell::default();
     let is_needed = |htlc: &Htlc| {
         let Some(payment) = book.payments.get(&htlc.payment_hash) else { return false };
-        let totals = book.totals(&htlc.payment_hash, Some((key, channel)), at.height);
+        let mut summed = summed.borrow_mut();
+        let sum_up = || (htlc.payment_hash, book.totals(&htlc.payment_hash, Some((key, channel)), at.height));
+        let (_, totals) = match summed.take_if(|(hash, _)| *hash != htlc.payment_hash) {
+            Some(_) => summed.insert(sum_up()),
+            None => summed.get_or_insert_with(sum_up),
+        };
         let settled = payment.settled.iter().find(|settled| settled.channel == *key);
         let less_msat = Totals::less_without(htlc, channel, (side, base), settled);
         totals.is_short_of(less_msat, payment.approval.as_ref())
@@ -71,8 +80,8 @@ pub(super) fn judge(
     let removal = removal::compare(base, &commitment, &terms, is_known, is_needed);
     require_conserved(&terms, base, &commitment, &removal, is_known, is_needed)?;
 
-    let before = |(hash, leaves)| (hash, leaves, book.totals(&hash, Some((key, channel)), at.height));
-    let before: Vec<(Hash, bool, Totals)> = touched(&removal).into_iter().map(before).collect();
+    let before = |(hash, change)| (hash, change, book.totals(&hash, Some((key, channel)), at.height));
+    let before: Vec<(Hash, Change, Totals)> = touched(&removal).into_iter().map(before).collect();
     let lost_before = channel.dust_lost_msat();
     let dust_lost_msat = i128::from(base.dust_lost_msat) + removal.lost_msat;
     let held = Held {
@@ -192,12 +201,25 @@ fn require_conserved(
     Err(Refusal::new(Reason::ValueNotConserved, detail).with_fact(ours))
 }
 
-/// Hashes of which more leaves (`true`), or less comes in without having been settled.
-fn touched(removal: &Removal) -> Vec<(Hash, bool)> {
+/// What a commitment changes for a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// More leaves.
+    Leaves,
+    /// Less comes in: it was not settled.
+    GivenUp,
+    /// Less comes in that can be told apart: the feerate made it dust.
+    Faded,
+}
+
+/// The hashes that a commitment changes something for.
+fn touched(removal: &Removal) -> Vec<(Hash, Change)> {
     let added = removal.added.iter().filter(|htlc| htlc.direction == Direction::Out);
     let failed = removal.removed.iter().filter(|(htlc, settled)| htlc.direction == Direction::In && !settled);
-    let added = added.map(|htlc| (htlc.payment_hash, true));
-    let mut touched: Vec<_> = added.chain(failed.map(|(htlc, _)| (htlc.payment_hash, false))).collect();
+    let added = added.map(|htlc| (htlc.payment_hash, Change::Leaves));
+    let failed = failed.map(|(htlc, _)| (htlc.payment_hash, Change::GivenUp));
+    let faded = removal.faded.iter().map(|htlc| (htlc.payment_hash, Change::Faded));
+    let mut touched: Vec<_> = added.chain(failed).chain(faded).collect();
     touched.dedup(); // HTLCs are ordered by hash
     touched
 }
@@ -244,22 +266,28 @@ fn settlements(
 }
 
 /// What leaves is approved or covered, and what comes in is not given up while something depends on it. A forward may
-/// come in as dust and leave as none, where dust means more on one channel than on the other: then it is charged as dust.
-/// `channel` has the new commitment in place.
+/// come in as dust and leave as none, where dust means more on one channel than on the other, or become dust while it is on
+/// its way: then it is charged as dust. `channel` has the new commitment in place.
 fn require_payments(
     book: &Book,
     key: &ChannelKey,
     channel: &Channel,
-    before: &[(Hash, bool, Totals)],
+    before: &[(Hash, Change, Totals)],
     issued: &[Hash],
     at: Moment,
 ) -> Result<Leaving, Refusal> {
     let mut leaving = Leaving::default();
-    for (hash, leaves, before) in before {
+    for (hash, change, before) in before {
         let after = book.totals(hash, Some((key, channel)), at.height);
         let payment = book.payments.get(hash);
         let approval = payment.and_then(|payment| payment.approval.as_ref());
-        if *leaves && after.out_msat() > before.out_msat() {
+        if *change == Change::GivenUp {
+            after.require_kept(hash, approval, before, book.rules.cltv_delta)?;
+        }
+        if *change != Change::Leaves {
+            let short_msat = after.short_msat(approval).saturating_sub(before.short_msat(approval));
+            leaving.lent.extend((short_msat > 0).then_some((*hash, short_msat)));
+        } else if after.out_msat() > before.out_msat() {
             let is_issued = issued.contains(hash);
             if let Err(refusal) = after.require_cover(hash, approval, is_issued, book.rules.cltv_delta) {
                 let uncovered_msat = after.out_msat().saturating_sub(after.in_msat());
@@ -269,8 +297,6 @@ fn require_payments(
                 leaving.lent.push((*hash, after.out_msat() - before.out_msat()));
             }
             leaving.withdrawn.extend(payment.filter(|payment| payment.small_msat > 0).map(|_| *hash));
-        } else if !leaves && after.in_msat() < before.in_msat() {
-            after.require_kept(hash, approval)?;
         }
     }
     Ok(leaving)

@@ -27,7 +27,8 @@ use bitcoin::OutPoint;
 use bitcoin::hashes::{Hash as _, sha256};
 
 use self::channel::{Channel, Place};
-use self::dust::{Dust, SMALL_PAYMENT_MSAT};
+use self::dust::Dust;
+pub use self::dust::SMALL_PAYMENT_MSAT;
 pub use self::facts::{Approval, ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Rules, Side, Terms};
 use self::judge::Verdict;
 use self::payment::{Payment, Totals};
@@ -50,6 +51,16 @@ pub struct Book {
     /// A commitment that was accepted and does not count yet.
     staged: Option<(ChannelKey, Verdict)>,
     dirty: Dirty,
+    ended: Vec<(Hash, Paid)>,
+}
+
+/// What left for an approved payment that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paid {
+    /// All that was approved.
+    All,
+    /// This much over all attempts, in msat; 0 if it failed.
+    Part(u64),
 }
 
 /// What changed since the journal was told last.
@@ -65,7 +76,7 @@ impl Book {
     pub fn new(rules: Rules) -> Self {
         let (channels, payments) = (HashMap::new(), HashMap::new());
         let (dust, dirty) = (Dust::default(), Dirty::default());
-        Self { rules, channels, payments, dust, dust_below_msat: 0, staged: None, dirty }
+        Self { rules, channels, payments, dust, dust_below_msat: 0, staged: None, dirty, ended: Vec::new() }
     }
 
     /// The book from its entries, which all begin with [`PREFIX`].
@@ -173,8 +184,12 @@ impl Book {
         self.release(key, &revoked.commitment, at.now_ms);
     }
 
-    /// A payment may leave. Told again, the larger amount counts, not both.
+    /// A payment may leave. Told again, the larger amount counts, not both. One that has ended approves nothing: whoever
+    /// remembers it for longer than the book would have the same payment leave again.
     pub fn approve(&mut self, hash: Hash, approval: Approval, at: Moment) {
+        if approval.expires_ms <= at.now_ms {
+            return;
+        }
         let payment = self.payments.entry(hash).or_default();
         let known = payment.approval.unwrap_or(Approval { amount_msat: 0, expires_ms: 0 });
         let merged = Approval {
@@ -250,6 +265,12 @@ impl Book {
         record::changes(self)
     }
 
+    /// Approved payments that ended since the last call: those that left whole, and, once nothing more may leave, all. One
+    /// that left whole is told twice.
+    pub fn take_ended(&mut self) -> Vec<(Hash, Paid)> {
+        std::mem::take(&mut self.ended)
+    }
+
     /// All of it, to be shown.
     pub fn view(&self, at: Moment) -> BookView {
         let channels: BTreeMap<_, _> = self.channels.iter().collect();
@@ -305,6 +326,10 @@ impl Book {
         for hash in hashes {
             let Some(payment) = self.payments.get_mut(&hash) else { continue };
             payment.channels.retain(|other| other != key);
+            let approved_msat = payment.approval.map_or(0, |approval| approval.amount_msat);
+            if payment.channels.is_empty() && approved_msat > 0 && payment.paid_msat() >= approved_msat {
+                self.ended.push((hash, Paid::All));
+            }
             if payment.is_over(now_ms) {
                 self.drop_payment(hash, now_ms);
             }
@@ -313,6 +338,9 @@ impl Book {
 
     fn drop_payment(&mut self, hash: Hash, now_ms: u64) {
         let Some(payment) = self.payments.remove(&hash) else { return };
+        if payment.approval.is_some() {
+            self.ended.push((hash, Paid::Part(payment.paid_msat())));
+        }
         if payment.stored {
             self.dirty.payments.insert(hash);
         } else {

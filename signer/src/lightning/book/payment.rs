@@ -94,8 +94,12 @@ impl Payment {
 
     /// What came back of what was lent, once nothing is in flight.
     pub(super) fn returned_msat(&self) -> u64 {
-        let paid = self.settled.iter().map(|settled| settled.ours.out_msat.max(settled.theirs.out_msat));
-        self.lent_msat.saturating_sub(paid.fold(0, add))
+        self.lent_msat.saturating_sub(self.paid_msat())
+    }
+
+    /// What left and settled, over all channels.
+    pub(super) fn paid_msat(&self) -> u64 {
+        self.settled.iter().map(|settled| settled.ours.out_msat.max(settled.theirs.out_msat)).fold(0, add)
     }
 }
 
@@ -107,7 +111,7 @@ pub(super) struct Totals {
     /// Amounts with their expiry; `u32::MAX` for what is settled.
     ins: Vec<(u32, u64)>,
     /// Of what left, what must be covered by what came even if nothing more leaves: what is certain, or may still leave.
-    pub(super) binding_msat: u64,
+    binding: Vec<(u32, u64)>,
 }
 
 impl Totals {
@@ -123,10 +127,9 @@ impl Totals {
                 // The chain decides what becomes of it, and an honest node goes by that.
                 Standing::Closed => false,
             };
-            let binding = worst.outs.iter().filter(|(expiry, _)| binds(*expiry)).map(|(_, amount)| amount);
-            self.binding_msat = add(self.binding_msat, add(worst.settled.certain_msat, sum(binding)));
+            self.binding.extend(worst.outs.iter().filter(|(expiry, _)| binds(*expiry)));
             self.outs.extend(worst.outs);
-            self.outs.extend((worst.settled.out_msat > 0).then_some((0, worst.settled.out_msat)));
+            self.add_paid(worst.settled.out_msat, worst.settled.certain_msat);
         }
         // What is not in both sides' commitments in force may never come.
         if channel.ours.current.is_none() || channel.theirs.current.is_none() {
@@ -153,10 +156,14 @@ impl Totals {
 
     /// What settled on a channel that is no longer in the book.
     pub(super) fn add_settled(&mut self, settled: &Settled) {
-        let out_msat = settled.ours.out_msat.max(settled.theirs.out_msat);
-        self.binding_msat = add(self.binding_msat, settled.ours.certain_msat.max(settled.theirs.certain_msat));
-        self.outs.push((0, out_msat));
-        self.ins.push((u32::MAX, settled.ours.in_msat.min(settled.theirs.in_msat)));
+        let (ours, theirs) = (settled.ours, settled.theirs);
+        self.add_paid(ours.out_msat.max(theirs.out_msat), ours.certain_msat.max(theirs.certain_msat));
+        self.ins.push((u32::MAX, ours.in_msat.min(theirs.in_msat)));
+    }
+
+    fn add_paid(&mut self, out_msat: u64, certain_msat: u64) {
+        self.outs.extend((out_msat > 0).then_some((0, out_msat)));
+        self.binding.extend((certain_msat > 0).then_some((0, certain_msat)));
     }
 
     pub(super) fn out_msat(&self) -> u64 {
@@ -178,57 +185,88 @@ impl Totals {
         is_issued: bool,
         cltv_delta: u32,
     ) -> Result<(), Refusal> {
-        let mut ins = if is_issued { Vec::new() } else { self.ins.clone() };
+        let ins = if is_issued { &[][..] } else { &self.ins };
         let (out_msat, in_msat) = (self.out_msat(), sum(ins.iter().map(|(_, amount)| amount)));
         let most_msat = approval.map_or(0, Approval::most_msat);
         if out_msat > add(most_msat, in_msat) {
             return Err(uncovered(hash, out_msat, in_msat, approval, is_issued));
         }
-        // Whatever may last to a height needs so much that lasts longer.
-        let mut outs = self.outs.clone();
-        outs.sort_unstable_by_key(|(expiry, _)| std::cmp::Reverse(*expiry));
-        ins.sort_unstable_by_key(|(expiry, _)| std::cmp::Reverse(*expiry));
-        let (mut out_msat, mut in_msat, mut lasting) = (0, 0, ins.iter().peekable());
-        for (expiry, amount_msat) in outs.into_iter().take_while(|(expiry, _)| *expiry > 0) {
-            out_msat = add(out_msat, amount_msat);
-            let needed = expiry.saturating_add(cltv_delta);
-            while let Some((_, amount_msat)) = lasting.next_if(|(expiry, _)| *expiry >= needed) {
-                in_msat = add(in_msat, *amount_msat);
-            }
-            if out_msat > add(most_msat, in_msat) {
-                let detail = format!(
-                    "payment {hash}: {out_msat} msat out that may last to height {expiry} or longer; {most_msat} msat \
-                     approved, {in_msat} msat in that lasts to height {needed} ({cltv_delta} blocks more)"
-                );
-                let fact = Fact::msat("out", out_msat.into()).at_most_msat(add(most_msat, in_msat).into());
-                return Err(Refusal::new(Reason::ForwardCltv, detail)
-                    .with_fact(fact)
-                    .with_fact(Fact::count("incoming_expiry_needed", needed.into())));
-            }
-        }
-        Ok(())
+        require_outlasted(hash, &self.outs, ins, most_msat, cltv_delta)
     }
 
     /// Whether what came would not cover what left without `amount_msat` of it.
     pub(super) fn is_short_of(&self, amount_msat: u64, approval: Option<&Approval>) -> bool {
         let rest_msat = self.in_msat().saturating_sub(amount_msat);
-        self.binding_msat > add(approval.map_or(0, Approval::most_msat), rest_msat)
+        self.binding_msat() > add(approval.map_or(0, Approval::most_msat), rest_msat)
     }
 
-    /// Whether what came still covers what left. Refuses with `forward-unclaimed`.
-    pub(super) fn require_kept(&self, hash: &Hash, approval: Option<&Approval>) -> Result<(), Refusal> {
-        let (most_msat, in_msat) = (approval.map_or(0, Approval::most_msat), self.in_msat());
-        if self.binding_msat <= add(most_msat, in_msat) {
-            return Ok(());
-        }
-        let detail = format!(
-            "payment {hash}: {} msat left or may leave, {most_msat} msat approved, and only {in_msat} msat would still \
-             come in",
-            self.binding_msat
-        );
-        let fact = Fact::msat("depends_on_it", self.binding_msat.into()).at_most_msat(add(most_msat, in_msat).into());
-        Err(Refusal::new(Reason::ForwardUnclaimed, detail).with_fact(fact))
+    /// What neither an approval nor what comes covers of what left or may leave.
+    pub(super) fn short_msat(&self, approval: Option<&Approval>) -> u64 {
+        let covered_msat = add(approval.map_or(0, Approval::most_msat), self.in_msat());
+        self.binding_msat().saturating_sub(covered_msat)
     }
+
+    /// Whether what came still covers what left, and for as long as it did `before`. Refuses with `forward-unclaimed` or
+    /// `forward-cltv`.
+    pub(super) fn require_kept(
+        &self,
+        hash: &Hash,
+        approval: Option<&Approval>,
+        before: &Self,
+        cltv_delta: u32,
+    ) -> Result<(), Refusal> {
+        let (binding_msat, in_msat) = (self.binding_msat(), self.in_msat());
+        let most_msat = approval.map_or(0, Approval::most_msat);
+        if in_msat < before.in_msat() && binding_msat > add(most_msat, in_msat) {
+            let detail = format!(
+                "payment {hash}: {binding_msat} msat left or may leave, {most_msat} msat approved, and only {in_msat} \
+                 msat would still come in"
+            );
+            let fact = Fact::msat("depends_on_it", binding_msat.into()).at_most_msat(add(most_msat, in_msat).into());
+            return Err(Refusal::new(Reason::ForwardUnclaimed, detail).with_fact(fact));
+        }
+        let outlasted = |totals: &Self| require_outlasted(hash, &totals.binding, &totals.ins, most_msat, cltv_delta);
+        outlasted(self).or_else(|refusal| if outlasted(before).is_ok() { Err(refusal) } else { Ok(()) })
+    }
+
+    fn binding_msat(&self) -> u64 {
+        sum(self.binding.iter().map(|(_, amount)| amount))
+    }
+}
+
+/// Whatever may last to a height needs so much that is approved, or lasts `cltv_delta` blocks longer. Refuses with
+/// `forward-cltv`.
+fn require_outlasted(
+    hash: &Hash,
+    outs: &[(u32, u64)],
+    ins: &[(u32, u64)],
+    most_msat: u64,
+    cltv_delta: u32,
+) -> Result<(), Refusal> {
+    let longest_first = |amounts: &[(u32, u64)]| {
+        let mut amounts = amounts.to_vec();
+        amounts.sort_unstable_by_key(|(expiry, _)| std::cmp::Reverse(*expiry));
+        amounts
+    };
+    let (mut out_msat, mut in_msat, mut lasting) = (0, 0, longest_first(ins).into_iter().peekable());
+    for (expiry, amount_msat) in longest_first(outs).into_iter().take_while(|(expiry, _)| *expiry > 0) {
+        out_msat = add(out_msat, amount_msat);
+        let needed = expiry.saturating_add(cltv_delta);
+        while let Some((_, amount_msat)) = lasting.next_if(|(expiry, _)| *expiry >= needed) {
+            in_msat = add(in_msat, amount_msat);
+        }
+        if out_msat > add(most_msat, in_msat) {
+            let detail = format!(
+                "payment {hash}: {out_msat} msat out that may last to height {expiry} or longer; {most_msat} msat \
+                 approved, {in_msat} msat in that lasts to height {needed} ({cltv_delta} blocks more)"
+            );
+            let fact = Fact::msat("out", out_msat.into()).at_most_msat(add(most_msat, in_msat).into());
+            return Err(Refusal::new(Reason::ForwardCltv, detail)
+                .with_fact(fact)
+                .with_fact(Fact::count("incoming_expiry_needed", needed.into())));
+        }
+    }
+    Ok(())
 }
 
 fn uncovered(hash: &Hash, out_msat: u64, in_msat: u64, approval: Option<&Approval>, is_issued: bool) -> Refusal {

@@ -21,6 +21,8 @@ pub(super) struct Removal {
     pub(super) is_exact: bool,
     /// HTLCs that were not there.
     pub(super) added: Vec<Htlc>,
+    /// Incoming HTLCs that the new feerate makes dust: from now on nobody sees what becomes of them.
+    pub(super) faded: Vec<Htlc>,
     /// What is ours now.
     pub(super) settled: Span,
     /// What is ours less (positive) or more (negative) than HTLCs account for: at least, which is 0 where they do.
@@ -38,7 +40,7 @@ pub(super) fn compare(
     is_known: impl Fn(&Hash) -> bool,
     is_needed: impl Fn(&Htlc) -> bool,
 ) -> Removal {
-    let (removed, added) = difference(&base.commitment, new, terms);
+    let Difference { removed, added, faded } = difference(&base.commitment, new, terms);
     let observed = new.ours(terms);
     let mut candidates: Vec<Candidate> =
         removed.into_iter().map(|htlc| Candidate::new(htlc, &is_known, &is_needed)).collect();
@@ -47,11 +49,12 @@ pub(super) fn compare(
     let (expected, is_exact) = tell_apart(&mut candidates, base.settled.shifted(gained), observed, dust);
     let removed = candidates.into_iter().map(|candidate| (candidate.htlc, candidate.settled)).collect();
     match expected.intersection(observed) {
-        Some(settled) => Removal { removed, is_exact, added, settled, least_lost_msat: 0, lost_msat: 0 },
+        Some(settled) => Removal { removed, is_exact, added, faded, settled, least_lost_msat: 0, lost_msat: 0 },
         None => Removal {
             removed,
             is_exact: false,
             added,
+            faded,
             settled: observed,
             least_lost_msat: -expected.distance_to(observed),
             lost_msat: expected.lo - observed.lo,
@@ -59,21 +62,33 @@ pub(super) fn compare(
     }
 }
 
+#[derive(Default)]
+struct Difference {
+    removed: Vec<Htlc>,
+    added: Vec<Htlc>,
+    faded: Vec<Htlc>,
+}
+
 /// The regular HTLCs of `base` that `new` no longer has, and those it has and `base` did not. What the new feerate makes
 /// dust is neither removed nor added: its amount counts as dust from now on.
-fn difference(base: &Commitment, new: &Commitment, terms: &Terms) -> (Vec<Htlc>, Vec<Htlc>) {
+fn difference(base: &Commitment, new: &Commitment, terms: &Terms) -> Difference {
     let (mut before, mut after) = (base.regular(terms).peekable(), new.regular(terms).peekable());
-    let (mut removed, mut added) = (Vec::new(), Vec::new());
+    let Difference { mut removed, mut added, mut faded } = Difference::default();
     loop {
         let order = match (before.peek(), after.peek()) {
             (Some(b), Some(a)) => b.cmp(a),
             (Some(_), None) => std::cmp::Ordering::Less,
             (None, Some(_)) => std::cmp::Ordering::Greater,
-            (None, None) => return (removed, added),
+            (None, None) => return Difference { removed, added, faded },
         };
         match order {
             std::cmp::Ordering::Less => {
-                removed.extend(before.next().filter(|h| !terms.is_dust(new.feerate_per_kw, h.amount_msat)));
+                let Some(htlc) = before.next() else { continue };
+                match (terms.is_dust(new.feerate_per_kw, htlc.amount_msat), htlc.direction) {
+                    (false, _) => removed.push(*htlc),
+                    (true, Direction::In) => faded.push(*htlc),
+                    (true, Direction::Out) => {}
+                }
             }
             std::cmp::Ordering::Greater => added.extend(after.next()),
             std::cmp::Ordering::Equal => {

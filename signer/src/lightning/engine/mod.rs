@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
 use bitcoin::{Network, OutPoint};
+use claviger_policy::tooling::{Event, Record};
 use lightning_signer::node::Node;
 use lightning_signer::persist::Persist;
 use vls_protocol::model::PubKey;
@@ -25,6 +26,7 @@ use super::answers::{self, Answers};
 use super::book::view::BookView;
 use super::bookkeeper::Bookkeeper;
 use super::clock::NodeClock;
+use super::counter::Counter;
 use super::guard::{Admitted, Guard, Level, Row, channel_of};
 use super::issued::{self, Issued};
 use super::limits::Limits;
@@ -42,6 +44,7 @@ use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
 use crate::names::{NodeKind, NodeName};
 use crate::pipeline::Request;
+use crate::policy::Desk;
 use crate::reasons::{Reason, Refusal};
 
 pub(crate) use self::negotiation::own_init;
@@ -73,6 +76,8 @@ pub struct Settings {
     pub funding_depth: u32,
     /// The key with which our own chain view attests blocks. Nobody else's word about the chain counts.
     pub oracle: PublicKey,
+    /// Where the spending policy in force is asked.
+    pub desk: Arc<Desk>,
 }
 
 /// One node's state machine. After a panic inside, or a failed commit, it must be dropped (P6).
@@ -85,6 +90,9 @@ pub struct Engine {
     persister: Arc<NodePersister>,
     limits: Arc<Limits>,
     bookkeeper: Arc<Bookkeeper>,
+    counter: Arc<Counter>,
+    /// What payments came to that no decision has told yet.
+    untold: Vec<Event>,
     refused_by: RefusedBy,
     answers: Answers,
     issued: Issued,
@@ -109,6 +117,18 @@ pub struct Handled {
     pub distrust: bool,
     /// What a permit looked at, for the journal.
     pub facts: Vec<Fact>,
+    /// What the spending policy decided, for the journal; ids are still to be named.
+    pub policy: Vec<Record>,
+    /// What payments it had permitted came to.
+    pub came_to: Vec<Event>,
+}
+
+impl Handled {
+    /// An answer that changed nothing, or a refusal.
+    pub fn plain(reply: Result<Vec<u8>, Refusal>) -> Self {
+        let (puts, facts, policy, came_to) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { reply, puts, distrust: false, facts, policy, came_to }
+    }
 }
 
 impl Engine {
@@ -127,19 +147,21 @@ impl Engine {
     pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         self.limits.begin();
         self.bookkeeper.begin();
+        self.counter.begin(request.channel);
         self.refused_by.take();
         let question = row.is_random().then(|| answers::question(request));
         if let Some(reply) = question.and_then(|question| self.answers.get(&question)) {
-            return Handled { reply: Ok(reply.to_vec()), puts: Vec::new(), distrust: false, facts: Vec::new() };
+            return Handled::plain(Ok(reply.to_vec()));
         }
         let mut claim = None;
         let reply = self.answer(row, request, &mut claim);
         let reply = self.note_claim(request.channel, claim, reply);
+        let settled = self.counter.finish(reply.is_ok());
         let distrust = matches!(&reply, Err(refusal) if refusal.reason == Reason::Fault);
         let mut puts = match self.changes() {
             Ok(puts) => puts,
             Err(refusal) => {
-                return Handled { reply: Err(refusal), puts: Vec::new(), distrust: true, facts: Vec::new() };
+                return Handled { distrust: true, policy: settled.records, ..Handled::plain(Err(refusal)) };
             }
         };
         if let Ok(reply) = &reply {
@@ -149,7 +171,19 @@ impl Engine {
             puts.extend(self.bookkeeper.finish(&self.node));
             puts.extend(question.into_iter().flat_map(|question| self.answers.keep(question, reply)));
         }
-        Handled { reply, puts, distrust, facts: Vec::new() }
+        puts.extend(settled.puts);
+        puts.extend(self.payments_ended());
+        let came_to = if distrust || !row.is_recorded() { Vec::new() } else { std::mem::take(&mut self.untold) };
+        Handled { puts, distrust, policy: settled.records, came_to, ..Handled::plain(reply) }
+    }
+
+    /// Tells the desk which approved payments have ended. Returns the changed entries.
+    fn payments_ended(&mut self) -> Vec<Put> {
+        let ended = self.bookkeeper.take_ended();
+        let told = ended.into_iter().filter_map(|(hash, paid)| self.counter.paid(&hash.to_string(), paid));
+        let (events, puts): (Vec<_>, Vec<_>) = told.unzip();
+        self.untold.extend(events);
+        puts.into_iter().flatten().collect()
     }
 
     /// What changed since the last call, for the journal.
@@ -170,7 +204,7 @@ impl Engine {
     }
 
     /// What a block that was added or removed changed, for the journal.
-    pub fn block_changes(&self, effect: &Effect) -> Result<Vec<Put>, Refusal> {
+    pub fn block_changes(&mut self, effect: &Effect) -> Result<Vec<Put>, Refusal> {
         self.persister.expect_block(&effect.touched);
         self.persister
             .update_tracker(&self.node.get_id(), &self.node.get_tracker())
@@ -178,6 +212,7 @@ impl Engine {
         let mut puts = self.changes()?;
         puts.extend(self.outputs.take_puts());
         puts.extend(self.bookkeeper.closed(self.spent(&effect.touched).into_iter()));
+        puts.extend(self.payments_ended());
         Ok(puts)
     }
 
@@ -192,11 +227,13 @@ impl Engine {
 
     /// Lets vls forget what is long over: expired invoices, ended forwards, closed and forgotten channels. Returns what
     /// changed. May panic, as `handle` may.
-    pub fn prune(&self) -> Result<Vec<Put>, Refusal> {
+    pub fn prune(&mut self) -> Result<Vec<Put>, Refusal> {
         // vls prunes when it is asked for a heartbeat, and only then.
         self.node.get_heartbeat();
         let mut puts = self.changes()?;
         puts.extend(self.bookkeeper.prune(&self.node));
+        puts.extend(self.payments_ended());
+        puts.extend(self.counter.tidy());
         let tracker = self.node.get_tracker();
         self.outputs.retain(|funding| tracker.listeners.contains_key(funding));
         puts.extend(self.outputs.take_puts());
@@ -230,6 +267,7 @@ impl Engine {
         }
         capacity::check(&self.node, request.channel, &message)?;
         let paid = payments::hash(&message)?;
+        self.counter.message(request.channel, &message)?;
         self.bookkeeper.note(&self.node, request.channel, &message, paid);
         if let Some(channel) = request.channel
             && let Some(reply) = ldk::answer(&self.node, &self.secp, channel, &message)

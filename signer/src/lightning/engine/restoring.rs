@@ -14,6 +14,7 @@ use super::super::actor::ChainFacts;
 use super::super::answers::Answers;
 use super::super::bookkeeper::Bookkeeper;
 use super::super::clock::{NodeClock, RandomStart};
+use super::super::counter::Counter;
 use super::super::guard::{Guard, GuardEntries};
 use super::super::issued::{Archive, Issued};
 use super::super::limits::{self, Limits};
@@ -75,6 +76,9 @@ impl Engine {
         mut entries: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, RestoreError> {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
+        settings.desk.load(&spec.name, &mut entries, clock.now_ms()).map_err(|e| unreadable(&e))?;
+        let counter = Counter::new(settings.desk.clone(), spec.name.clone(), spec.network, clock.clone());
+        let counter = Arc::new(counter);
         let answers = Answers::restore(&mut entries).map_err(|e| unreadable(&e))?;
         let outputs = Arc::new(Outputs::restore(&mut entries).map_err(|e| unreadable(&e))?);
         let orders = Orders::restore(&mut entries).map_err(|e| unreadable(&e))?;
@@ -98,6 +102,7 @@ impl Engine {
             outputs: outputs.clone(),
             shutdown_index: Arc::default(),
             bookkeeper: bookkeeper.clone(),
+            counter: counter.clone(),
         };
         let shutdown_index = view.shutdown_index.clone();
         let validators = HouseValidatorFactory::new(spec.network, &settings.limits, view, refused_by.clone());
@@ -123,6 +128,8 @@ impl Engine {
             persister,
             limits,
             bookkeeper,
+            counter,
+            untold: Vec::new(),
             refused_by,
             answers,
             issued: Issued::new(archive),
@@ -201,7 +208,8 @@ mod tests {
     }
 
     fn restore_at(spec: &NodeSpec, clock: Arc<NodeClock>, entries: Entries) -> Result<Engine, RestoreError> {
-        let settings = Settings { limits: LimitsConfig::default(), funding_depth: 1, oracle: node_id(spec) };
+        let settings =
+            Settings { limits: LimitsConfig::default(), funding_depth: 1, oracle: node_id(spec), desk: Arc::default() };
         let archive = Arc::new(entries.clone());
         let hot = entries.into_iter().filter(|(key, _)| !key.starts_with(COLD)).collect();
         Engine::restore(spec, &settings, Arc::new(MiniChain::default()), clock, archive, hot)

@@ -148,6 +148,7 @@ impl LightsparkNode {
         if identity.network != spec.network {
             return Err(RestoreError::OtherNode("the network does not match"));
         }
+        settings.desk.load(&spec.name, &mut entries, clock.now_ms()).map_err(|error| unreadable(&error))?;
         let orders = Orders::restore(&mut entries).map_err(|error| unreadable(&error))?;
         let spent = entries.remove(limits::KEY);
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
@@ -206,9 +207,9 @@ impl LightsparkNode {
         match self.answer(row, body) {
             Ok(mut answer) => {
                 answer.puts.extend(self.limits.charge());
-                Handled { reply: Ok(answer.reply), puts: answer.puts, distrust: false, facts: answer.facts }
+                Handled { puts: answer.puts, facts: answer.facts, ..Handled::plain(Ok(answer.reply)) }
             }
-            Err(refusal) => Handled { reply: Err(refusal), puts: Vec::new(), distrust: false, facts: Vec::new() },
+            Err(refusal) => Handled::plain(Err(refusal)),
         }
     }
 

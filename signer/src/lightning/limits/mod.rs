@@ -1,4 +1,4 @@
-//! What a node may spend until policy files exist: fixed limits from `[limits]` in `claviger.toml`.
+//! What a node may spend until the signer goes by a policy: fixed limits from `[limits]` in `claviger.toml`.
 //!
 //! Payments are charged when the node announces them (PreapproveInvoice, PreapproveKeysend); forwards are matched by
 //! their incoming HTLC and need no approval. On-chain sends are charged when they are signed. A charge becomes durable
@@ -73,10 +73,13 @@ struct Pending {
     fee: Option<Fee>,
 }
 
+/// The on-chain transaction being handled.
 #[derive(Clone, Copy, Debug)]
-struct Onchain {
+pub struct Onchain {
     /// What inputs that are not the wallet's bring in.
-    foreign_sat: u64,
+    pub foreign_sat: u64,
+    /// What the inputs hold beyond the outputs.
+    pub fee_sat: u64,
 }
 
 /// The entry [`KEY`] was not written by this version, or is damaged.
@@ -110,6 +113,11 @@ impl Limits {
     /// The message being handled may pay fees, and nothing else: if it would, it is refused for `why`.
     pub fn only_fees(&self, why: Refusal) {
         self.lock().only_fees = Some(why);
+    }
+
+    /// The on-chain transaction being handled, if its fee was accepted.
+    pub fn onchain(&self) -> Option<Onchain> {
+        self.lock().onchain
     }
 
     /// Whether the message being handled may pay fees, and nothing else.
@@ -165,7 +173,7 @@ impl Limits {
             return Err(Refusal::new(Reason::Limit, format!("{what} = {day_limit} sat")).with_fact(fact));
         }
         state.pending.fee = Some(fee);
-        state.onchain = Some(Onchain { foreign_sat });
+        state.onchain = Some(Onchain { foreign_sat, fee_sat });
         Ok(())
     }
 

@@ -157,6 +157,7 @@ impl LndNode {
         if identity.network != spec.network {
             return Err(RestoreError::OtherNode("the network does not match"));
         }
+        settings.desk.load(&spec.name, &mut entries, clock.now_ms()).map_err(|e| unreadable(&e))?;
         let orders = Orders::restore(&mut entries).map_err(|e| unreadable(&e))?;
         let channels = Channels::restore(&mut entries).map_err(|e| unreadable(&e))?;
         let spent = entries.remove(limits::KEY);
@@ -205,9 +206,9 @@ impl LndNode {
             Ok(mut answer) => {
                 answer.puts.extend(self.limits.charge());
                 answer.puts.extend(self.windows.take_put());
-                Handled { reply: Ok(answer.reply), puts: answer.puts, distrust: false, facts: answer.facts }
+                Handled { puts: answer.puts, facts: answer.facts, ..Handled::plain(Ok(answer.reply)) }
             }
-            Err(refusal) => Handled { reply: Err(refusal), puts: Vec::new(), distrust: false, facts: Vec::new() },
+            Err(refusal) => Handled::plain(Err(refusal)),
         }
     }
 

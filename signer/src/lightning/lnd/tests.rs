@@ -44,7 +44,7 @@ fn spec() -> NodeSpec {
 
 fn settings() -> Settings {
     let limits = LimitsConfig { max_onchain_sat: 50_000, max_onchain_sat_per_day: 60_000, ..LimitsConfig::default() };
-    Settings { limits, funding_depth: 1, oracle: peer_key(9) }
+    Settings { limits, funding_depth: 1, oracle: peer_key(9), desk: Arc::default() }
 }
 
 /// Keys of others.

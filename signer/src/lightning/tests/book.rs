@@ -19,7 +19,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::of(Dialect::Ldk)
     }
 
@@ -68,7 +68,7 @@ impl Stage {
     }
 
     /// Message 3000, on channel `n`.
-    fn learn(&self, n: usize, preimage: [u8; 32]) {
+    pub(super) fn learn(&self, n: usize, preimage: [u8; 32]) {
         let message = [&[0x0b, 0xb8, 0, 1][..], &preimage].concat();
         assert_eq!(replied(self.signer.ask(&self.alice, Some(self.channels[n].channel()), message)), [0x0c, 0x1c]);
     }
@@ -94,7 +94,7 @@ fn reason(error: DriverError) -> Reason {
     }
 }
 
-fn secret(n: u8) -> ([u8; 32], [u8; 32]) {
+pub(super) fn secret(n: u8) -> ([u8; 32], [u8; 32]) {
     let preimage = [n; 32];
     (preimage, sha256::Hash::hash(&preimage).to_byte_array())
 }

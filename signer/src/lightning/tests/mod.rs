@@ -14,6 +14,7 @@ mod ldk;
 mod limits;
 mod onchain;
 mod operator;
+mod policy;
 mod second_level;
 mod sessions;
 mod sweeps;
@@ -35,12 +36,13 @@ use super::persist::ChainStart;
 use crate::chain::{Attestor, ChainBlock, ChainSink};
 use crate::config::{LimitsConfig, SignerConfig};
 use crate::journal::store::{MemoryStore, Store};
-use crate::journal::{Journal, Options};
+use crate::journal::{HOUSE, Journal, Options};
 use crate::keys::cipher::RecordCipher;
 use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
 use crate::names::{NodeKind, NodeName};
 use crate::pipeline::{ChannelRef, Outcome, Request};
+use crate::policy::Desk;
 use crate::reasons::{Reason, Refusal};
 
 /// A signer that can be restarted: what rests on disk stays, the rest is made anew.
@@ -50,6 +52,7 @@ struct Signer {
     funding_depth: u32,
     facts: Arc<dyn ChainFacts>,
     running: Option<(Nodes, Arc<Journal>)>,
+    desk: Arc<Desk>,
     blocks: Vec<Arc<ChainBlock>>,
     chain: MiniChain,
 }
@@ -66,6 +69,7 @@ impl Signer {
             funding_depth: 1,
             facts: Arc::new(MiniChain::default()),
             running: None,
+            desk: Arc::default(),
             blocks: Vec::new(),
             chain: MiniChain::default(),
         };
@@ -80,8 +84,15 @@ impl Signer {
         let journal = Journal::open(self.store.clone(), RecordCipher::new(key), quick()).expect("the journal opens");
         let journal = Arc::new(journal);
         let attestor = Arc::new(Attestor::new(&SecretKey::from_slice(&[9; 32]).expect("a key")));
-        let settings =
-            Settings { limits: self.limits.clone(), funding_depth: self.funding_depth, oracle: attestor.public_key() };
+        self.desk = Arc::new(Desk::new("appliance"));
+        let house = journal.load(HOUSE).expect("readable");
+        self.desk.open(&house, Network::Regtest, NOW_MS).expect("what was in force");
+        let settings = Settings {
+            limits: self.limits.clone(),
+            funding_depth: self.funding_depth,
+            oracle: attestor.public_key(),
+            desk: self.desk.clone(),
+        };
         let house = House { journal: journal.clone(), chain: self.facts.clone(), attestor, settings };
         let config = SignerConfig { threads: 2, ..SignerConfig::default() };
         self.running = Some((Nodes::start(house, &config).expect("threads"), journal));
@@ -147,6 +158,9 @@ impl Signer {
         driver
     }
 }
+
+/// A time before all others, for what needs one and does not depend on it.
+const NOW_MS: u64 = 1;
 
 fn quick() -> Options {
     Options { probe_every: Duration::from_millis(5), ..Options::default() }

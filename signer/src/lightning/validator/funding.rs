@@ -8,7 +8,7 @@ use crate::facts::{Fact, Unit};
 use crate::reasons::{Reason, Refusal};
 
 /// Whether the chain shows nothing yet that spends the funding output: a commitment after that would be worth nothing.
-/// The signer may see the block first; and a reorganisation may take it back, so that the same request passes later.
+/// The signer may see the block before its node does.
 pub(super) fn unspent(commitment_number: u64, chain: &ChainState) -> Result<(), Refusal> {
     let depth = chain.closing_depth;
     if commitment_number == 0 || depth == 0 {

@@ -44,7 +44,8 @@ use self::destinations::Destinations;
 use self::outputs::Outputs;
 use super::actor::ChainFacts;
 use super::bookkeeper::Bookkeeper;
-use super::limits::Limits;
+use super::counter::Counter;
+use super::limits::{Limits, Onchain};
 use crate::config::LimitsConfig;
 use crate::names::NodeName;
 use crate::reasons::Refusal;
@@ -71,6 +72,8 @@ pub struct View {
     pub shutdown_index: Arc<Mutex<Option<u32>>>,
     /// To whom commitments are shown that everybody else accepts.
     pub bookkeeper: Arc<Bookkeeper>,
+    /// Where the spending policy is asked, once everything else holds.
+    pub counter: Arc<Counter>,
 }
 
 /// Makes the validators of one node.
@@ -137,6 +140,27 @@ impl HouseValidator {
     }
 }
 
+impl HouseValidator {
+    /// Asks the spending policy about a close that leaves `ours_sat` to us, at `foreign` if that is not the wallet.
+    fn closes(&self, ours_sat: u64, foreign: Option<&ScriptBuf>) -> Result<(), ValidationError> {
+        let counter = &self.view.counter;
+        self.house(counter.channel().map_or(Ok(()), |channel| counter.close(channel, ours_sat, foreign)))
+    }
+
+    /// The same about a sweep whose outputs of the wallet are at `path`.
+    fn sweeps(&self, wallet: &dyn Wallet, tx: &Transaction, path: &DerivationPath) -> Result<(), ValidationError> {
+        let counter = &self.view.counter;
+        let is_foreign = |index: &usize| !is_own(wallet, Some(path), &tx.output[*index].script_pubkey);
+        let foreign: Vec<_> = (0..tx.output.len()).filter(is_foreign).collect();
+        self.house(counter.sweep(counter.channel(), tx, &foreign))
+    }
+}
+
+/// Whether the wallet's key at `path` is what `script` pays to.
+fn is_own(wallet: &dyn Wallet, path: Option<&DerivationPath>, script: &ScriptBuf) -> bool {
+    path.is_some_and(|path| wallet.can_spend(path, script).unwrap_or(false))
+}
+
 /// The error that stands for one of our own refusals inside vls.
 fn house_error(refusal: &Refusal) -> ValidationError {
     ValidationError { tag: refusal.reason.id().to_owned(), kind: ValidationErrorKind::Policy(refusal.detail.clone()) }
@@ -200,6 +224,14 @@ impl Validator for HouseValidator {
             channels.fill(None);
         }
         let wallet = if is_frozen { &own } else { wallet };
+        let is_foreign = |index: &usize| {
+            let is_channel = channels.get(*index).is_some_and(Option::is_some);
+            !is_channel && !is_own(wallet, opaths.get(*index), &tx.output[*index].script_pubkey)
+        };
+        let foreign: Vec<_> = (0..tx.output.len()).filter(is_foreign).collect();
+        if let Some(Onchain { foreign_sat, fee_sat }) = self.view.limits.onchain() {
+            self.house(self.view.counter.onchain(tx, &foreign, foreign_sat, fee_sat))?;
+        }
         let (inner, flags, weight) = (&self.inner, segwit_flags, weight_lower_bound);
         self.noted(inner.validate_onchain_tx(wallet, channels, tx, flags, values_sat, opaths, weight))
     }
@@ -229,7 +261,9 @@ impl Validator for HouseValidator {
         self.house(funding::unspent(number, chain))?;
         self.noted(inner.validate_counterparty_commitment_tx(state, number, point, setup, chain, info))?;
         self.house(funding::check(&self.view, number, setup, chain))?;
-        self.house(self.view.bookkeeper.commitment(setup, chain.current_height, number, info))
+        self.house(self.view.bookkeeper.commitment(setup, chain.current_height, number, info))?;
+        let counter = &self.view.counter;
+        self.house(counter.channel().map_or(Ok(()), |channel| counter.commitment(channel, number, info)))
     }
 
     fn validate_holder_commitment_tx(
@@ -272,6 +306,9 @@ impl Validator for HouseValidator {
         let close = self.noted(self.ending.decode_and_validate_mutual_close_tx(&wallet, setup, state, tx, opaths))?;
         let paid = (close.to_holder_value_sat(), close.to_counterparty_value_sat());
         self.house(close::check(setup, state, paid, self.view.max_fee_sat))?;
+        let script = close.to_holder_script().to_owned();
+        let is_own = opaths.iter().any(|path| is_own(&wallet, Some(path), &script));
+        self.closes(close.to_holder_value_sat(), (!is_own).then_some(&script))?;
         Ok(close)
     }
 
@@ -290,7 +327,8 @@ impl Validator for HouseValidator {
         let (ours_sat, theirs_sat, ours, theirs) =
             (to_holder_sat, to_counterparty_sat, holder_script, counterparty_script);
         self.noted(ending.validate_mutual_close_tx(wallet, setup, state, ours_sat, theirs_sat, ours, theirs, path))?;
-        self.house(close::check(setup, state, (ours_sat, theirs_sat), self.view.max_fee_sat))
+        self.house(close::check(setup, state, (ours_sat, theirs_sat), self.view.max_fee_sat))?;
+        self.closes(ours_sat, ours.as_ref().filter(|script| !is_own(wallet, Some(path), script)))
     }
 
     fn validate_delayed_sweep(
@@ -305,7 +343,8 @@ impl Validator for HouseValidator {
     ) -> Result<(), ValidationError> {
         self.sweep(tx, chain, input, amount_sat, |tx| {
             self.ending.validate_delayed_sweep(wallet, setup, chain, tx, input, amount_sat, path)
-        })
+        })?;
+        self.sweeps(wallet, tx, path)
     }
 
     fn validate_counterparty_htlc_sweep(
@@ -321,7 +360,8 @@ impl Validator for HouseValidator {
     ) -> Result<(), ValidationError> {
         self.sweep(tx, chain, input, amount_sat, |tx| {
             self.ending.validate_counterparty_htlc_sweep(wallet, setup, chain, tx, script, input, amount_sat, path)
-        })
+        })?;
+        self.sweeps(wallet, tx, path)
     }
 
     fn validate_justice_sweep(
@@ -384,6 +424,12 @@ mod tests {
             outputs: Arc::default(),
             shutdown_index: Arc::default(),
             bookkeeper: Arc::new(bookkeeper.expect("fresh")),
+            counter: Arc::new(Counter::new(
+                Arc::default(),
+                NodeName::new("alice").expect("a name"),
+                network,
+                Arc::default(),
+            )),
         };
         let factory = HouseValidatorFactory::new(network, &LimitsConfig::default(), view, refused_by.clone());
         let node = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619".parse().expect("a point");

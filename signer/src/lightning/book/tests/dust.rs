@@ -140,3 +140,31 @@ fn honest_feerate_that_makes_an_htlc_dust_and_back_passes() {
         assert_eq!(node.view().dust.lost_msat, 0);
     }
 }
+
+/// A feerate makes dust of what covers forwards: nobody sees what becomes of it then.
+#[test]
+fn hostile_feerate_that_makes_dust_of_what_covers_forwards_is_bounded_and_an_honest_one_passes() {
+    for (forwards, settled) in [(10, true), (3, true), (3, false)] {
+        let mut node = Node::new(WITH_PREIMAGES);
+        let mut old = terms(0, 10_000_000, false, 5_000_000_000);
+        (old.anchors, old.zero_fee_htlcs) = (false, false);
+        let (a, b) = (node.open(old), node.open(terms(1, 10_000_000, false, 5_000_000_000)));
+        let comes: Vec<_> = (0..forwards).map(|n| node.add(a, htlc(n, In, 30_000_000, 600))).collect();
+        node.sync(a).unwrap();
+        let leaves: Vec<_> = (0..forwards).map(|n| node.add(b, htlc(n, Out, 29_000_000, 500))).collect();
+        node.sync(b).unwrap();
+        node.set_feerate(a, 50_000);
+        if forwards == 10 {
+            assert_eq!(node.sync(a).unwrap_err().reason, Reason::DustExceeded);
+            continue;
+        }
+        node.sync(a).unwrap();
+        assert_eq!(node.view().dust.lost_msat, forwards * 29_000_000);
+        leaves.iter().for_each(|id| node.remove(b, *id, settled));
+        node.sync(b).unwrap();
+        comes.iter().for_each(|id| node.remove(a, *id, settled));
+        node.sync(a).unwrap();
+        assert_eq!(node.view().dust.lost_msat, 0);
+        assert!(node.view().payments.is_empty());
+    }
+}

@@ -6,3 +6,4 @@ mod model;
 mod parts;
 mod random;
 mod rules;
+mod time;
