@@ -7,6 +7,7 @@
 //! channels.rs  channels, and what is ordered about them
 //! doctor.rs    the house and its channels, looked over
 //! lnd.rs       what an lnd node is given
+//! lightspark.rs what an account of Lightspark brings, and is given
 //! explain.rs   one decision, or a refusal that decided nothing
 //! policy.rs    the spending policy: bundles, budgets, what was decided
 //! grants.rs    what is asked, approved and taken back
@@ -18,6 +19,7 @@ mod channels;
 mod doctor;
 mod explain;
 mod grants;
+mod lightspark;
 mod lnd;
 mod nodes;
 mod policy;
