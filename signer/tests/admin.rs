@@ -291,7 +291,7 @@ async fn policies_and_grants_arrive_as_they_were_sent() {
     let world = World::new();
     let mut client = connect(&world.path()).await;
     let file = |name: usize| BundleFile { name: format!("a{name}.cedar"), content: vec![b' '; 1 << 20] };
-    let request = PolicyApplyRequest { files: (0..8).map(file).collect(), from_ms: 0, shadow: false };
+    let request = PolicyApplyRequest { files: (0..8).map(file).collect(), from_ms: 0 };
     assert_eq!(client.policy_apply(request).await.unwrap().into_inner().highest_version, 7);
     let signed = GrantApproveRequest { grant: "9f86".to_owned(), signature: "by bob".to_owned() };
     client.grant_approve(signed).await.unwrap();

@@ -35,10 +35,8 @@ impl Unsealed {
             active: version(in_force.active),
             previous: version(in_force.previous),
             pending: version(in_force.pending),
-            shadow: version(in_force.shadow),
             highest_version: in_force.highest_version,
             budgets: self.desk.standings(MAX_WINDOWS, now_ms()).iter().map(budget).collect(),
-            shadow_report: String::new(),
         }
     }
 
@@ -253,7 +251,7 @@ mod tests {
             "version = {version}\npreset = \"routing-node\"\n[numbers]\nmax_payment_msat = {max_payment_msat}\n"
         );
         let files = vec![BundleFile { name: "policy.toml".to_owned(), content: policy.into_bytes() }];
-        world.daemon.policy_apply(PolicyApplyRequest { files, from_ms: 0, shadow: false }).unwrap();
+        world.daemon.policy_apply(PolicyApplyRequest { files, from_ms: 0 }).unwrap();
     }
 
     /// A payment an hour, each as the desk decides it.

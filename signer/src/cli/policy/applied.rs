@@ -51,7 +51,7 @@ pub(super) fn apply(daemon: &Daemon, path: &Path, from_ms: Option<u64>, output: 
     let diff = tooling::diff(active.as_ref(), &candidate);
     let files = candidate.files().iter();
     let files = files.map(|(name, content)| BundleFile { name: name.to_owned(), content: content.to_vec() }).collect();
-    let request = PolicyApplyRequest { files, from_ms: from_ms.unwrap_or(0), shadow: false };
+    let request = PolicyApplyRequest { files, from_ms: from_ms.unwrap_or(0) };
     let info = daemon.call(async |client| client.policy_apply(request).await)?;
     output.result(&json!({ "diff": diff, "tests": tests.passed, "policy": info }), || {
         let when =
@@ -163,7 +163,6 @@ pub(in crate::cli) fn rows(info: &PolicyInfo) -> Vec<(&'static str, String)> {
     rows.extend(
         info.pending.iter().map(|pending| ("pending", format!("{}, from {}", version(pending), from(pending)))),
     );
-    rows.extend(info.shadow.iter().map(|shadow| ("shadow", version(shadow))));
     rows.extend(info.budgets.iter().map(|budget| ("budget", left(budget))));
     rows
 }
