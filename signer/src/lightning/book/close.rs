@@ -80,28 +80,33 @@ impl Close {
         spent.map(|output| output.spent = None).count() > 0
     }
 
-    /// Of how many outgoing HTLCs with this hash and amount the peer may have what they hold.
-    fn may_take(&self, hash: &Hash, amount_sat: u64, depth: Depth) -> usize {
+    /// Of `n` outgoing HTLCs with this hash and amount, how many the peer took or may take. An output that nothing spent
+    /// yet may be any of its amount.
+    fn taken(&self, hash: &Hash, amount_sat: u64, n: usize, depth: Depth) -> usize {
         if !depth.is_buried(self.height) {
-            return usize::MAX; // another commitment may still take its place
+            return n; // another commitment may still take its place
         }
-        let may_be =
-            |spent: Spent| spent.payment_hash == Some(*hash) && (spent.with_preimage || !depth.is_buried(spent.height));
-        let of_amount = self.outputs.iter().filter(|output| output.amount_sat == amount_sat);
-        of_amount.filter(|output| output.spent.is_none_or(may_be)).count()
+        let (mut may_be, mut given_back) = (0, 0);
+        for output in self.outputs.iter().filter(|output| output.amount_sat == amount_sat) {
+            match output.spent {
+                None => may_be += 1,
+                Some(spent) if spent.payment_hash != Some(*hash) => {}
+                Some(spent) if spent.with_preimage || !depth.is_buried(spent.height) => may_be += 1,
+                Some(_) => given_back += 1,
+            }
+        }
+        may_be.min(n.saturating_sub(given_back))
     }
 
-    /// Keeps those of `outs`, outgoing HTLCs of `hash` with expiry and amount, that the peer took or may take.
+    /// Keeps those of `outs`, outgoing HTLCs of `hash` with expiry and amount, that the peer took or may take; of equal
+    /// ones, those that last longest.
     pub(super) fn retain(&self, hash: &Hash, outs: &mut Vec<(u32, u64)>, depth: Depth) {
-        outs.sort_unstable_by_key(|(expiry, _)| std::cmp::Reverse(*expiry));
-        let mut kept: Vec<u64> = Vec::with_capacity(outs.len());
-        outs.retain(|(_, amount_msat)| {
-            let amount_sat = amount_msat / 1_000;
-            let before = kept.iter().filter(|kept| **kept == amount_sat).count();
-            let keeps = before < self.may_take(hash, amount_sat, depth);
-            kept.extend(keeps.then_some(amount_sat));
-            keeps
-        });
+        outs.sort_unstable_by_key(|(expiry, amount_msat)| (amount_msat / 1_000, std::cmp::Reverse(*expiry)));
+        *outs = outs
+            .chunk_by(|(_, a), (_, b)| a / 1_000 == b / 1_000)
+            .flat_map(|equal| &equal[..self.taken(hash, equal[0].1 / 1_000, equal.len(), depth)])
+            .copied()
+            .collect();
     }
 }
 

@@ -21,7 +21,9 @@ fn forwarding(rules: Rules, n: u64) -> (Node, Vec<usize>) {
     let (a, b) = (node.balanced(), node.balanced());
     let come = (1..=n).map(|n| node.add(a, htlc(n, In, 2_000_000, IN_EXPIRY))).collect();
     node.sync(a).unwrap();
-    (1..=n).for_each(|n| drop(node.add(b, htlc(n, Out, OUT_SAT * 1_000, OUT_EXPIRY))));
+    for n in 1..=n {
+        node.add(b, htlc(n, Out, OUT_SAT * 1_000, OUT_EXPIRY));
+    }
     node.sync(b).unwrap();
     (node, come)
 }
@@ -54,8 +56,7 @@ fn bury(node: &mut Node) {
 fn hostile_refund_beside_a_close_on_paper_is_refused_until_the_incoming_htlc_ends() {
     for rules in BOTH {
         let (mut node, come) = forwarding(rules, 1);
-        let key = node.channels[1].key.clone();
-        node.book.closing(&key);
+        node.closing(1);
         node.remove(0, come[0], false);
         for height in [OUT_EXPIRY - 1, OUT_EXPIRY, OUT_EXPIRY + 1, IN_EXPIRY - 5] {
             node.at.height = height;
@@ -84,12 +85,12 @@ fn hostile_refund_of_what_the_peer_took_on_chain_is_refused_and_its_claim_passes
             node.at.height = height;
             assert_eq!(give_up(&mut node), Some(Reason::ForwardUnclaimed), "{height}");
         }
-        node.book.prune(|_| true, node.at);
+        node.prune();
         assert_eq!(give_up(&mut node), Some(Reason::ForwardUnclaimed), "it is awaited");
         node.channels[0] = honest;
         node.remove(0, come[0], true);
         node.sync(0).unwrap();
-        node.book.prune(|_| true, node.at);
+        node.prune();
         assert_eq!(node.view().channels.len(), 1);
         node.restart();
     }
@@ -188,8 +189,7 @@ fn hostile_refund_after_a_reorg_of_what_let_it_pass_is_refused_and_an_honest_one
 #[test]
 fn hostile_exchange_for_what_ends_sooner_is_refused_beside_a_close_on_paper() {
     let (mut node, come) = forwarding(WITH_PREIMAGES, 1);
-    let key = node.channels[1].key.clone();
-    node.book.closing(&key);
+    node.closing(1);
     let soon = node.at.height + 10;
     node.add(0, htlc(1, In, 2_000_000, soon));
     node.sync(0).unwrap();
@@ -219,12 +219,11 @@ fn honest_cooperative_close_leaves_nothing_that_binds() {
     let (mut node, come) = forwarding(WITH_PREIMAGES, 1);
     node.remove(1, 0, true);
     node.sync(1).unwrap();
-    let key = node.channels[1].key.clone();
-    node.book.closing(&key);
+    node.closing(1);
     node.remove(0, come[0], true);
     node.sync(0).unwrap();
     node.close(1, &[OUT_SAT, 5_000_000]);
-    node.book.prune(|_| true, node.at);
+    node.prune();
     assert_eq!(node.view().channels.len(), 1);
     assert!(node.view().payments.is_empty());
     node.restart();

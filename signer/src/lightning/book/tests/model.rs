@@ -413,6 +413,19 @@ impl Node {
         self.write();
     }
 
+    /// A close of channel `n` was signed.
+    pub(super) fn closing(&mut self, n: usize) {
+        let key = self.channels[n].key.clone();
+        self.book.closing(&key);
+        self.write();
+    }
+
+    /// Whatever is closed is forgotten elsewhere.
+    pub(super) fn prune(&mut self) {
+        self.book.prune(|_| true, self.at);
+        self.write();
+    }
+
     fn write(&mut self) {
         for put in self.book.changes() {
             match put.value {

@@ -1,6 +1,5 @@
 //! Each rule: the attack is refused with its reason, and the honest twin beside it passes.
 
-use super::super::view::Standing;
 use super::super::{Commitment, Direction, Side};
 use super::model::{DELTA, Node, WITH_PREIMAGES, WITHOUT_PREIMAGES, htlc, secret, terms};
 use crate::reasons::Reason;
