@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::file;
+use crate::shares::{self, Share};
 use crate::slot::{Binding, KeySlot, SlotError, SlotId, SlotKind, Wrapped};
 
 const MAGIC: &str = "claviger-keyslots";
-const VERSION: u16 = 1;
+/// 1 had passphrase slots only.
+const VERSION: u16 = 2;
 /// More than an operator needs, few enough that a hostile file cannot keep the host deriving keys.
 const MAX_SLOTS: usize = 16;
 const MAX_BYTES: usize = 64 * 1024;
@@ -31,7 +33,18 @@ pub struct Envelope {
 #[serde(deny_unknown_fields)]
 struct Slot {
     id: SlotId,
+    /// Of the envelope that the slot was made in; part of its binding.
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
+    version: u16,
     wrapped: Wrapped,
+}
+
+const fn first_version() -> u16 {
+    1
+}
+
+const fn is_first_version(version: &u16) -> bool {
+    *version == first_version()
 }
 
 /// Why an envelope could not be read, opened or changed.
@@ -66,17 +79,23 @@ pub enum EnvelopeError {
     #[error("the key slot file is damaged: {0}")]
     Damaged(&'static str),
     /// Slots of the kind exist, and the secret opens none of them.
-    #[error("wrong {0}")]
+    #[error("wrong {}", .0.secret())]
     WrongSecret(SlotKind),
     /// There is no slot of this kind.
     #[error("the envelope has no {0} slot")]
     NoSlotOfKind(SlotKind),
+    /// The secret is counted by the device, and there are several devices: it is tried on the one that is named.
+    #[error("there are several {0} slots")]
+    SeveralSlots(SlotKind),
     /// There is no slot of this number.
     #[error("there is no key slot {0}")]
     UnknownSlot(SlotId),
     /// Without this slot nothing could open the envelope any more.
     #[error("slot {0} is the last one")]
     LastSlot(SlotId),
+    /// None of the other slots can be used from here.
+    #[error("slot {0} is the last one that can be used here")]
+    LastUsable(SlotId),
     /// Every slot is taken.
     #[error("all {MAX_SLOTS} key slots are taken")]
     Full,
@@ -101,10 +120,11 @@ impl EnvelopeError {
             Self::NewerVersion { .. } => "Use the version of Claviger that wrote it, or a newer one.",
             Self::WrongSecret(_) => "Try again, or use another slot: `claviger slots list`.",
             Self::NoSlotOfKind(_) | Self::UnknownSlot(_) => "See which slots there are: `claviger slots list`.",
+            Self::SeveralSlots(_) => "Name the slot with --slot; `claviger slots list` shows their numbers.",
             Self::LastSlot(_) => "Add another slot first: `claviger slots add`.",
+            Self::LastUsable(_) => "Mend another slot first: `claviger slots test --slot N` says what it lacks.",
             Self::Full => "Remove a slot that is not used: `claviger slots remove`.",
-            Self::Slot(SlotError::OutOfMemory(_)) => "Give the process more memory, or add a slot with a lower cost.",
-            Self::Slot(_) => "Use the key slot file as Claviger wrote it; restore it from a backup if it was edited.",
+            Self::Slot(error) => error.hint(),
         }
     }
 }
@@ -119,18 +139,49 @@ impl Envelope {
         Ok(envelope)
     }
 
-    /// Writes the data key into `data_key`, and says which slot gave it. On failure `data_key` stays as it is.
-    pub fn open(&self, slot: &dyn KeySlot, data_key: &mut [u8; 32]) -> Result<SlotId, EnvelopeError> {
-        let mut candidates = self.slots.iter().filter(|stored| stored.wrapped.kind() == slot.kind()).peekable();
-        candidates.peek().ok_or(EnvelopeError::NoSlotOfKind(slot.kind()))?;
+    /// Writes the data key into `data_key`, and says which slot gave it: slot `only`, or the first that opens. On failure
+    /// `data_key` stays as it is, and the error is that of the first slot that could not even judge the secret.
+    pub fn open(
+        &self,
+        slot: &dyn KeySlot,
+        only: Option<SlotId>,
+        data_key: &mut [u8; 32],
+    ) -> Result<SlotId, EnvelopeError> {
+        let kind = slot.kind();
+        let candidates = self.of_kind(kind, only)?;
+        // A wrong PIN counts on every token that sees it.
+        if kind == SlotKind::Pkcs11 && candidates.len() > 1 {
+            return Err(EnvelopeError::SeveralSlots(kind));
+        }
+        let mut failure = EnvelopeError::WrongSecret(kind);
         for stored in candidates {
-            match slot.unwrap(&self.binding(stored.id, slot.kind()), &stored.wrapped, data_key) {
+            match slot.unwrap(&self.binding(stored), &stored.wrapped, data_key) {
                 Ok(()) => return Ok(stored.id),
                 Err(SlotError::WrongSecret) => {}
-                Err(other) => return Err(other.into()),
+                Err(other) if failure == EnvelopeError::WrongSecret(kind) => failure = other.into(),
+                Err(_) => {}
             }
         }
-        Err(EnvelopeError::WrongSecret(slot.kind()))
+        Err(failure)
+    }
+
+    /// Which slot `share` was dealt for, and its record, if it goes with the `entered` ones.
+    pub fn judge_share(&self, share: &Share, entered: &[Share]) -> Result<(SlotId, &shares::Record), EnvelopeError> {
+        let mut failure = EnvelopeError::NoSlotOfKind(SlotKind::Shares);
+        for stored in &self.slots {
+            let Wrapped::Shares(record) = &stored.wrapped else { continue };
+            match record.judge(&self.binding(stored), share, entered) {
+                Ok(()) => return Ok((stored.id, record)),
+                // That it is not of one set says nothing if it is of another.
+                Err(error @ shares::ShareError::Foreign { .. }) => {
+                    if matches!(failure, EnvelopeError::NoSlotOfKind(_)) {
+                        failure = SlotError::from(error).into();
+                    }
+                }
+                Err(error) => failure = SlotError::from(error).into(),
+            }
+        }
+        Err(failure)
     }
 
     /// Wraps `data_key`, as `open` gave it, for one more slot; returns the slot's number.
@@ -138,24 +189,46 @@ impl Envelope {
         let id = (1..=MAX_SLOTS as SlotId)
             .find(|id| self.slots.iter().all(|slot| slot.id != *id))
             .ok_or(EnvelopeError::Full)?;
-        let wrapped = slot.wrap(&self.binding(id, slot.kind()), data_key)?;
-        self.slots.push(Slot { id, wrapped });
+        let wrapped = slot.wrap(&self.binding_of(id, VERSION, slot.kind()), data_key)?;
+        self.slots.push(Slot { id, version: VERSION, wrapped });
+        self.slots.sort_by_key(|slot| slot.id);
         Ok(id)
     }
 
-    /// Forgets slot `id`. Copies of the file made before still open with its secret: rotate the data key if that matters.
-    pub fn remove(&mut self, id: SlotId) -> Result<(), EnvelopeError> {
+    /// Wraps `data_key`, as `open` gave it, anew for slot `id`, with another secret, cost or device of the same kind.
+    pub fn rewrap(&mut self, id: SlotId, data_key: &[u8; 32], slot: &dyn KeySlot) -> Result<(), EnvelopeError> {
+        let at = self.slots.iter().position(|slot| slot.id == id).ok_or(EnvelopeError::UnknownSlot(id))?;
+        let kind = self.slots[at].wrapped.kind();
+        if kind != slot.kind() {
+            return Err(SlotError::OtherKind(kind).into());
+        }
+        let wrapped = slot.wrap(&self.binding_of(id, VERSION, kind), data_key)?;
+        self.slots[at] = Slot { id, version: VERSION, wrapped };
+        Ok(())
+    }
+
+    /// Forgets slot `id`, if a slot stays that is `usable`. Copies of the file made before still open with its secret: rotate
+    /// the data key if that matters.
+    pub fn remove(&mut self, id: SlotId, usable: impl Fn(&Wrapped) -> bool) -> Result<(), EnvelopeError> {
         let at = self.slots.iter().position(|slot| slot.id == id).ok_or(EnvelopeError::UnknownSlot(id))?;
         if self.slots.len() == 1 {
             return Err(EnvelopeError::LastSlot(id));
+        }
+        if !self.slots.iter().any(|slot| slot.id != id && usable(&slot.wrapped)) {
+            return Err(EnvelopeError::LastUsable(id));
         }
         self.slots.remove(at);
         Ok(())
     }
 
-    /// The slots there are.
+    /// The slots there are, in the order of their numbers.
     pub fn slots(&self) -> impl Iterator<Item = (SlotId, SlotKind)> {
-        self.slots.iter().map(|slot| (slot.id, slot.wrapped.kind()))
+        self.records().map(|(id, wrapped)| (id, wrapped.kind()))
+    }
+
+    /// The slots with what is stored for them.
+    pub fn records(&self) -> impl Iterator<Item = (SlotId, &Wrapped)> {
+        self.slots.iter().map(|slot| (slot.id, &slot.wrapped))
     }
 
     /// The random id of the installation.
@@ -194,11 +267,11 @@ impl Envelope {
         if words.next() != Some(MAGIC) {
             return Err(EnvelopeError::NotAnEnvelope);
         }
-        match words.next().map(str::parse) {
-            Some(Ok(VERSION)) => {}
+        let version = match words.next().map(str::parse) {
+            Some(Ok(found @ 1..=VERSION)) => found,
             Some(Ok(found)) if found > VERSION => return Err(EnvelopeError::NewerVersion { found }),
             _ => return Err(EnvelopeError::Damaged("its version is unreadable")),
-        }
+        };
         if words.next() != Some(checksum(body).as_str()) || words.next().is_some() {
             return Err(EnvelopeError::Damaged("its checksum does not match"));
         }
@@ -208,11 +281,34 @@ impl Envelope {
         if ids.is_empty() || ids.len() != envelope.slots.len() || ids.len() > MAX_SLOTS {
             return Err(EnvelopeError::Damaged("its slots are missing, doubled or too many"));
         }
+        // A slot made under a later version does not become an earlier one's by its heading.
+        let fits = |slot: &Slot| (slot.wrapped.kind().since()..=version).contains(&slot.version);
+        if !envelope.slots.iter().all(fits) {
+            return Err(EnvelopeError::Damaged("a slot is of another version than the file"));
+        }
         Ok(envelope)
     }
 
-    fn binding(&self, slot: SlotId, kind: SlotKind) -> Binding {
-        Binding { version: VERSION, installation: self.installation, slot, kind }
+    fn of_kind(&self, kind: SlotKind, only: Option<SlotId>) -> Result<Vec<&Slot>, EnvelopeError> {
+        let slots: Vec<_> = match only {
+            Some(id) => {
+                let stored = self.slots.iter().find(|slot| slot.id == id).ok_or(EnvelopeError::UnknownSlot(id))?;
+                match stored.wrapped.kind() {
+                    found if found == kind => vec![stored],
+                    found => return Err(SlotError::OtherKind(found).into()),
+                }
+            }
+            None => self.slots.iter().filter(|slot| slot.wrapped.kind() == kind).collect(),
+        };
+        if slots.is_empty() { Err(EnvelopeError::NoSlotOfKind(kind)) } else { Ok(slots) }
+    }
+
+    fn binding(&self, slot: &Slot) -> Binding {
+        self.binding_of(slot.id, slot.version, slot.wrapped.kind())
+    }
+
+    fn binding_of(&self, slot: SlotId, version: u16, kind: SlotKind) -> Binding {
+        Binding { version, installation: self.installation, slot, kind }
     }
 }
 

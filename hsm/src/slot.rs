@@ -4,12 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::passphrase;
+use crate::{helper, passphrase, pkcs11, shares};
 
 /// Number of a slot within its envelope.
 pub type SlotId = u16;
 
-/// Wraps and unwraps the data key with one secret: the one given to it when it was made.
+/// Wraps and unwraps the data key with what it was made with: a passphrase, shares, a PIN, nothing for a helper.
 pub trait KeySlot {
     /// Which records this slot makes and understands.
     fn kind(&self) -> SlotKind;
@@ -19,45 +19,67 @@ pub trait KeySlot {
 
     /// Writes the data key that `wrap` was given into `data_key`, which stays as it is on failure.
     fn unwrap(&self, binding: &Binding, wrapped: &Wrapped, data_key: &mut [u8; 32]) -> Result<(), SlotError>;
+
+    /// Whether the device behind `wrapped` answers. Needs no secret and tries none.
+    fn health(&self, wrapped: &Wrapped) -> Result<(), SlotError>;
 }
 
-/// The kinds of slots. One backend is one name: here, in the file, in commands and in tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SlotKind {
-    /// A passphrase, stretched with Argon2id.
-    Passphrase,
-}
-
-impl SlotKind {
-    /// The name of the kind.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Passphrase => "passphrase",
+/// The table of kinds: variant, name (in files, commands and tests), what opens it in words, the first envelope version
+/// that has it, its documentation. One row adds a kind to `SlotKind` and `Wrapped`.
+macro_rules! kinds {
+    ($($variant:ident, $module:ident, $name:literal, $secret:literal, $since:literal, $doc:literal;)*) => {
+        /// The kinds of slots. One backend is one name: here, in the file, in commands and in tests.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum SlotKind {
+            $(#[doc = $doc] #[serde(rename = $name)] $variant,)*
         }
-    }
+
+        /// What the envelope stores for a slot.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "kind")]
+        pub enum Wrapped {
+            $(#[doc = $doc] #[serde(rename = $name)] $variant($module::Record),)*
+        }
+
+        impl SlotKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The name of the kind.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What opens a slot of the kind, in words.
+            pub const fn secret(self) -> &'static str {
+                match self { $(Self::$variant => $secret,)* }
+            }
+
+            /// The first version of the envelope that has the kind.
+            pub const fn since(self) -> u16 {
+                match self { $(Self::$variant => $since,)* }
+            }
+        }
+
+        impl Wrapped {
+            /// The kind of slot that made it.
+            pub const fn kind(&self) -> SlotKind {
+                match self { $(Self::$variant(_) => SlotKind::$variant,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    Passphrase, passphrase, "passphrase", "passphrase", 1, "A passphrase, stretched with Argon2id.";
+    Shares, shares, "shares", "shares", 2, "Shares of a key, m of n people's.";
+    Helper, helper, "helper", "helper's key", 2, "A program of the operator's: a cloud KMS, Vault, age.";
+    Pkcs11, pkcs11, "pkcs11", "token's key", 2, "A key inside a PKCS#11 token.";
 }
 
 impl fmt::Display for SlotKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// What the envelope stores for a slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Wrapped {
-    /// See `SlotKind::Passphrase`.
-    Passphrase(passphrase::Record),
-}
-
-impl Wrapped {
-    /// The kind of slot that made it.
-    pub const fn kind(&self) -> SlotKind {
-        match self {
-            Self::Passphrase(_) => SlotKind::Passphrase,
-        }
     }
 }
 
@@ -90,15 +112,44 @@ impl Binding {
 }
 
 /// Why a slot could not wrap or unwrap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SlotError {
     /// The wrapped key does not open with this slot's secret under this binding.
     #[error("the secret does not open this key slot")]
     WrongSecret,
+    /// The record is of another kind than the slot.
+    #[error("this is a {0} slot")]
+    OtherKind(SlotKind),
     /// The parameters are outside what is accepted, so nothing was tried.
     #[error("the {0} of the key slot is outside its limits")]
     Parameters(&'static str),
     /// The memory that the parameters ask for is not to be had.
     #[error("there are not {0} KiB of memory for the key slot's key derivation")]
     OutOfMemory(u32),
+    /// See `ShareError`.
+    #[error(transparent)]
+    Shares(#[from] shares::ShareError),
+    /// See `HelperError`.
+    #[error(transparent)]
+    Helper(#[from] helper::HelperError),
+    /// See `Pkcs11Error`.
+    #[error(transparent)]
+    Pkcs11(#[from] pkcs11::Pkcs11Error),
+}
+
+impl SlotError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::WrongSecret => "Try again, or use another slot: `claviger slots list`.",
+            Self::OtherKind(_) => "See which slots there are: `claviger slots list`.",
+            Self::Parameters(_) => {
+                "Use the key slot file as Claviger wrote it; restore it from a backup if it was edited."
+            }
+            Self::OutOfMemory(_) => "Give the process more memory, or add a slot with a lower cost.",
+            Self::Shares(error) => error.hint(),
+            Self::Helper(error) => error.failure.hint(),
+            Self::Pkcs11(error) => error.hint(),
+        }
+    }
 }

@@ -18,7 +18,7 @@ pub mod reasons;
 pub mod request;
 pub mod sample;
 pub mod schema;
-mod time;
+pub mod time;
 pub mod tooling;
 pub mod value;
 pub mod verdict;

@@ -3,10 +3,10 @@
 const DAY_S: u64 = 86_400;
 
 /// The latest time that is written: the last second of the year 9999.
-pub(crate) const MAX_S: u64 = 253_402_300_799;
+pub const MAX_S: u64 = 253_402_300_799;
 
 /// Seconds since the Unix epoch as text; later than [`MAX_S`] is written as [`MAX_S`].
-pub(crate) fn print(unix_s: u64) -> String {
+pub fn print(unix_s: u64) -> String {
     let unix_s = unix_s.min(MAX_S);
     let (year, month, day) = civil(unix_s / DAY_S);
     let (hour, minute, second) = (unix_s / 3_600 % 24, unix_s / 60 % 60, unix_s % 60);
@@ -14,7 +14,7 @@ pub(crate) fn print(unix_s: u64) -> String {
 }
 
 /// The seconds since the Unix epoch that [`print`] writes as exactly this text.
-pub(crate) fn parse(text: &str) -> Option<u64> {
+pub fn parse(text: &str) -> Option<u64> {
     let field = |at: usize, length: usize| text.get(at..at + length).and_then(digits);
     let (year, month, day) = (field(0, 4)?, field(5, 2)?, field(8, 2)?);
     let (hour, minute, second) = (field(11, 2)?, field(14, 2)?, field(17, 2)?);

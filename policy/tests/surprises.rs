@@ -153,7 +153,7 @@ fn no_approvals_are_never_enough() {
         .with(FactId::PaymentHash, "e3b0");
     let policy = plain(1);
     assert!(
-        matches!(&verdicts(&policy, &[request.clone()])[..], [Verdict::NeedsApproval { groups, .. }] if groups == &["treasury"])
+        matches!(&verdicts(&policy, std::slice::from_ref(&request))[..], [Verdict::NeedsApproval { groups, .. }] if groups == &["treasury"])
     );
     let below = request.with(FactId::AmountMsat, 700);
     assert!(verdicts(&policy, &[below])[0].permits());

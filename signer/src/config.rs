@@ -62,6 +62,14 @@ section! {
 }
 
 section! {
+    /// The door for Lightspark's webhooks.
+    LightsparkConfig "lightspark" {
+        /// Where webhooks arrive: address and port, with TLS under the signer's own CA. Without it there is no such door.
+        listen: Option<SocketAddr> = None;
+    }
+}
+
+section! {
     /// The signer's own view of the chain.
     ChainConfig "chain" {
         /// The chain backend's JSON-RPC (bitcoind's dialect), without TLS: keep it on this host or a trusted network.
@@ -84,7 +92,7 @@ section! {
 }
 
 section! {
-    /// What may be spent, until policy files exist. A request above a limit is refused with reason `limit`.
+    /// What may be spent, whatever the policy in force permits. A request above a limit is refused with reason `limit`.
     LimitsConfig "limits" {
         /// The largest single payment, in msat.
         max_payment_msat: u64 = 100_000_000;
@@ -147,6 +155,9 @@ pub struct Config {
     /// `[lnd]`
     #[serde(default)]
     pub lnd: LndConfig,
+    /// `[lightspark]`
+    #[serde(default)]
+    pub lightspark: LightsparkConfig,
     /// `[chain]`
     #[serde(default)]
     pub chain: ChainConfig,
@@ -210,6 +221,7 @@ impl Config {
             network,
             link: LinkConfig::default(),
             lnd: LndConfig::default(),
+            lightspark: LightsparkConfig::default(),
             chain: ChainConfig {
                 url: default_chain_url(network),
                 funding_depth: default_funding_depth(network),
@@ -339,9 +351,17 @@ impl Config {
 
 /// All keys below the top level, section by section.
 pub fn all_keys() -> impl Iterator<Item = &'static Key> {
-    [LinkConfig::KEYS, LndConfig::KEYS, ChainConfig::KEYS, LimitsConfig::KEYS, SignerConfig::KEYS, LogConfig::KEYS]
-        .into_iter()
-        .flatten()
+    [
+        LinkConfig::KEYS,
+        LndConfig::KEYS,
+        LightsparkConfig::KEYS,
+        ChainConfig::KEYS,
+        LimitsConfig::KEYS,
+        SignerConfig::KEYS,
+        LogConfig::KEYS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The text of `docs/configuration.md`'s table.

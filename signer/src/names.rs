@@ -63,11 +63,25 @@ pub enum NodeKind {
     Cln,
     /// A stock lnd with `remotesigner.enable`.
     Lnd,
+    /// A Lightspark account with remote signing.
+    Lightspark,
+}
+
+impl NodeKind {
+    /// Whether its keys come from a BIP 32 master key, which has a chain code.
+    pub fn has_chain_code(self) -> bool {
+        matches!(self, Self::Lnd | Self::Lightspark)
+    }
+
+    /// Whether it follows the chain here.
+    pub fn follows_chain(self) -> bool {
+        matches!(self, Self::Ldk | Self::Cln)
+    }
 }
 
 /// The text is not a kind of node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a kind of node: use ldk, cln or lnd")]
+#[error("'{0}' is not a kind of node: use ldk, cln, lnd or lightspark")]
 pub struct BadKind(pub String);
 
 impl FromStr for NodeKind {
@@ -78,6 +92,7 @@ impl FromStr for NodeKind {
             "ldk" => Ok(Self::Ldk),
             "cln" => Ok(Self::Cln),
             "lnd" => Ok(Self::Lnd),
+            "lightspark" => Ok(Self::Lightspark),
             _ => Err(BadKind(text.to_owned())),
         }
     }
@@ -89,6 +104,7 @@ impl fmt::Display for NodeKind {
             Self::Ldk => "ldk",
             Self::Cln => "cln",
             Self::Lnd => "lnd",
+            Self::Lightspark => "lightspark",
         })
     }
 }

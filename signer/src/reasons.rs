@@ -92,6 +92,22 @@ reasons! {
         "The caller brings the secret nonce for a signature: whoever knows it learns the key." "Simple taproot channels cannot be used with a signer: switch protocol.simple-taproot-chans off.";
     BlindDigest "blind-digest" retry=false
         "A digest would be signed without showing what it stands for." "Applications that sign with MuSig2 cannot be used with this signer yet.";
+    PathNotCanonical "path-not-canonical" retry=false
+        "A derivation path is not written in its one canonical form." "An honest platform does not write paths so; look at who holds the webhook secret.";
+    TweakUnproven "tweak-unproven" retry=false
+        "A key's tweak does not follow from what the signer knows." "A channel that was open before the signer knew it cannot be taken over; else look at who holds the webhook secret.";
+    DigestMismatch "digest-mismatch" retry=false
+        "The digest to be signed is not that of the transaction, script and amount shown with it." "An honest platform does not see this; look at who holds the webhook secret.";
+    SecretOrder "secret-order" retry=false
+        "A per-commitment point or secret is not the next in its order." "Compare the channel's history with `claviger journal tail`; a channel that was open before cannot be taken over.";
+    PreimageNonce "preimage-nonce" retry=false
+        "The nonce is not the one that the invoice's payment hash was given with." "An invoice from before the account moved here cannot be claimed here; let such invoices end first.";
+    NetworkForeign "network-foreign" retry=false
+        "The event is for another network than the account." "Compare the account's network with the signer's.";
+    EventStale "event-stale" retry=false
+        "The event is too old, or of the future." "Compare the clocks; an old event that comes again was replayed.";
+    EventReused "event-reused" retry=false
+        "Another event had the same id." "An honest platform does not see this; look at who holds the webhook secret.";
     InvoiceReused "invoice-reused" retry=false
         "The payment hash was signed for another invoice before." "Use a new payment hash for every invoice.";
     ValueNotConserved "value-not-conserved" retry=false

@@ -106,6 +106,40 @@ impl AdminApi for Scribe {
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure> {
         Ok(DecisionRecord { request: request.to_owned(), ..DecisionRecord::default() })
     }
+    fn policy_status(&self) -> Result<PolicyInfo, AdminFailure> {
+        Ok(PolicyInfo { highest_version: 7, ..PolicyInfo::default() })
+    }
+    fn policy_bundle(&self, sha256: &str) -> Result<PolicyFiles, AdminFailure> {
+        self.note(format!("bundle {sha256}"));
+        Ok(PolicyFiles::default())
+    }
+    fn policy_apply(&self, request: PolicyApplyRequest) -> Result<PolicyInfo, AdminFailure> {
+        let bytes: usize = request.files.iter().map(|file| file.content.len()).sum();
+        self.note(format!("apply {} files, {bytes} bytes", request.files.len()));
+        self.policy_status()
+    }
+    fn policy_rollback(&self, request: PolicyRollbackRequest) -> Result<PolicyInfo, AdminFailure> {
+        self.note(format!("rollback with {} signatures", request.signatures.len()));
+        self.policy_status()
+    }
+    fn policy_history(&self, from_ms: u64, sink: &mut dyn Sink<ExportLine>) -> Result<(), AdminFailure> {
+        self.journal_export(from_ms, sink)
+    }
+    fn grant_list(&self, request: &GrantListRequest) -> Result<Vec<GrantInfo>, AdminFailure> {
+        Ok(vec![GrantInfo { node: request.node.clone(), ..GrantInfo::default() }])
+    }
+    fn grant_ask(&self, text: &str, signature: &str) -> Result<GrantInfo, AdminFailure> {
+        self.note(format!("ask {text} {signature}"));
+        Ok(GrantInfo::default())
+    }
+    fn grant_approve(&self, grant: &str, signature: &str) -> Result<GrantInfo, AdminFailure> {
+        self.note(format!("approve {grant} {signature}"));
+        Ok(GrantInfo::default())
+    }
+    fn grant_revoke(&self, grant: &str, by: &str) -> Result<GrantInfo, AdminFailure> {
+        self.note(format!("revoke {grant} by {by}"));
+        Ok(GrantInfo::default())
+    }
 }
 
 struct World {
@@ -155,7 +189,7 @@ async fn questions_arrive_and_answers_come_back() {
     assert_eq!(admin.unseal(unseal).await.unwrap().into_inner().nodes, 2);
     assert_eq!(admin.node_list(NodeListRequest {}).await.unwrap().into_inner().nodes.len(), 3);
     let import = Some(SeedImport { format: "bip39".into(), secret: vec![1; 9], passphrase: vec![] });
-    let add = NodeAddRequest { name: "alice".into(), kind: "ldk".into(), import };
+    let add = NodeAddRequest { name: "alice".into(), kind: "ldk".into(), import, webhook_secret: vec![] };
     assert_eq!(admin.node_add(add).await.unwrap().into_inner().bundle, "the bundle");
     let renewed = admin.node_renew(NodeRequestByName { name: "alice".into() }).await.unwrap();
     assert_eq!(renewed.into_inner().bundle, "the bundle of alice");
@@ -249,4 +283,22 @@ async fn a_live_daemons_socket_is_left_alone_and_a_dead_ones_replaced() {
     std::fs::write(&file, "precious").unwrap();
     assert_eq!(start(&file).unwrap_err(), SocketError::NotASocket(file.clone()));
     assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+}
+
+/// The largest bundle arrives whole, and who takes a grant back is the kernel's word.
+#[tokio::test]
+async fn policies_and_grants_arrive_as_they_were_sent() {
+    let world = World::new();
+    let mut client = connect(&world.path()).await;
+    let file = |name: usize| BundleFile { name: format!("a{name}.cedar"), content: vec![b' '; 1 << 20] };
+    let request = PolicyApplyRequest { files: (0..8).map(file).collect(), from_ms: 0 };
+    assert_eq!(client.policy_apply(request).await.unwrap().into_inner().highest_version, 7);
+    let signed = GrantApproveRequest { grant: "9f86".to_owned(), signature: "by bob".to_owned() };
+    client.grant_approve(signed).await.unwrap();
+    client.grant_revoke(GrantRevokeRequest { grant: "9f86".to_owned() }).await.unwrap();
+    let own = rustix::process::geteuid().as_raw();
+    let expected = ["apply 8 files, 8388608 bytes", "approve 9f86 by bob", &format!("revoke 9f86 by uid {own}")];
+    assert_eq!(world.notes(), expected);
+    let mut lines = client.policy_history(PolicyHistoryRequest { from_ms: 3 }).await.unwrap().into_inner();
+    assert_eq!(lines.next().await.unwrap().unwrap().json, "{\"from\":3}");
 }

@@ -141,6 +141,15 @@ fn a_second_passphrase_opens_the_signer_and_the_first_can_go() {
 /// Ends a command that waits for input it will not get.
 struct Waiting(Child);
 
+impl Waiting {
+    fn wait_until(&mut self, condition: impl Fn() -> bool) {
+        while !condition() {
+            assert_eq!(self.0.try_wait().unwrap(), None, "the daemon ended");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
 impl Drop for Waiting {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -181,21 +190,23 @@ fn a_journal_is_checked_without_a_daemon_by_who_has_the_passphrase() {
     assert!(!dir.path().join("data/journal.redb").exists(), "looking makes none");
 }
 
-/// A daemon on `data` in `dir`, unsealed, without a chain.
+/// A daemon on `data` in `dir`, unsealed by its passphrase, without a chain.
 fn daemon(dir: &Path) -> Waiting {
+    without_chain(dir);
+    let mut command = claviger(dir, &["run", "--passphrase-fd", "0"]);
+    let mut child = Waiting(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    child.0.stdin.take().unwrap().write_all(b"first passphrase").unwrap();
+    child.wait_until(|| run(dir, &["status"], "").1.contains("unsealed"));
+    child
+}
+
+/// Settings with which a daemon starts on a machine without a chain, beside others.
+fn without_chain(dir: &Path) {
     let file = dir.join("data/claviger.toml");
     let config = std::fs::read_to_string(&file).unwrap();
     let config =
         config.replace("127.0.0.1:7700", "127.0.0.1:0").replace("# cookie_file = \"\"", "cookie_file = \"none\"");
     std::fs::write(&file, config).unwrap();
-    let mut command = claviger(dir, &["run", "--passphrase-fd", "0"]);
-    let mut child = Waiting(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    child.0.stdin.take().unwrap().write_all(b"first passphrase").unwrap();
-    while !run(dir, &["status"], "").1.contains("unsealed") {
-        assert_eq!(child.0.try_wait().unwrap(), None, "the daemon ended");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    child
 }
 
 #[test]
@@ -233,3 +244,82 @@ fn the_doctor_examines_a_running_daemon_and_orders_say_what_keeps_them() {
     let (code, _, stderr) = run(dir.path(), &["explain", "alice-00000000-7"], "");
     assert!(code == Some(1) && stderr.contains("If it was a refusal, nothing was decided"), "{stderr}");
 }
+
+/// Shares, a helper and a passphrase each open the same data directory; a slot that is rotated opens with the new secret
+/// alone, and the last slot that can be used here stays.
+#[test]
+fn every_kind_of_slot_opens_the_data_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    init(dir);
+    let program = dir.join("helper");
+    std::fs::write(&program, HELPER).unwrap();
+    let ok = |args: &[&str], input: &str| {
+        let (code, stdout, stderr) = run(dir, args, input);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
+        stdout
+    };
+    let fd = ["--passphrase-fd", "0"];
+    let deal = ["slots", "add", "--kind", "shares", "--threshold", "2", "--shares", "3", "--out", "."];
+    ok(&[&deal[..], &fd].concat(), "first passphrase");
+    let helper =
+        ["slots", "add", "--kind", "helper", "--passphrase-fd", "0", "--", "/bin/sh", program.to_str().unwrap()];
+    assert_eq!(ok(&helper, "first passphrase"), "slot 3 added\n");
+
+    let share = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    let by_shares = ["slots", "test", "--slot", "2", "--passphrase-fd", "0"];
+    let [one, two, three] = ["share-1", "share-2", "share-3"].map(share);
+    for pair in [[&one, &two], [&three, &one]] {
+        assert_eq!(ok(&by_shares, &pair.map(String::as_str).concat()), "the shares open slot 2\n");
+    }
+    assert_eq!(ok(&["slots", "test", "--slot", "3"], ""), "slot 3 opens\n");
+    assert!(run(dir, &by_shares, &[one.as_str(), &one].concat()).2.contains("share 1 was entered already"));
+
+    // A new deal: the old shares are of another set.
+    std::fs::create_dir(dir.join("new")).unwrap();
+    ok(&["slots", "rotate", "2", "--slot", "3", "--out", "new"], "");
+    assert!(run(dir, &by_shares, &[one.as_str(), &two].concat()).2.contains("share 1 is of another set"));
+    assert_eq!(ok(&by_shares, &[share("new/share-2"), share("new/share-3")].concat()), "the shares open slot 2\n");
+
+    // Without its program the helper's slot is not one to rely on.
+    ok(&["slots", "remove", "2"], "");
+    std::fs::write(&program, "exit 1").unwrap();
+    let (code, _, stderr) = run(dir, &["slots", "remove", "1"], "");
+    assert_eq!((code, stderr.contains("slot 1 is the last one that can be used here")), (Some(1), true));
+    std::fs::write(&program, HELPER).unwrap();
+    ok(&["slots", "remove", "1"], "");
+    assert_eq!(ok(&["slots", "test", "--slot", "3"], ""), "slot 3 opens\n");
+}
+
+/// A host that its helper vouches for comes up by itself; one whose helper refuses waits for somebody.
+#[test]
+fn a_daemon_unseals_by_its_helper_and_stays_sealed_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    init(dir);
+    without_chain(dir);
+    let program = dir.join("helper");
+    std::fs::write(&program, HELPER).unwrap();
+    let helper =
+        ["slots", "add", "--kind", "helper", "--passphrase-fd", "0", "--", "/bin/sh", program.to_str().unwrap()];
+    assert_eq!(run(dir, &helper, "first passphrase").0, Some(0));
+    let start = || {
+        let log = std::fs::File::create(dir.join("log")).unwrap();
+        Waiting(claviger(dir, &["run"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    };
+    start().wait_until(|| run(dir, &["status"], "").1.contains("unsealed"));
+
+    std::fs::write(&program, r#"echo '{"claviger":1,"error":"denied"}'"#).unwrap();
+    let mut refused = start();
+    refused.wait_until(|| std::fs::read_to_string(dir.join("log")).unwrap().contains("still sealed"));
+    let log = std::fs::read_to_string(dir.join("log")).unwrap();
+    assert!(log.contains("it says: access denied"), "{log}");
+    assert_eq!(run(dir, &["unseal", "--passphrase-fd", "0"], "first passphrase").0, Some(0));
+}
+
+/// Keeps the contract and no secret: for tests only.
+const HELPER: &str = r#"read -r request; case $request in
+*'"wrap"'*) echo '{"claviger":1,"wrapped":"'"$(echo "$request" | sed 's/.*"key":"\([0-9a-f]*\)".*/\1/')"'"}' ;;
+*'"unwrap"'*) echo '{"claviger":1,"key":"'"$(echo "$request" | sed 's/.*"wrapped":"\([0-9a-f]*\)".*/\1/')"'"}' ;;
+*) echo '{"claviger":1,"healthy":true}' ;;
+esac"#;

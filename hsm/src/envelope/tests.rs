@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::passphrase::{Argon2id, PassphraseSlot};
+use crate::shares::SharesSlot;
 
 const KEY: [u8; 32] = [0x42; 32];
 
@@ -15,7 +16,7 @@ fn envelope() -> Envelope {
 
 fn opened(envelope: &Envelope, passphrase: &str) -> Result<(SlotId, [u8; 32]), EnvelopeError> {
     let mut key = [0; 32];
-    envelope.open(&slot(passphrase), &mut key).map(|id| (id, key))
+    envelope.open(&slot(passphrase), None, &mut key).map(|id| (id, key))
 }
 
 /// The file with `edit` applied to its JSON and the checksum made right again: a hostile file, not a damaged one.
@@ -44,10 +45,10 @@ fn slots_come_and_go_and_the_last_one_stays() {
     let mut envelope = envelope();
     assert_eq!(envelope.add(&KEY, &slot("second")), Ok(2));
     assert_eq!(opened(&envelope, "second"), Ok((2, KEY)));
-    assert_eq!(envelope.remove(1), Ok(()));
+    assert_eq!(envelope.remove(1, |_| true), Ok(()));
     assert_eq!(opened(&envelope, "first"), Err(EnvelopeError::WrongSecret(SlotKind::Passphrase)));
-    assert_eq!(envelope.remove(1), Err(EnvelopeError::UnknownSlot(1)));
-    assert_eq!(envelope.remove(2), Err(EnvelopeError::LastSlot(2)));
+    assert_eq!(envelope.remove(1, |_| true), Err(EnvelopeError::UnknownSlot(1)));
+    assert_eq!(envelope.remove(2, |_| true), Err(EnvelopeError::LastSlot(2)));
     assert_eq!(envelope.slots().collect::<Vec<_>>(), [(2, SlotKind::Passphrase)]);
     assert_eq!((envelope.add(&KEY, &slot("third")), opened(&envelope, "third")), (Ok(1), Ok((1, KEY))));
 }
@@ -125,4 +126,73 @@ fn a_wrapped_key_moved_to_another_slot_or_installation_does_not_open() {
         let moved = Envelope::decode(&moved).expect("well formed");
         assert_eq!(opened(&moved, "first"), Err(EnvelopeError::WrongSecret(SlotKind::Passphrase)));
     }
+}
+
+#[test]
+fn the_last_slot_that_can_be_used_stays_and_another_goes() {
+    let mut envelope = envelope();
+    assert_eq!(envelope.add(&KEY, &SharesSlot::deal(2, 2).expect("dealt")), Ok(2));
+    let passphrases_only = |wrapped: &Wrapped| wrapped.kind() == SlotKind::Passphrase;
+    assert_eq!(envelope.remove(1, passphrases_only), Err(EnvelopeError::LastUsable(1)));
+    assert_eq!(envelope.remove(2, passphrases_only), Ok(()));
+}
+
+#[test]
+fn a_slot_stays_of_the_version_that_it_was_made_in() {
+    let second = envelope();
+    let as_first = |envelope: &Envelope| {
+        let text = String::from_utf8(envelope.encode()).expect("text");
+        text.replacen("claviger-keyslots 2", "claviger-keyslots 1", 1).into_bytes()
+    };
+    // A heading that says less than the slots, a slot that says less than it is, and a kind before its time.
+    let mixed = Err(EnvelopeError::Damaged("a slot is of another version than the file"));
+    assert_eq!(Envelope::decode(&as_first(&second)), mixed);
+    let downgraded = Envelope::decode(&forged(&second, |json| json["slots"][0]["version"] = 1.into())).expect("reads");
+    assert_eq!(opened(&downgraded, "first"), Err(EnvelopeError::WrongSecret(SlotKind::Passphrase)));
+    let mut shares = envelope();
+    shares.add(&KEY, &SharesSlot::deal(2, 2).expect("dealt")).expect("added");
+    assert_eq!(Envelope::decode(&forged(&shares, |json| json["slots"][1]["version"] = 1.into())), mixed);
+
+    // A file of the first version opens, and its slot stays as it is when another joins it.
+    let mut first = Envelope { installation: [5; 16], slots: Vec::new() };
+    let wrapped = slot("old").wrap(&first.binding_of(1, 1, SlotKind::Passphrase), &KEY).expect("wraps");
+    first.slots.push(Slot { id: 1, version: 1, wrapped });
+    let mut read = Envelope::decode(&as_first(&first)).expect("reads");
+    assert_eq!(opened(&read, "old"), Ok((1, KEY)));
+    assert_eq!(read.add(&KEY, &slot("new")), Ok(2));
+    let read = Envelope::decode(&read.encode()).expect("reads");
+    assert_eq!((opened(&read, "old"), opened(&read, "new")), (Ok((1, KEY)), Ok((2, KEY))));
+}
+
+#[test]
+fn a_slot_is_rewrapped_in_its_place_by_its_own_kind() {
+    let mut envelope = envelope();
+    assert_eq!(envelope.rewrap(1, &KEY, &slot("changed")), Ok(()));
+    assert_eq!(opened(&envelope, "changed"), Ok((1, KEY)));
+    assert_eq!(opened(&envelope, "first"), Err(EnvelopeError::WrongSecret(SlotKind::Passphrase)));
+    let shares = SharesSlot::deal(2, 2).expect("dealt");
+    assert_eq!(envelope.rewrap(1, &KEY, &shares), Err(SlotError::OtherKind(SlotKind::Passphrase).into()));
+    assert_eq!(envelope.rewrap(2, &KEY, &shares), Err(EnvelopeError::UnknownSlot(2)));
+}
+
+#[test]
+fn shares_are_judged_one_by_one_and_the_slot_that_is_named_is_the_one_that_is_tried() {
+    let mut envelope = envelope();
+    let [one, two] = [(); 2].map(|()| SharesSlot::deal(2, 3).expect("dealt"));
+    assert_eq!((envelope.add(&KEY, &one), envelope.add(&KEY, &two)), (Ok(2), Ok(3)));
+    let judged = |share: &Share, entered: &[Share]| envelope.judge_share(share, entered).map(|(id, _)| id);
+    assert_eq!(judged(&one.shares()[0], &[]), Ok(2));
+    assert_eq!(judged(&two.shares()[2], &[]), Ok(3));
+    let twice = SlotError::from(shares::ShareError::Twice { index: 1 });
+    assert_eq!(judged(&two.shares()[0], &two.shares()[..1]), Err(twice.into()));
+    let foreign = SlotError::from(shares::ShareError::Foreign { index: 2 });
+    assert_eq!(judged(&SharesSlot::deal(2, 3).expect("dealt").shares()[1], &[]), Err(foreign.into()));
+
+    let open = |only| envelope.open(&one, only, &mut [0; 32]);
+    assert_eq!(open(Some(2)), Ok(2));
+    assert_eq!(open(None), Ok(2));
+    assert_eq!(open(Some(1)), Err(SlotError::OtherKind(SlotKind::Passphrase).into()));
+    assert_eq!(open(Some(9)), Err(EnvelopeError::UnknownSlot(9)));
+    let foreign = SlotError::from(shares::ShareError::Foreign { index: 1 });
+    assert_eq!(open(Some(3)), Err(foreign.into()));
 }

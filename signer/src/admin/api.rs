@@ -1,8 +1,9 @@
 //! What an administrator may ask of the daemon. `socket` carries it, `daemon` answers it.
 
 use claviger_proto::v1::{
-    AdminError, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine, NodeAddRequest,
-    NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, StatusReply, UnsealReply, VerifyProgress,
+    AdminError, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine, GrantInfo,
+    GrantListRequest, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest,
+    PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, StatusReply, UnsealReply, VerifyProgress,
 };
 
 use crate::keys::passphrase::Passphrase;
@@ -61,6 +62,24 @@ pub trait AdminApi: Send + Sync + 'static {
     fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure>;
     /// One decision, or a refusal that decided nothing.
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure>;
+    /// Which policy is in force, and what is left of its budgets.
+    fn policy_status(&self) -> Result<PolicyInfo, AdminFailure>;
+    /// The files of the bundle with this hash; with none, of the one in force.
+    fn policy_bundle(&self, sha256: &str) -> Result<PolicyFiles, AdminFailure>;
+    /// Puts a bundle in force.
+    fn policy_apply(&self, request: PolicyApplyRequest) -> Result<PolicyInfo, AdminFailure>;
+    /// Goes back to the bundle before.
+    fn policy_rollback(&self, request: PolicyRollbackRequest) -> Result<PolicyInfo, AdminFailure>;
+    /// The lines of a history from a time on.
+    fn policy_history(&self, from_ms: u64, sink: &mut dyn Sink<ExportLine>) -> Result<(), AdminFailure>;
+    /// Grants, as they stand now.
+    fn grant_list(&self, request: &GrantListRequest) -> Result<Vec<GrantInfo>, AdminFailure>;
+    /// A person asks for a grant.
+    fn grant_ask(&self, text: &str, signature: &str) -> Result<GrantInfo, AdminFailure>;
+    /// A person approves a grant.
+    fn grant_approve(&self, grant: &str, signature: &str) -> Result<GrantInfo, AdminFailure>;
+    /// Takes a grant back; `by` is the caller, for the journal.
+    fn grant_revoke(&self, grant: &str, by: &str) -> Result<GrantInfo, AdminFailure>;
 }
 
 /// The kinds of failure, as scripts may compare them.

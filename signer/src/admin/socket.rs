@@ -27,8 +27,8 @@ use crate::keys::passphrase::Passphrase;
 /// Elements of a long answer that wait for a slow reader.
 const READ_AHEAD: usize = 64;
 
-/// The largest administration message: an imported seed file with room to spare.
-const MAX_ADMIN_BYTES: usize = 1024 * 1024;
+/// The largest administration message: a policy bundle with room to spare.
+const MAX_ADMIN_BYTES: usize = 2 * claviger_policy::bundle::MAX_BUNDLE_BYTES;
 
 /// How long a stopping socket waits for answers under way.
 const GRACE: Duration = Duration::from_secs(2);
@@ -239,6 +239,7 @@ impl Admin for Service {
     type JournalTailStream = ReceiverStream<Result<DecisionRecord, Status>>;
     type JournalVerifyStream = ReceiverStream<Result<VerifyProgress, Status>>;
     type JournalExportStream = ReceiverStream<Result<ExportLine, Status>>;
+    type PolicyHistoryStream = ReceiverStream<Result<ExportLine, Status>>;
 
     async fn status(&self, _: Request<StatusRequest>) -> Reply<StatusReply> {
         self.run(|api| Ok(api.status())).await
@@ -333,5 +334,50 @@ impl Admin for Service {
     async fn explain(&self, request: Request<ExplainRequest>) -> Reply<DecisionRecord> {
         let request = request.into_inner();
         self.run(move |api| api.explain(&request.request)).await
+    }
+
+    async fn policy_status(&self, _: Request<PolicyStatusRequest>) -> Reply<PolicyInfo> {
+        self.run(|api| api.policy_status()).await
+    }
+
+    async fn policy_bundle(&self, request: Request<PolicyBundleRequest>) -> Reply<PolicyFiles> {
+        let request = request.into_inner();
+        self.run(move |api| api.policy_bundle(&request.sha256)).await
+    }
+
+    async fn policy_apply(&self, request: Request<PolicyApplyRequest>) -> Reply<PolicyInfo> {
+        let request = request.into_inner();
+        self.run(move |api| api.policy_apply(request)).await
+    }
+
+    async fn policy_rollback(&self, request: Request<PolicyRollbackRequest>) -> Reply<PolicyInfo> {
+        let request = request.into_inner();
+        self.run(move |api| api.policy_rollback(request)).await
+    }
+
+    async fn policy_history(&self, request: Request<PolicyHistoryRequest>) -> Reply<Self::PolicyHistoryStream> {
+        let from_ms = request.into_inner().from_ms;
+        self.stream(move |api, sink| api.policy_history(from_ms, sink))
+    }
+
+    async fn grant_list(&self, request: Request<GrantListRequest>) -> Reply<GrantListReply> {
+        let request = request.into_inner();
+        self.run(move |api| api.grant_list(&request).map(|grants| GrantListReply { grants })).await
+    }
+
+    async fn grant_ask(&self, request: Request<GrantAskRequest>) -> Reply<GrantInfo> {
+        let GrantAskRequest { text, signature } = request.into_inner();
+        self.run(move |api| api.grant_ask(&text, &signature)).await
+    }
+
+    async fn grant_approve(&self, request: Request<GrantApproveRequest>) -> Reply<GrantInfo> {
+        let GrantApproveRequest { grant, signature } = request.into_inner();
+        self.run(move |api| api.grant_approve(&grant, &signature)).await
+    }
+
+    async fn grant_revoke(&self, request: Request<GrantRevokeRequest>) -> Reply<GrantInfo> {
+        let by = caller(&request);
+        let GrantRevokeRequest { grant } = request.into_inner();
+        self.run(move |api| api.grant_revoke(&grant, &by)).await
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use claviger_policy::tooling::MAX_LINE_BYTES;
 use claviger_proto::v1::AdminError;
 use claviger_proto::v1::admin_client::AdminClient;
 use hyper_util::rt::TokioIo;
@@ -40,7 +41,8 @@ pub(super) fn connect(data_dir: &Path) -> Result<Daemon, CliError> {
     });
     let channel = channel
         .map_err(|error| CliError::new(format!("the daemon does not answer: {error}"), "Look at the daemon's log."))?;
-    Ok(Daemon { runtime, client: AdminClient::new(channel) })
+    let client = AdminClient::new(channel).max_decoding_message_size(MAX_LINE_BYTES);
+    Ok(Daemon { runtime, client })
 }
 
 impl Daemon {

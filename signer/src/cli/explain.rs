@@ -20,8 +20,19 @@ pub(super) fn explain(data_dir: &Path, args: &ExplainArgs, output: &Output) -> R
     let daemon = admin::connect(data_dir)?;
     let request = ExplainRequest { request: args.request.clone() };
     let decision = daemon.call(async |client| client.explain(request).await)?;
-    output.result(&decision, || text(&decision));
+    output.result(&json(&decision), || text(&decision));
     Ok(())
+}
+
+/// The decision, with the policy's part as a value of its own.
+fn json(decision: &DecisionRecord) -> serde_json::Value {
+    let mut value = serde_json::to_value(decision).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("policy_json");
+        let policy = serde_json::from_str(&decision.policy_json);
+        fields.insert("policy".to_owned(), policy.unwrap_or(serde_json::Value::Null));
+    }
+    value
 }
 
 /// What was asked, by whom, what came of it, what was compared, what would have passed, what to do.
@@ -53,6 +64,9 @@ fn text(decision: &DecisionRecord) -> String {
     match decision.unrecorded {
         true => say("recorded", "no: nothing was decided; kept in memory for now"),
         false => say("recorded", &format!("as decision {}, chain hash {}", decision.sequence, decision.chain_hash)),
+    }
+    if !decision.policy.is_empty() {
+        lines.push(format!("policy: {}", decision.policy));
     }
     lines.join("\n")
 }

@@ -6,6 +6,7 @@ mod channel;
 mod doctor;
 mod explain;
 mod freeze;
+mod grant;
 mod init;
 mod journal;
 mod node;
@@ -97,6 +98,9 @@ enum Command {
     /// What nodes may do with the money: rules, limits and people as files, checked, tested and put in force.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// What people allow in advance or on a ticket, by their own signatures: four eyes.
+    #[command(subcommand)]
+    Grant(grant::GrantCommand),
     /// Measure this machine: signing, state advances, growth. Needs no data directory.
     Bench(bench::BenchArgs),
 }
@@ -163,6 +167,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Freeze(args) => freeze::all(&cli.data_dir, "freeze", &args, &output),
         Command::Unfreeze(args) => freeze::all(&cli.data_dir, "thaw", &args, &output),
         Command::Policy(command) => policy::policy(&cli.data_dir, command, &output),
+        Command::Grant(command) => grant::grant(&cli.data_dir, command, &output),
         Command::Bench(args) => bench::bench(&args, &output),
     };
     match result {

@@ -26,6 +26,7 @@ const ADD_EXAMPLES: &str = "Examples:
   claviger node add bob --kind cln --import hsm_secret --format cln-hsm-secret
   claviger node add carol --kind ldk --import - --format bip39 < words
   claviger node add dave --kind lnd                                        needs lnd.listen in claviger.toml
+  claviger node add erin --kind lightspark --import seed --format lightspark-seed --webhook-secret secret
 
 Keys of a node that has channels are not enough: the signer does not know their state. Close them first.";
 
@@ -48,8 +49,11 @@ pub(super) enum NodeCommand {
         /// Read the passphrase of a BIP39 mnemonic, if it has one, from this open file descriptor.
         #[arg(long, value_name = "N", requires = "import")]
         mnemonic_passphrase_fd: Option<i32>,
-        /// Where to write the bundle; NAME.claviger if absent, for lnd the folder NAME.lnd. It holds what the node
-        /// connects with.
+        /// For lightspark: a file with the text with which Lightspark signs webhooks.
+        #[arg(long, value_name = "FILE", required_if_eq("kind", "lightspark"))]
+        webhook_secret: Option<PathBuf>,
+        /// Where to write the bundle; NAME.claviger if absent, for lnd and lightspark the folder NAME.KIND. It holds what
+        /// the node connects with.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -111,6 +115,8 @@ pub(super) enum Kind {
     Cln,
     /// A stock lnd.
     Lnd,
+    /// A Lightspark account with remote signing.
+    Lightspark,
 }
 
 /// What an imported seed looks like.
@@ -124,6 +130,8 @@ pub(super) enum SeedFormat {
     Bip39,
     /// A BIP 32 root key, xprv… or tprv…, of an lnd.
     Xprv,
+    /// 16, 32 or 64 bytes in hex, as a Lightspark account has them.
+    LightsparkSeed,
 }
 
 /// Runs one `claviger node` command.
@@ -135,13 +143,14 @@ pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Re
     harden(passphrase_fd.as_slice())?;
     let daemon = admin::connect(data_dir)?;
     match command {
-        NodeCommand::Add { name, kind, import, format, out, .. } => {
+        NodeCommand::Add { name, kind, import, format, webhook_secret, out, .. } => {
+            let webhook_secret = webhook_secret.map(|file| read_text(&file)).transpose()?.unwrap_or_default();
             let import = format.zip(import).map(|(format, file)| read_seed(format, &file, passphrase_fd));
             let import = import.transpose()?;
             let kind = value_name(kind);
             let bundle = out.unwrap_or_else(|| bundle_path(&name, &kind));
             refuse_overwrite(&bundle)?;
-            let request = NodeAddRequest { name, kind, import };
+            let request = NodeAddRequest { name, kind, import, webhook_secret };
             let reply = daemon.call(async |client| client.node_add(request).await)?;
             enrolled(&reply, &bundle, output)
         }
@@ -199,9 +208,11 @@ fn enrolled(reply: &EnrolmentReply, path: &Path, output: &Output) -> Result<(), 
         let hint = "The certificate was issued: choose another --out path with `claviger node renew`.";
         CliError::new(format!("cannot write {}: {error}", path.display()), hint)
     })?;
+    let is_account = reply.node.as_ref().is_some_and(|node| node.kind == "lightspark");
     output.result(&json!({ "node": reply.node, "bundle": path }), || {
         let (node, path) = (reply.node.as_ref().map(node_line).unwrap_or_default(), path.display());
         match is_folder {
+            true if is_account => format!("{node}\nbundle: {path} (says what to enter at Lightspark)"),
             true => format!("{node}\nbundle: {path}\n{}", LND_STEPS.replace("BUNDLE", &path.to_string())),
             false => format!("{node}\nbundle: {path} (copy it to the node's machine, mode 0600)"),
         }
@@ -230,7 +241,7 @@ fn folder(reply: &EnrolmentReply, path: &Path) -> std::io::Result<()> {
 }
 
 fn bundle_path(name: &str, kind: &str) -> PathBuf {
-    format!("{name}.{}", if kind == "lnd" { "lnd" } else { "claviger" }).into()
+    format!("{name}.{}", if matches!(kind, "lnd" | "lightspark") { kind } else { "claviger" }).into()
 }
 
 fn refuse_overwrite(path: &Path) -> Result<(), CliError> {
@@ -238,6 +249,14 @@ fn refuse_overwrite(path: &Path) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::new(format!("{} exists", path.display()), "Move it away, or choose another path with --out."))
+}
+
+/// The text in a file, without what surrounds it.
+fn read_text(path: &Path) -> Result<Vec<u8>, CliError> {
+    let mut text = Vec::new();
+    let file = File::open(path).and_then(|file| file.take(MAX_SEED_FILE_BYTES).read_to_end(&mut text));
+    file.map_err(|error| CliError::new(format!("cannot read {}: {error}", path.display()), "Check the path."))?;
+    Ok(text.trim_ascii().to_vec())
 }
 
 fn read_seed(format: SeedFormat, path: &Path, passphrase_fd: Option<i32>) -> Result<SeedImport, CliError> {

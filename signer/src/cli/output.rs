@@ -63,7 +63,7 @@ impl Output {
     }
 
     /// A bar for long work, where somebody watches.
-    pub fn bar(&self, what: &'static str, total: u64) -> Bar {
+    pub fn bar(&self, what: &'static str, total: Option<u64>) -> Bar {
         Bar::new(!self.json && std::io::stderr().is_terminal(), what, total)
     }
 

@@ -10,28 +10,34 @@ const WIDTH: u64 = 32;
 pub struct Bar {
     shown: bool,
     what: &'static str,
-    total: u64,
-    percent: Option<u64>,
+    total: Option<u64>,
+    /// What is seen: percent, or without a total how much is done.
+    seen: Option<u64>,
 }
 
 impl Bar {
-    pub(super) fn new(shown: bool, what: &'static str, total: u64) -> Self {
-        Self { shown, what, total, percent: None }
+    /// `total`: where it ends, if anybody knows.
+    pub(super) fn new(shown: bool, what: &'static str, total: Option<u64>) -> Self {
+        Self { shown, what, total, seen: None }
     }
 
-    /// `done` of the total is done.
+    /// `done` is done.
     pub(super) fn at(&mut self, done: u64) {
-        let percent = percent(done, self.total);
-        if self.shown && self.percent.replace(percent) != Some(percent) {
-            let _ = write!(stderr(), "\r{} {} {percent:>3} %", self.what, drawn(percent));
-            let _ = stderr().flush();
+        let seen = self.total.map_or(done, |total| percent(done, total));
+        if !self.shown || self.seen.replace(seen) == Some(seen) {
+            return;
         }
+        let _ = match self.total {
+            Some(_) => write!(stderr(), "\r{} {} {seen:>3} %", self.what, drawn(seen)),
+            None => write!(stderr(), "\r{} {seen}", self.what),
+        };
+        let _ = stderr().flush();
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        if self.percent.is_some() {
+        if self.seen.is_some() {
             // Carriage return, and clear to the end of the line.
             let _ = write!(stderr(), "\r\x1b[K");
         }

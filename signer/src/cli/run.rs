@@ -51,6 +51,9 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     if args.passphrase.is_given() {
         let passphrase = args.passphrase.read()?;
         daemon.open(&passphrase).map_err(|failure| CliError::new(&failure, failure.hint.clone()))?;
+    } else if let Err(failure) = daemon.open_by_helper() {
+        // Somebody may still come with a passphrase.
+        tracing::warn!(%failure, hint = %failure.hint, "still sealed");
     }
     runtime.block_on(end(&daemon));
     daemon.close(Reason::ShuttingDown);

@@ -1,47 +1,103 @@
 //! `claviger slots`.
 
-use std::path::Path;
+mod secret;
 
-use clap::Subcommand;
-use claviger_hsm::{Argon2id, Envelope};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use claviger_hsm::file::write_atomically;
+use claviger_hsm::{Argon2id, Envelope, EnvelopeError, SharesSlot, SlotKind, Wrapped};
 use serde_json::json;
 
+use self::secret::OpenArgs;
 use super::{CliError, Output, PassphraseArgs, harden};
-use crate::datadir::DataDir;
-use crate::keys::data_key;
+use crate::datadir::{DataDir, DirLock};
+use crate::keys::data_key::{self, NewSlot};
 use crate::keys::memory::scrub_stack;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SlotsCommand {
     /// All slots.
     List,
-    /// Whether the passphrase opens a slot; changes nothing.
-    Test(PassphraseArgs),
-    /// Add a passphrase slot. Asks for a passphrase that opens an existing slot, then for the new one.
-    Add {
-        #[command(flatten)]
-        passphrase: PassphraseArgs,
-        /// Read the new passphrase from this open file descriptor.
-        #[arg(long, value_name = "N")]
-        new_passphrase_fd: Option<i32>,
-    },
-    /// Remove a slot. The last one stays.
+    /// Whether a slot opens; changes nothing.
+    Test(OpenArgs),
+    /// Add a slot. Asks for what opens an existing slot, then for the new one.
+    #[command(after_help = ADD_EXAMPLES)]
+    Add(AddArgs),
+    /// Wrap the data key anew in a slot: another passphrase, another deal of shares, the helper's key of today.
+    Rotate(RotateArgs),
+    /// Remove a slot. The last one that can be used stays.
     Remove {
         /// The slot's number, as `slots list` shows it.
         slot: u16,
     },
 }
 
+const ADD_EXAMPLES: &str = "Examples:
+  claviger slots add                                                       another passphrase
+  claviger slots add --kind shares --threshold 2 --shares 3 --out DIR      one file for each of three people
+  claviger slots add --kind helper -- /usr/libexec/claviger/aws-kms --key ID --region eu-central-1";
+
+#[derive(Debug, Args)]
+pub(super) struct AddArgs {
+    #[command(flatten)]
+    open: OpenArgs,
+    /// What the new slot is.
+    #[arg(long, value_enum, default_value_t = NewKind::Passphrase)]
+    kind: NewKind,
+    #[command(flatten)]
+    new: NewArgs,
+    /// How many shares will open the slot.
+    #[arg(long, value_name = "M", required_if_eq("kind", "shares"))]
+    threshold: Option<u8>,
+    /// How many shares there will be.
+    #[arg(long, value_name = "N", required_if_eq("kind", "shares"))]
+    shares: Option<u8>,
+    /// The helper by its absolute path, and its arguments, which are no place for secrets.
+    #[arg(last = true, value_name = "HELPER", required_if_eq("kind", "helper"))]
+    helper: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RotateArgs {
+    /// The number of the slot to wrap anew.
+    #[arg(value_name = "SLOT")]
+    rotated: u16,
+    #[command(flatten)]
+    open: OpenArgs,
+    #[command(flatten)]
+    new: NewArgs,
+}
+
+/// Where the new secret comes from, or goes to.
+#[derive(Debug, Args)]
+struct NewArgs {
+    /// Read the new passphrase from this open file descriptor.
+    #[arg(long, value_name = "N")]
+    new_passphrase_fd: Option<i32>,
+    /// Write the shares into this directory, one file each, to be handed out.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// The kinds of slots that can be added here, by their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum NewKind {
+    Passphrase,
+    Shares,
+    Helper,
+}
+
 impl SlotsCommand {
     /// The descriptors to leave open.
     fn descriptors(&self) -> Vec<i32> {
-        match self {
-            Self::Test(passphrase) => passphrase.descriptors(),
-            Self::Add { passphrase, new_passphrase_fd } => {
-                passphrase.descriptors().into_iter().chain(*new_passphrase_fd).collect()
-            }
-            Self::List | Self::Remove { .. } => Vec::new(),
-        }
+        let (open, new) = match self {
+            Self::Test(open) => (open, None),
+            Self::Add(args) => (&args.open, args.new.new_passphrase_fd),
+            Self::Rotate(args) => (&args.open, args.new.new_passphrase_fd),
+            Self::List | Self::Remove { .. } => return Vec::new(),
+        };
+        open.descriptors().into_iter().chain(new).collect()
     }
 }
 
@@ -49,43 +105,165 @@ impl SlotsCommand {
 pub(super) fn slots(data_dir: &Path, command: SlotsCommand, output: &Output) -> Result<(), CliError> {
     harden(&command.descriptors())?;
     let dir = DataDir::open(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
-    // Read, changed and written back by one command at a time.
-    let _lock = match &command {
-        SlotsCommand::Add { .. } | SlotsCommand::Remove { .. } => {
-            Some(dir.lock_keyslots().map_err(|error| CliError::new(&error, error.hint()))?)
-        }
-        SlotsCommand::List | SlotsCommand::Test(_) => None,
-    };
-    let mut envelope = Envelope::read(&dir.keyslots()).map_err(|error| CliError::new(&error, error.hint()))?;
-    let failed = |error: claviger_hsm::EnvelopeError| CliError::new(&error, error.hint());
     match command {
-        SlotsCommand::List => {
-            let slots: Vec<_> = envelope.slots().map(|(id, kind)| json!({ "slot": id, "kind": kind.name() })).collect();
-            output.result(&json!({ "slots": slots }), || {
-                let lines: Vec<_> = envelope.slots().map(|(id, kind)| format!("{id}  {}", kind.name())).collect();
-                lines.join("\n")
-            });
-        }
-        SlotsCommand::Test(passphrase) => {
-            let opened = data_key::unlock(&envelope, &passphrase.read()?).map(|(_, slot)| slot);
-            scrub_stack();
-            let slot = opened.map_err(failed)?;
-            output.result(&json!({ "slot": slot }), || format!("the passphrase opens slot {slot}"));
-        }
-        SlotsCommand::Add { passphrase, new_passphrase_fd } => {
-            let new = PassphraseArgs { passphrase_fd: new_passphrase_fd, passphrase_credential: None };
-            let (data_key, _) = data_key::unlock(&envelope, &passphrase.read()?).map_err(failed)?;
-            let new = new.source().read_new().map_err(|error| CliError::new(&error, error.hint()))?;
-            let slot = data_key::add_passphrase(&mut envelope, &data_key, &new, Argon2id::default()).map_err(failed)?;
-            scrub_stack();
-            envelope.write(&dir.keyslots()).map_err(failed)?;
-            output.result(&json!({ "slot": slot }), || format!("slot {slot} added"));
-        }
+        SlotsCommand::List => list(&Envelope::read(&dir.keyslots()).map_err(failed)?, output),
+        SlotsCommand::Test(open) => test(&Envelope::read(&dir.keyslots()).map_err(failed)?, &open, output)?,
+        SlotsCommand::Add(args) => add(Change::begin(&dir)?, args, output)?,
+        SlotsCommand::Rotate(args) => rotate(Change::begin(&dir)?, args, output)?,
         SlotsCommand::Remove { slot } => {
-            envelope.remove(slot).map_err(failed)?;
-            envelope.write(&dir.keyslots()).map_err(failed)?;
+            let mut change = Change::begin(&dir)?;
+            change.envelope.remove(slot, data_key::answers).map_err(failed)?;
+            change.end()?;
             output.result(&json!({ "removed": slot }), || format!("slot {slot} removed"));
         }
     }
     Ok(())
+}
+
+fn failed(error: EnvelopeError) -> CliError {
+    CliError::new(&error, error.hint())
+}
+
+/// The key slots between reading and writing: changed by one command at a time.
+struct Change<'a> {
+    envelope: Envelope,
+    dir: &'a DataDir,
+    _lock: DirLock,
+}
+
+impl<'a> Change<'a> {
+    fn begin(dir: &'a DataDir) -> Result<Self, CliError> {
+        let lock = dir.lock_keyslots().map_err(|error| CliError::new(&error, error.hint()))?;
+        Ok(Self { envelope: Envelope::read(&dir.keyslots()).map_err(failed)?, dir, _lock: lock })
+    }
+
+    fn end(self) -> Result<(), CliError> {
+        self.envelope.write(&self.dir.keyslots()).map_err(failed)
+    }
+}
+
+fn list(envelope: &Envelope, output: &Output) {
+    let slots: Vec<_> = envelope.records().map(|(id, wrapped)| (id, wrapped.kind(), detail(wrapped))).collect();
+    let value: Vec<_> = slots
+        .iter()
+        .map(|(id, kind, detail)| match detail {
+            Some(detail) => json!({ "slot": id, "kind": kind.name(), "detail": detail }),
+            None => json!({ "slot": id, "kind": kind.name() }),
+        })
+        .collect();
+    output.result(&json!({ "slots": value }), || {
+        let lines = slots.iter().map(|(id, kind, detail)| match detail {
+            Some(detail) => format!("{id}  {kind}  {detail}"),
+            None => format!("{id}  {kind}"),
+        });
+        let mut lines: Vec<_> = lines.collect();
+        if slots.len() < 2 {
+            lines.push(
+                "There is one key slot: if what opens it is lost, all keys are. Add another: `claviger slots add`."
+                    .into(),
+            );
+        }
+        lines.join("\n")
+    });
+}
+
+/// What an operator tells slots of a kind apart by.
+fn detail(wrapped: &Wrapped) -> Option<String> {
+    match wrapped {
+        Wrapped::Passphrase(_) => None,
+        Wrapped::Shares(record) => Some(format!("{} of {}", record.threshold(), record.count())),
+        Wrapped::Helper(record) => Some(record.command().join(" ")),
+        Wrapped::Pkcs11(record) => Some(record.token().to_owned()),
+    }
+}
+
+fn test(envelope: &Envelope, open: &OpenArgs, output: &Output) -> Result<(), CliError> {
+    let kind = open.kind(envelope)?;
+    let opened = data_key::unlock_with(envelope, &open.read(envelope, kind)?, open.slot).map(|(_, slot)| slot);
+    scrub_stack();
+    let slot = opened.map_err(failed)?;
+    output.result(&json!({ "slot": slot }), || match kind {
+        SlotKind::Passphrase => format!("the passphrase opens slot {slot}"),
+        SlotKind::Shares => format!("the shares open slot {slot}"),
+        SlotKind::Helper | SlotKind::Pkcs11 => format!("slot {slot} opens"),
+    });
+    Ok(())
+}
+
+fn add(mut change: Change<'_>, args: AddArgs, output: &Output) -> Result<(), CliError> {
+    let kind = args.open.kind(&change.envelope)?;
+    let opener = args.open.read(&change.envelope, kind)?;
+    let (data_key, _) = data_key::unlock_with(&change.envelope, &opener, args.open.slot).map_err(failed)?;
+    let new = match args.kind {
+        NewKind::Passphrase => args.new.passphrase()?,
+        NewKind::Shares => deal(args.threshold.unwrap_or_default(), args.shares.unwrap_or_default())?,
+        NewKind::Helper => NewSlot::Helper(args.helper),
+    };
+    let slot = data_key::add(&mut change.envelope, &data_key, &new);
+    scrub_stack();
+    let slot = slot.map_err(failed)?;
+    let written = args.new.hand_out(&new)?;
+    change.end()?;
+    output.result(&json!({ "slot": slot, "shares": written }), || {
+        [vec![format!("slot {slot} added")], written].concat().join("\n")
+    });
+    Ok(())
+}
+
+fn rotate(mut change: Change<'_>, args: RotateArgs, output: &Output) -> Result<(), CliError> {
+    let slot = args.rotated;
+    let found = change.envelope.records().find(|(id, _)| *id == slot).map(|(_, wrapped)| wrapped.clone());
+    let record = found.ok_or_else(|| failed(EnvelopeError::UnknownSlot(slot)))?;
+    let kind = args.open.kind(&change.envelope)?;
+    let opener = args.open.read(&change.envelope, kind)?;
+    let (data_key, _) = data_key::unlock_with(&change.envelope, &opener, args.open.slot).map_err(failed)?;
+    let new = match &record {
+        Wrapped::Passphrase(_) => args.new.passphrase()?,
+        Wrapped::Shares(record) => deal(record.threshold(), record.count())?,
+        Wrapped::Helper(record) => NewSlot::Helper(record.command().to_vec()),
+        Wrapped::Pkcs11(_) => return Err(secret::not_built(SlotKind::Pkcs11)),
+    };
+    let rotated = data_key::rewrap(&mut change.envelope, slot, &data_key, &new);
+    scrub_stack();
+    rotated.map_err(failed)?;
+    let written = args.new.hand_out(&new)?;
+    change.end()?;
+    output.result(&json!({ "rotated": slot, "shares": written }), || {
+        [vec![format!("slot {slot} rotated")], written].concat().join("\n")
+    });
+    Ok(())
+}
+
+fn deal(threshold: u8, count: u8) -> Result<NewSlot, CliError> {
+    SharesSlot::deal(threshold, count).map(NewSlot::Shares).map_err(|error| CliError::new(error, error.hint()))
+}
+
+impl NewArgs {
+    fn passphrase(&self) -> Result<NewSlot, CliError> {
+        let new = PassphraseArgs { passphrase_fd: self.new_passphrase_fd, passphrase_credential: None };
+        let new = new.source().read_new().map_err(|error| CliError::new(&error, error.hint()))?;
+        Ok(NewSlot::Passphrase(new, Argon2id::default()))
+    }
+
+    /// Writes dealt shares into files, before the slot counts: a share that is nowhere would be missed too late.
+    fn hand_out(&self, new: &NewSlot) -> Result<Vec<String>, CliError> {
+        let NewSlot::Shares(dealt) = new else { return Ok(Vec::new()) };
+        let out = self.out.as_deref().ok_or_else(|| {
+            CliError::new("there is no place for the shares", "Name a directory for their files with --out.")
+        })?;
+        let mut written = Vec::new();
+        for share in dealt.shares() {
+            let path = out.join(format!("share-{}", share.index()));
+            let fail = |kind| {
+                let hint = "Name an existing, empty directory with --out; nothing was changed.";
+                CliError::new(format!("cannot write {}: {kind}", path.display()), hint)
+            };
+            if path.exists() {
+                return Err(fail(std::io::ErrorKind::AlreadyExists));
+            }
+            write_atomically(&path, format!("{}\n", *share.reveal()).as_bytes()).map_err(|error| fail(error.kind()))?;
+            written.push(path.display().to_string());
+        }
+        Ok(written)
+    }
 }

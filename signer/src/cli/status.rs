@@ -5,7 +5,7 @@ use std::path::Path;
 
 use claviger_proto::v1::{NodeInfo, StatusReply, StatusRequest};
 
-use super::{CliError, Output, admin, time};
+use super::{CliError, Output, admin, policy, time};
 
 /// Prints what holds and what is missing.
 pub(super) fn status(data_dir: &Path, output: &Output) -> Result<(), CliError> {
@@ -45,6 +45,9 @@ fn text(status: &StatusReply) -> String {
         if !journal.head_hash.is_empty() {
             row("head", journal.head_hash.clone());
         }
+    }
+    for (name, text) in status.policy.iter().flat_map(policy::applied::rows) {
+        row(name, text);
     }
     for node in &status.nodes {
         row("node", node_line(node));

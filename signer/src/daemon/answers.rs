@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use claviger_proto::v1::{
     BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine,
-    JournalStatus, MemoryStatus, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply,
-    OrderRequest, StatusReply, UnsealReply, VerifyProgress,
+    GrantInfo, GrantListRequest, JournalStatus, MemoryStatus, NodeAddRequest, NodeInfo, NodeRemoveRequest,
+    NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest,
+    StatusReply, UnsealReply, VerifyProgress,
 };
 
 use super::explain::record;
+use super::policy::events;
 use super::unsealed::journal_failure;
 use super::{Daemon, Unsealed, lock};
 use crate::admin::api::{AdminApi, AdminFailure, FailureKind, Sink};
@@ -44,7 +46,7 @@ impl AdminApi for Daemon {
             unsealed.describe(&mut status);
         }
         if claviger_hsm::Envelope::read(&self.dir.keyslots()).is_ok_and(|envelope| envelope.slots().count() < 2) {
-            status.warnings.push("there is only one key slot: if its passphrase is lost, all keys are".to_owned());
+            status.warnings.push("there is only one key slot: if what opens it is lost, all keys are".to_owned());
         }
         status
     }
@@ -167,6 +169,65 @@ impl AdminApi for Daemon {
         self.unsealed()?.explain(request)
     }
 
+    fn policy_status(&self) -> Result<PolicyInfo, AdminFailure> {
+        Ok(self.unsealed()?.policy_info())
+    }
+
+    fn policy_bundle(&self, sha256: &str) -> Result<PolicyFiles, AdminFailure> {
+        self.unsealed()?.policy_files(sha256)
+    }
+
+    fn policy_apply(&self, request: PolicyApplyRequest) -> Result<PolicyInfo, AdminFailure> {
+        self.unsealed()?.policy_apply(request)
+    }
+
+    fn policy_rollback(&self, request: PolicyRollbackRequest) -> Result<PolicyInfo, AdminFailure> {
+        self.unsealed()?.policy_rollback(request)
+    }
+
+    fn policy_history(&self, from_ms: u64, sink: &mut dyn Sink<ExportLine>) -> Result<(), AdminFailure> {
+        let last = self.unsealed()?.journal.stats().last_seq;
+        let first = self.unsealed()?.first_since(from_ms, last)?;
+        // Bundles stand first: whoever reads decides as he reads.
+        let (mut next, mut known) = (first, Vec::new());
+        while next <= last {
+            let page = self.page(&mut next)?;
+            if page.is_empty() {
+                break; // rows are missing: `journal verify` says which
+            }
+            let bundles = self.unsealed()?.bundles_of(&page, &mut known)?;
+            if !bundles.iter().all(|files| sink.put(ExportLine { json: files.to_line() })) {
+                return Ok(());
+            }
+        }
+        next = first;
+        while next <= last {
+            let page = self.page(&mut next)?;
+            let of_now = page.iter().filter(|line| line.seq <= last && line.decision.at_ms >= from_ms);
+            let mut lines = of_now.flat_map(events).map(|event| ExportLine { json: event.to_line() });
+            if page.is_empty() || !lines.all(|line| sink.put(line)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn grant_list(&self, request: &GrantListRequest) -> Result<Vec<GrantInfo>, AdminFailure> {
+        self.unsealed()?.grants(request)
+    }
+
+    fn grant_ask(&self, text: &str, signature: &str) -> Result<GrantInfo, AdminFailure> {
+        self.unsealed()?.ask_grant(text, signature)
+    }
+
+    fn grant_approve(&self, grant: &str, signature: &str) -> Result<GrantInfo, AdminFailure> {
+        self.unsealed()?.approve_grant(grant, signature)
+    }
+
+    fn grant_revoke(&self, grant: &str, by: &str) -> Result<GrantInfo, AdminFailure> {
+        self.unsealed()?.revoke_grant(grant, by)
+    }
+
     fn channel_list(&self, node: &str) -> Result<Vec<ChannelInfo>, AdminFailure> {
         self.unsealed()?.channels(node)
     }
@@ -214,6 +275,7 @@ impl Unsealed {
         status.ca_not_after = self.ca.not_after();
         status.server_not_after = self.identity.not_after();
         status.nodes = self.node_infos();
+        status.policy = Some(self.policy_info());
         let chain = self.view.status(Instant::now());
         status.chain = Some(ChainStatus {
             state: if chain.stale { "stale" } else { "ok" }.to_owned(),

@@ -58,7 +58,7 @@ impl Daemon {
     }
 
     fn check_slots(&self) -> CheckInfo {
-        let fix = "`claviger slots add` a second passphrase and keep it away from this host.";
+        let fix = "`claviger slots add` a second one and keep what opens it away from this host.";
         match claviger_hsm::Envelope::read(&self.dir.keyslots()).map(|envelope| envelope.slots().count()) {
             Ok(slots @ 2..) => ok("key-slots", format!("{slots} key slots; one belongs away from this host")),
             Ok(slots) => warn("key-slots", format!("{slots} key slot: if it is lost, all keys are"), fix),

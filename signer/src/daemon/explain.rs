@@ -18,7 +18,9 @@ impl Unsealed {
             return Ok(unrecorded(request, refused));
         }
         let line = self.journal.explain(request).map_err(journal_failure)?;
-        line.as_ref().map(record).ok_or_else(|| self.unknown(request))
+        let line = line.ok_or_else(|| self.unknown(request))?;
+        let (policy, policy_json) = self.explain_policy(&line.decision)?;
+        Ok(DecisionRecord { policy, policy_json, ..record(&line) })
     }
 
     /// Why nothing is known of `request`.
@@ -76,6 +78,7 @@ pub(super) fn record(line: &LogLine) -> DecisionRecord {
         request_sha256: decision.request_sha256.clone(),
         reply_sha256: decision.reply_sha256.clone().unwrap_or_default(),
         chain_hash: line.hash.clone(),
+        ..DecisionRecord::default()
     }
 }
 

@@ -7,7 +7,10 @@
 //! channels.rs  channels, and what is ordered about them
 //! doctor.rs    the house and its channels, looked over
 //! lnd.rs       what an lnd node is given
+//! lightspark.rs what an account of Lightspark brings, and is given
 //! explain.rs   one decision, or a refusal that decided nothing
+//! policy.rs    the spending policy: bundles, budgets, what was decided
+//! grants.rs    what is asked, approved and taken back
 //! answers.rs   the administrator's calls
 //! ```
 
@@ -15,14 +18,17 @@ mod answers;
 mod channels;
 mod doctor;
 mod explain;
+mod grants;
+mod lightspark;
 mod lnd;
 mod nodes;
+mod policy;
 mod unsealed;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use claviger_hsm::{Envelope, EnvelopeError};
+use claviger_hsm::{Envelope, EnvelopeError, SlotKind};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -31,8 +37,8 @@ use crate::config::Config;
 use crate::datadir::{DataDir, DirLock};
 use crate::harden::Hardening;
 use crate::keys::attempts::Attempts;
-use crate::keys::data_key;
-use crate::keys::memory::scrubbed;
+use crate::keys::data_key::{self, Opener};
+use crate::keys::memory::{Secret, scrubbed};
 use crate::keys::passphrase::Passphrase;
 use crate::reasons::Reason;
 
@@ -78,12 +84,30 @@ impl Daemon {
 
     /// Opens the signer with `passphrase`; returns how many nodes run now.
     pub fn open(&self, passphrase: &Passphrase) -> Result<usize, AdminFailure> {
+        self.open_with(|| self.unlock(passphrase))
+    }
+
+    /// Opens the signer with the first helper slot that opens, if there are any; needs nobody.
+    pub fn open_by_helper(&self) -> Result<(), AdminFailure> {
+        let envelope = Envelope::read(&self.dir.keyslots()).map_err(envelope_failure)?;
+        if !envelope.slots().any(|(_, kind)| kind == SlotKind::Helper) {
+            return Ok(());
+        }
+        self.open_with(|| {
+            let (data_key, slot) = data_key::unlock_with(&envelope, &Opener::Helper, None).map_err(envelope_failure)?;
+            tracing::info!(slot, "data key unwrapped by a helper");
+            Ok(data_key)
+        })?;
+        Ok(())
+    }
+
+    fn open_with(&self, unlock: impl FnOnce() -> Result<Secret<32>, AdminFailure>) -> Result<usize, AdminFailure> {
         let _changing = lock(&self.changing);
         if lock(&self.state).is_some() {
             let hint = "Nothing to do; `claviger seal` closes it.";
             return Err(AdminFailure::new(FailureKind::NotSealed, "the signer is unsealed already", hint));
         }
-        let data_key = self.unlock(passphrase)?;
+        let data_key = unlock()?;
         let unsealed = scrubbed(|| Unsealed::open(&self.dir, &self.config, &data_key, &self.runtime))?;
         let nodes = unsealed.nodes.status().len();
         *lock(&self.state) = Some(Arc::new(unsealed));
@@ -110,7 +134,7 @@ impl Daemon {
         lock(&self.state).clone().ok_or_else(AdminFailure::sealed)
     }
 
-    fn unlock(&self, passphrase: &Passphrase) -> Result<crate::keys::memory::Secret<32>, AdminFailure> {
+    fn unlock(&self, passphrase: &Passphrase) -> Result<Secret<32>, AdminFailure> {
         let mut attempts = lock(&self.attempts);
         attempts
             .begin(self.started.elapsed())

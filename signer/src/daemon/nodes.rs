@@ -8,9 +8,11 @@ use claviger_proto::v1::{
 use subtle::ConstantTimeEq;
 
 use super::channels::{exemption_info, freeze_info};
+use super::lightspark::{account_file, webhook_secret};
 use super::lnd::has_macaroon;
 use super::unsealed::{
     Unsealed, chain_code_key, gone, journal_failure, load_seed, load_spec, node_spec, put, record_key, seed_key,
+    webhook_key,
 };
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{CLIENT_VALIDITY, CaError};
@@ -28,21 +30,21 @@ impl Unsealed {
     pub(super) fn add_node(&self, request: NodeAddRequest) -> Result<EnrolmentReply, AdminFailure> {
         let _change = self.change()?;
         let name = parse_name(&request.name)?;
-        let kind: NodeKind = request
-            .kind
-            .parse()
-            .map_err(|error: BadKind| AdminFailure::new(FailureKind::Invalid, error, "Use ldk, cln or lnd."))?;
+        let kind: NodeKind = request.kind.parse().map_err(|error: BadKind| {
+            AdminFailure::new(FailureKind::Invalid, error, "Use ldk, cln, lnd or lightspark.")
+        })?;
         if self.registry.get(&name).is_some() {
             let hint = "Choose another name, or renew its certificate with `claviger node renew`.";
             return Err(AdminFailure::new(FailureKind::Exists, format!("node '{name}' exists"), hint));
         }
+        let webhook_secret = webhook_secret(kind, request.webhook_secret)?;
         let ImportedSeed { seed, style, chain_code } = match (request.import, kind) {
             (Some(source), _) => self.imported(kind, &source)?,
-            (None, NodeKind::Lnd) => new_root_key(),
+            (None, kind) if kind.has_chain_code() => new_root_key(),
             (None, _) => ImportedSeed { seed: Secret::random(), style: Derivation::Native, chain_code: None },
         };
         let derivation = match (kind, style) {
-            (NodeKind::Lnd, _) => "bip32",
+            (kind, _) if kind.has_chain_code() => "bip32",
             (_, Derivation::Ldk) => "ldk",
             (_, Derivation::Native) => "native",
         };
@@ -55,14 +57,30 @@ impl Unsealed {
             let sealed = secret.map(|secret| secret.expose(|secret| self.vault.seal(key.as_bytes(), secret)));
             puts.extend(sealed.map(|sealed| put(key, sealed)));
         }
+        if let Some(secret) = &webhook_secret {
+            puts.push(put(webhook_key(&name), self.vault.seal(webhook_key(&name).as_bytes(), secret)));
+        }
         self.erase_state(&name)?; // of a node of this name, if its removal was cut short
         self.record(puts)?;
         self.begin(&record, spec)?;
+        if let Some(secret) = webhook_secret {
+            self.accounts.put(name, record.network, secret);
+        }
         Ok(EnrolmentReply { node: Some(self.node_info(&record)), ..reply })
     }
 
     /// What lets the node connect, noted in `record`. `spec` is at hand for a new node.
     fn enrolled(&self, record: &mut NodeRecord, spec: Option<&NodeSpec>) -> Result<EnrolmentReply, AdminFailure> {
+        if record.kind == NodeKind::Lightspark {
+            return match spec {
+                Some(spec) => Ok(EnrolmentReply { files: vec![account_file(spec)], ..EnrolmentReply::default() }),
+                None => Err(AdminFailure::new(
+                    FailureKind::Invalid,
+                    "an account of Lightspark connects without a certificate",
+                    "Its webhooks are signed with the secret that it was added with.",
+                )),
+            };
+        }
         if has_macaroon(record.kind) {
             let files = match spec {
                 Some(spec) => self.enrol_lnd(record, spec)?,
@@ -106,10 +124,12 @@ impl Unsealed {
         }
         // Nobody asks it any more, and what it was recording has landed.
         self.registry.remove(&record.name);
+        self.accounts.remove(&record.name);
         self.nodes.remove(&record.name);
         // The keys go first: a crash in between must not leave keys without the state that says what they signed (P7).
         let mut keys = vec![gone(record_key(&record.name)), gone(seed_key(&record.name))];
-        keys.extend(has_macaroon(record.kind).then(|| gone(chain_code_key(&record.name))));
+        keys.extend((record.kind == NodeKind::Lightspark).then(|| gone(webhook_key(&record.name))));
+        keys.extend(record.kind.has_chain_code().then(|| gone(chain_code_key(&record.name))));
         if let Err(failure) = self.record(keys) {
             // It is still recorded and goes on, now or, if its seed cannot be read either, from the next unseal.
             let _ = load_spec(&self.journal, &self.vault, &record).and_then(|spec| self.begin(&record, spec));

@@ -17,14 +17,14 @@ use crate::admin::api::{AdminApi, Sink};
 use crate::journal::{Commit, Decision, HOUSE, Verdict};
 
 /// An unsealed daemon that never hears of a chain.
-struct World {
+pub(super) struct World {
     _temporary: tempfile::TempDir,
-    daemon: Arc<Daemon>,
+    pub(super) daemon: Arc<Daemon>,
     _runtime: Runtime,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(|_| {})
     }
 
@@ -53,7 +53,7 @@ impl World {
         self.daemon.open(&passphrase())
     }
 
-    fn unsealed(&self) -> Arc<Unsealed> {
+    pub(super) fn unsealed(&self) -> Arc<Unsealed> {
         self.daemon.unsealed().unwrap()
     }
 
@@ -111,7 +111,7 @@ fn passphrase() -> Passphrase {
 fn request(name: &str, seed: Option<[u8; 32]>) -> NodeAddRequest {
     let import =
         seed.map(|seed| SeedImport { format: "ldk-seed".to_owned(), secret: seed.to_vec(), passphrase: vec![] });
-    NodeAddRequest { name: name.to_owned(), kind: "ldk".to_owned(), import }
+    NodeAddRequest { name: name.to_owned(), kind: "ldk".to_owned(), import, webhook_secret: Vec::new() }
 }
 
 #[test]

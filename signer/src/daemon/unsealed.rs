@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use bitcoin::secp256k1::SecretKey;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use zeroize::Zeroizing;
 
 use super::lock;
 use crate::admin::api::{AdminFailure, FailureKind};
@@ -17,6 +18,7 @@ use crate::admin::registry::Registry;
 use crate::chain::{Attestor, Auth, BitcoindSource, ChainSource, ChainView, Follower, FollowerOptions};
 use crate::config::{ChainConfig, Config};
 use crate::datadir::DataDir;
+use crate::gateway::lightspark::{Accounts, LightsparkServer};
 use crate::gateway::link::{LinkOptions, LinkServer, ServerIdentity};
 use crate::gateway::lnd::{LndServer, Mint};
 use crate::journal::store::{RedbStore, Store};
@@ -51,11 +53,14 @@ pub struct Unsealed {
     pub(super) lnd_advertised: Option<String>,
     /// Mints their macaroons.
     pub(super) mint: Arc<Mint>,
+    /// The secrets of Lightspark's webhooks.
+    pub(super) accounts: Arc<Accounts>,
     /// Held while a node is added, changed or removed; true once the signer closes.
     closing: Mutex<bool>,
     follower: Mutex<Option<Follower>>,
     link: Mutex<Option<LinkServer>>,
     lnd: Mutex<Option<LndServer>>,
+    lightspark: Mutex<Option<LightsparkServer>>,
 }
 
 const CA_KEY: &str = "ca/key";
@@ -99,10 +104,13 @@ impl Unsealed {
         };
         let house = House { journal: journal.clone(), chain: view.clone(), attestor, settings };
         let nodes = Nodes::start(house, &config.signer).map_err(|error| fault("start the signing threads", &error))?;
-        let nodes = Arc::new(nodes);
+        let (nodes, accounts) = (Arc::new(nodes), Arc::new(Accounts::default()));
         for record in &records {
             let spec = load_spec(&journal, &vault, record)?;
             nodes.add(spec).map_err(|error| fault("start a node", &error))?;
+            if record.kind == NodeKind::Lightspark {
+                accounts.put(record.name.clone(), record.network, load_webhook_secret(&journal, &vault, &record.name)?);
+            }
         }
         let options = FollowerOptions { poll_interval: config.poll_interval(), start_depth: config.chain.start_depth };
         let follower = Follower::start(source, nodes.clone(), view.clone(), options);
@@ -127,6 +135,16 @@ impl Unsealed {
                 .map_err(|error| cannot_listen(address, "lnd.listen", &error))
         });
         let lnd = lnd.transpose()?;
+        let lightspark = config.lightspark.listen.map(|address| {
+            runtime
+                .block_on(async {
+                    let listener = TcpListener::bind(address).await.map_err(|error| error.to_string())?;
+                    LightsparkServer::start(listener, identity.clone(), accounts.clone(), nodes.clone())
+                        .map_err(|error| error.to_string())
+                })
+                .map_err(|error| cannot_listen(address, "lightspark.listen", &error))
+        });
+        let lightspark = lightspark.transpose()?;
         Ok(Self {
             journal,
             vault,
@@ -140,10 +158,12 @@ impl Unsealed {
             advertised: config.advertised(),
             lnd_advertised: config.lnd_advertised(),
             mint,
+            accounts,
             closing: Mutex::new(false),
             follower: Mutex::new(Some(follower)),
             link: Mutex::new(Some(link)),
             lnd: Mutex::new(lnd),
+            lightspark: Mutex::new(lightspark),
         })
     }
 
@@ -152,6 +172,7 @@ impl Unsealed {
     pub(super) fn stop(&self, why: Reason, runtime: &Handle) {
         *lock(&self.closing) = true;
         drop(lock(&self.lnd).take());
+        drop(lock(&self.lightspark).take());
         if let Some(link) = lock(&self.link).take() {
             runtime.block_on(link.shutdown(Refusal::new(why, "")));
         }
@@ -201,9 +222,26 @@ pub(super) fn seed_key(name: &NodeName) -> String {
     format!("seed/{name}")
 }
 
-/// The journal key of the sealed chain code of an lnd node's seed.
+/// The journal key of the sealed chain code of a node whose seed is a BIP 32 master key.
 pub(super) fn chain_code_key(name: &NodeName) -> String {
     format!("chain-code/{name}")
+}
+
+/// The journal key of the sealed secret of an account's webhooks.
+pub(super) fn webhook_key(name: &NodeName) -> String {
+    format!("webhook/{name}")
+}
+
+/// The secret that an account's webhooks are signed with.
+fn load_webhook_secret(
+    journal: &Journal,
+    vault: &RecordCipher,
+    name: &NodeName,
+) -> Result<Zeroizing<Vec<u8>>, AdminFailure> {
+    let (key, what) = (webhook_key(name), format!("the webhook secret of {name}"));
+    let sealed = journal.get(HOUSE, &key).map_err(journal_failure)?;
+    let sealed = sealed.ok_or_else(|| damaged(&what, &"it is missing"))?;
+    vault.open(key.as_bytes(), &sealed).map(Zeroizing::new).map_err(|error| damaged(&what, &error))
 }
 
 fn start_link(
@@ -255,7 +293,7 @@ fn load_ca(journal: &Journal, vault: &RecordCipher, is_new: bool) -> Result<Ca, 
         _ => return Err(damaged("the CA", &"its key or its certificate is missing")),
     };
     let key = vault.open(CA_KEY.as_bytes(), &sealed).map_err(|error| damaged("the CA's key", &error))?;
-    let key = zeroize::Zeroizing::new(key);
+    let key = Zeroizing::new(key);
     let certificate = String::from_utf8(certificate).map_err(|error| damaged("the CA's certificate", &error))?;
     Ca::load(&key, &certificate).map_err(failure)
 }
@@ -302,8 +340,10 @@ pub(super) fn load_spec(
 ) -> Result<NodeSpec, AdminFailure> {
     let seed = load_seed(journal, vault, &record.name)?;
     let chain_code = match record.kind {
-        NodeKind::Lnd => Some(load_secret(journal, vault, &record.name, chain_code_key(&record.name), "chain code")?),
-        NodeKind::Ldk | NodeKind::Cln => None,
+        kind if kind.has_chain_code() => {
+            Some(load_secret(journal, vault, &record.name, chain_code_key(&record.name), "chain code")?)
+        }
+        _ => None,
     };
     Ok(node_spec(record, seed, chain_code))
 }

@@ -1,6 +1,8 @@
 //! The data key between its envelope and secret memory: it is never anywhere else.
 
-use claviger_hsm::{Argon2id, Envelope, EnvelopeError, PassphraseSlot, SlotId};
+use claviger_hsm::{
+    Argon2id, Envelope, EnvelopeError, HelperSlot, KeySlot, PassphraseSlot, Share, SharesSlot, SlotId, Wrapped,
+};
 
 use super::memory::{Secret, scrubbed};
 use super::passphrase::Passphrase;
@@ -12,23 +14,80 @@ pub fn create(passphrase: &Passphrase, cost: Argon2id) -> Result<(Envelope, Secr
     Ok((envelope, data_key))
 }
 
+/// What opens a key slot.
+#[derive(Debug)]
+pub enum Opener {
+    /// The passphrase of a passphrase slot.
+    Passphrase(Passphrase),
+    /// Enough shares of a shares slot.
+    Shares(Vec<Share>),
+    /// Nothing: the slot's helper is asked.
+    Helper,
+}
+
+/// What a new slot is made of.
+#[derive(Debug)]
+pub enum NewSlot {
+    /// A passphrase, and what guessing it costs.
+    Passphrase(Passphrase, Argon2id),
+    /// Shares, dealt.
+    Shares(SharesSlot),
+    /// A helper: its program and arguments.
+    Helper(Vec<String>),
+}
+
 /// The data key that a passphrase slot of `envelope` holds, and which slot it was.
 pub fn unlock(envelope: &Envelope, passphrase: &Passphrase) -> Result<(Secret<32>, SlotId), EnvelopeError> {
+    with_slot(passphrase, Argon2id::default(), |slot| open(envelope, slot, None))
+}
+
+/// The same for any opener, and only with slot `only` if one is named.
+pub fn unlock_with(
+    envelope: &Envelope,
+    opener: &Opener,
+    only: Option<SlotId>,
+) -> Result<(Secret<32>, SlotId), EnvelopeError> {
+    match opener {
+        Opener::Passphrase(passphrase) => with_slot(passphrase, Argon2id::default(), |slot| open(envelope, slot, only)),
+        Opener::Shares(shares) => scrubbed(|| open(envelope, &SharesSlot::collected(shares.clone()), only)),
+        Opener::Helper => scrubbed(|| open(envelope, &HelperSlot::STORED, only)),
+    }
+}
+
+fn open(envelope: &Envelope, slot: &dyn KeySlot, only: Option<SlotId>) -> Result<(Secret<32>, SlotId), EnvelopeError> {
     let mut opened_by = 0;
-    let data_key = Secret::try_init(|key| {
-        with_slot(passphrase, Argon2id::default(), |slot| envelope.open(slot, key)).map(|slot| opened_by = slot)
-    })?;
+    let data_key = Secret::try_init(|key| envelope.open(slot, only, key).map(|slot| opened_by = slot))?;
     Ok((data_key, opened_by))
 }
 
-/// Adds a passphrase slot for `data_key`, as `unlock` gave it, to `envelope`; returns the slot's number.
-pub fn add_passphrase(
-    envelope: &mut Envelope,
-    data_key: &Secret<32>,
-    passphrase: &Passphrase,
-    cost: Argon2id,
-) -> Result<SlotId, EnvelopeError> {
-    with_slot(passphrase, cost, |slot| data_key.expose(|key| envelope.add(key, slot)))
+/// Adds a slot for `data_key`, as `unlock` gave it, to `envelope`; returns the slot's number.
+pub fn add(envelope: &mut Envelope, data_key: &Secret<32>, new: &NewSlot) -> Result<SlotId, EnvelopeError> {
+    with_new(new, |slot| data_key.expose(|key| envelope.add(key, slot)))
+}
+
+/// Wraps `data_key`, as `unlock` gave it, anew in slot `id` of `envelope`.
+pub fn rewrap(envelope: &mut Envelope, id: SlotId, data_key: &Secret<32>, new: &NewSlot) -> Result<(), EnvelopeError> {
+    with_new(new, |slot| data_key.expose(|key| envelope.rewrap(id, key, slot)))
+}
+
+/// Whether what is behind a slot answers; people are taken to. What is not part of this build does not.
+pub fn answers(wrapped: &Wrapped) -> bool {
+    match wrapped {
+        Wrapped::Passphrase(_) | Wrapped::Shares(_) => true,
+        Wrapped::Helper(_) => HelperSlot::STORED.health(wrapped).is_ok(),
+        Wrapped::Pkcs11(_) => false,
+    }
+}
+
+fn with_new<R>(new: &NewSlot, work: impl FnOnce(&dyn KeySlot) -> R) -> R {
+    match new {
+        NewSlot::Passphrase(passphrase, cost) => with_slot(passphrase, *cost, |slot| work(slot)),
+        NewSlot::Shares(dealt) => scrubbed(|| work(dealt)),
+        NewSlot::Helper(command) => {
+            let helper = HelperSlot { command: command.clone(), ..HelperSlot::STORED };
+            scrubbed(|| work(&helper))
+        }
+    }
 }
 
 fn with_slot<R>(passphrase: &Passphrase, cost: Argon2id, work: impl FnOnce(&PassphraseSlot<'_>) -> R) -> R {
@@ -44,18 +103,20 @@ mod tests {
 
     const QUICK: Argon2id = Argon2id { memory_kib: 8, passes: 1, lanes: 1 };
 
+    fn text(passphrase: &str) -> Passphrase {
+        Passphrase::copy_from(passphrase.as_bytes()).expect("short")
+    }
+
     #[test]
     fn a_created_key_is_unlocked_by_any_of_its_passphrases() {
-        let [one, two, three] =
-            ["one", "two", "three"].map(|text| Passphrase::copy_from(text.as_bytes()).expect("short"));
-        let (mut envelope, created) = create(&one, QUICK).expect("created");
-        assert_eq!(add_passphrase(&mut envelope, &created, &two, QUICK), Ok(2));
-        for (passphrase, slot) in [(&one, 1), (&two, 2)] {
-            let (unlocked, opened_by) = unlock(&envelope, passphrase).expect("unlocks");
+        let (mut envelope, created) = create(&text("one"), QUICK).expect("created");
+        assert_eq!(add(&mut envelope, &created, &NewSlot::Passphrase(text("two"), QUICK)), Ok(2));
+        for (passphrase, slot) in [("one", 1), ("two", 2)] {
+            let (unlocked, opened_by) = unlock(&envelope, &text(passphrase)).expect("unlocks");
             assert!(created.expose(|a| unlocked.expose(|b| a == b)));
             assert_eq!(opened_by, slot);
         }
-        let wrong = unlock(&envelope, &three).map(|_| ());
+        let wrong = unlock(&envelope, &text("three")).map(|_| ());
         assert_eq!(wrong, Err(EnvelopeError::WrongSecret(SlotKind::Passphrase)));
     }
 

@@ -25,10 +25,12 @@ pub enum Format {
     LdkSeed,
     /// Core Lightning's `hsm_secret` of 32 bytes.
     ClnHsmSecret,
-    /// A BIP39 mnemonic, for LDK and Core Lightning.
+    /// A BIP39 mnemonic, for LDK, Core Lightning and Lightspark.
     Bip39,
     /// A BIP 32 root key, `xprv…` or `tprv…`, for lnd.
     Xprv,
+    /// 16, 32 or 64 bytes in hex: a Lightspark account's `MASTER_SEED_HEX`.
+    LightsparkSeed,
 }
 
 impl FromStr for Format {
@@ -40,6 +42,7 @@ impl FromStr for Format {
             "cln-hsm-secret" => Ok(Self::ClnHsmSecret),
             "bip39" => Ok(Self::Bip39),
             "xprv" => Ok(Self::Xprv),
+            "lightspark-seed" => Ok(Self::LightsparkSeed),
             _ => Err(ImportError::NoSuchFormat),
         }
     }
@@ -52,6 +55,7 @@ impl fmt::Display for Format {
             Self::ClnHsmSecret => "an hsm_secret",
             Self::Bip39 => "a mnemonic",
             Self::Xprv => "a BIP 32 root key",
+            Self::LightsparkSeed => "a Lightspark seed (16, 32 or 64 bytes in hex)",
         })
     }
 }
@@ -63,7 +67,7 @@ pub struct ImportedSeed {
     pub seed: Secret<32>,
     /// The derivation of the implementation it comes from.
     pub style: Derivation,
-    /// For lnd: the seed is a BIP 32 master key, and this is its chain code.
+    /// For lnd and Lightspark: the seed is a BIP 32 master key, and this is its chain code.
     pub chain_code: Option<Secret<32>>,
 }
 
@@ -90,7 +94,7 @@ impl From<Derivation> for KeyDerivationStyle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
     /// Not the name of a format.
-    #[error("the format is not ldk-seed, cln-hsm-secret, bip39 or xprv")]
+    #[error("the format is not ldk-seed, cln-hsm-secret, bip39, xprv or lightspark-seed")]
     NoSuchFormat,
     /// The format belongs to nodes of another kind, which derive other keys from the same bytes.
     #[error("{0} does not make a node of kind {1}")]
@@ -169,6 +173,9 @@ pub fn import(kind: NodeKind, format: Format, input: &[u8], passphrase: &str) ->
     if (kind, format) == (NodeKind::Lnd, Format::Xprv) {
         return scrubbed(|| from_root_key(input, passphrase));
     }
+    if kind == NodeKind::Lightspark {
+        return scrubbed(|| for_lightspark(format, input, passphrase));
+    }
     let style = match (kind, format) {
         (NodeKind::Ldk, Format::LdkSeed | Format::Bip39) => Derivation::Ldk,
         (NodeKind::Cln, Format::ClnHsmSecret | Format::Bip39) => Derivation::Native,
@@ -190,6 +197,27 @@ pub fn new_root_key() -> ImportedSeed {
         let mut master = seed.expose(|seed| Xpriv::new_master(Network::Bitcoin, seed)).expect("fails 1 in 2^127");
         root_key(&mut master)
     })
+}
+
+/// A Lightspark account's master key: from its seed, or from its mnemonic.
+fn for_lightspark(format: Format, input: &[u8], passphrase: &str) -> Result<ImportedSeed, ImportError> {
+    let seed = match (format, words(input)) {
+        (Format::Bip39, Some(words)) => Zeroizing::new(parse_mnemonic(&words)?.to_seed(passphrase).to_vec()),
+        (Format::LightsparkSeed, None) if passphrase.is_empty() => {
+            let digits = input.trim_ascii();
+            let mut seed = Zeroizing::new(vec![0; digits.len() / 2]);
+            let is_hex = hex::decode_to_slice(digits, &mut seed).is_ok();
+            if !is_hex || !matches!(seed.len(), 16 | 32 | 64) {
+                return Err(ImportError::OtherFormat(format));
+            }
+            seed
+        }
+        (Format::LightsparkSeed, None) => return Err(ImportError::PassphraseUnused),
+        (Format::Bip39 | Format::LightsparkSeed, _) => return Err(ImportError::OtherFormat(format)),
+        _ => return Err(ImportError::OtherKind(format, NodeKind::Lightspark)),
+    };
+    let mut master = Xpriv::new_master(Network::Bitcoin, &seed).map_err(|_| ImportError::UnknownFormat(seed.len()))?;
+    Ok(root_key(&mut master))
 }
 
 fn from_root_key(input: &[u8], passphrase: &str) -> Result<ImportedSeed, ImportError> {
@@ -230,16 +258,19 @@ fn words(input: &[u8]) -> Option<Zeroizing<String>> {
 }
 
 fn from_mnemonic(kind: NodeKind, words: &str, passphrase: &str) -> Result<Secret<32>, ImportError> {
-    let mnemonic = Mnemonic::parse_in(Language::English, words).map_err(|error| match error {
+    let seed = Zeroizing::new(parse_mnemonic(words)?.to_seed(passphrase));
+    match kind {
+        NodeKind::Ldk => from_bip32_seed(seed.as_slice()),
+        _ => Ok(Secret::init(|out| out.copy_from_slice(&seed[..32]))),
+    }
+}
+
+fn parse_mnemonic(words: &str) -> Result<Mnemonic, ImportError> {
+    Mnemonic::parse_in(Language::English, words).map_err(|error| match error {
         bip39::Error::BadWordCount(count) => ImportError::WordCount(count),
         bip39::Error::UnknownWord(at) => ImportError::UnknownWord(at + 1),
         _ => ImportError::Checksum,
-    })?;
-    let seed = Zeroizing::new(mnemonic.to_seed(passphrase));
-    match kind {
-        NodeKind::Ldk => from_bip32_seed(seed.as_slice()),
-        NodeKind::Cln | NodeKind::Lnd => Ok(Secret::init(|out| out.copy_from_slice(&seed[..32]))),
-    }
+    })
 }
 
 fn from_bytes(kind: NodeKind, input: &[u8]) -> Result<Secret<32>, ImportError> {
@@ -286,6 +317,7 @@ mod tests {
             NodeKind::Ldk => Format::LdkSeed,
             NodeKind::Cln => Format::ClnHsmSecret,
             NodeKind::Lnd => Format::Xprv,
+            NodeKind::Lightspark => Format::LightsparkSeed,
         }
     }
 
@@ -334,6 +366,24 @@ mod tests {
         }
         let other = import(NodeKind::Ldk, Format::Xprv, MASTER.as_bytes(), "").err();
         assert_eq!(other, Some(ImportError::OtherKind(Format::Xprv, NodeKind::Ldk)));
+    }
+
+    #[test]
+    fn a_lightspark_seed_makes_the_master_key_that_bip32_makes_of_it() {
+        // The first vector of BIP 32, and the mnemonic's own.
+        let key = |format, input: &[u8]| {
+            let imported = import(NodeKind::Lightspark, format, input, "")?;
+            Ok(imported.seed.expose(|seed| hex::encode(seed)))
+        };
+        let first = "e8f32e723decf4051aefac8e2c93c9c5b214313817cdb01a1494b917c8436b35".to_owned();
+        assert_eq!(key(Format::LightsparkSeed, b"000102030405060708090a0b0c0d0e0f\n"), Ok(first));
+        assert!(key(Format::Bip39, WORDS.as_bytes()).is_ok());
+        for wrong in [&[7; 32][..], &[b'0'; 62], b"", WORDS.as_bytes()] {
+            let refused = ImportError::OtherFormat(Format::LightsparkSeed);
+            assert_eq!(key(Format::LightsparkSeed, wrong), Err(refused));
+        }
+        let other = ImportError::OtherKind(Format::LdkSeed, NodeKind::Lightspark);
+        assert_eq!(key(Format::LdkSeed, &[7; 32]), Err(other));
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl Source {
         self.read_with("Passphrase: ", credentials_directory().as_deref())
     }
 
+    /// Asks for one line on the terminal, without echo.
+    pub fn ask(prompt: &str) -> Result<Passphrase, PassphraseError> {
+        ask(prompt)
+    }
+
     /// Reads a passphrase for a new slot: long enough, and typed twice if it is typed.
     pub fn read_new(&self) -> Result<Passphrase, PassphraseError> {
         let passphrase = self.read_with("New passphrase: ", credentials_directory().as_deref())?.long_enough()?;

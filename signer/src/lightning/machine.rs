@@ -1,4 +1,4 @@
-//! The state machine of a node: vls's, or the LND door's.
+//! The state machine of a node: vls's, the LND door's or the Lightspark door's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use super::clock::NodeClock;
 use super::engine::{self, Engine, Handled, NodeSpec, RestoreError, Settings};
 use super::guard::Row;
 use super::issued::Archive;
+use super::lightspark::{self, LightsparkNode};
 use super::lnd::{self, LndNode};
 use super::orders::{Given, Order, OrderError};
 use super::persist::ChainStart;
@@ -23,6 +24,8 @@ pub(super) enum Machine {
     Vls(Box<Engine>),
     /// Of an lnd node, which follows no chain here.
     Lnd(Box<LndNode>),
+    /// Of a Lightspark account, which follows no chain here.
+    Lightspark(Box<LightsparkNode>),
 }
 
 /// The entries of a node that has not run yet. `start` is asked where the node follows the chain.
@@ -30,10 +33,13 @@ pub(super) fn first_entries(
     spec: &NodeSpec,
     start: impl FnOnce() -> Result<ChainStart, Refusal>,
 ) -> Result<Vec<Put>, Refusal> {
-    if spec.kind == NodeKind::Lnd {
-        return Ok(lnd::first_entries(spec));
+    match spec.kind {
+        NodeKind::Lnd => Ok(lnd::first_entries(spec)),
+        NodeKind::Lightspark => Ok(lightspark::first_entries(spec)),
+        NodeKind::Ldk | NodeKind::Cln => {
+            engine::first_entries(spec, start()?).map_err(|error| Refusal::new(Reason::Fault, error.to_string()))
+        }
     }
-    engine::first_entries(spec, start()?).map_err(|error| Refusal::new(Reason::Fault, error.to_string()))
 }
 
 impl Machine {
@@ -46,17 +52,24 @@ impl Machine {
         archive: Arc<dyn Archive>,
         entries: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, RestoreError> {
-        if spec.kind == NodeKind::Lnd {
-            return LndNode::restore(spec, settings, clock, entries).map(Box::new).map(Self::Lnd);
+        match spec.kind {
+            NodeKind::Lnd => LndNode::restore(spec, settings, clock, entries).map(Box::new).map(Self::Lnd),
+            NodeKind::Lightspark => {
+                LightsparkNode::restore(spec, settings, clock, entries).map(Box::new).map(Self::Lightspark)
+            }
+            NodeKind::Ldk | NodeKind::Cln => {
+                Engine::restore(spec, settings, chain, clock, archive, entries).map(Box::new).map(Self::Vls)
+            }
         }
-        Engine::restore(spec, settings, chain, clock, archive, entries).map(Box::new).map(Self::Vls)
     }
 
     /// vls's, for what only it has: channels as vls keeps them, and a place in the chain.
     pub(super) fn vls(&mut self) -> Result<&mut Engine, Refusal> {
         match self {
             Self::Vls(engine) => Ok(engine),
-            Self::Lnd(_) => Err(Refusal::new(Reason::NotAllowed, "an lnd node keeps no such state in the signer")),
+            Self::Lnd(_) | Self::Lightspark(_) => {
+                Err(Refusal::new(Reason::NotAllowed, "a node of this kind keeps no such state in the signer"))
+            }
         }
     }
 
@@ -65,6 +78,7 @@ impl Machine {
         match self {
             Self::Vls(engine) => engine.handle(row, request),
             Self::Lnd(node) => node.handle(row, request),
+            Self::Lightspark(node) => node.handle(row, request),
         }
     }
 
@@ -73,6 +87,7 @@ impl Machine {
         match self {
             Self::Vls(engine) => engine.order(order, given),
             Self::Lnd(node) => node.order(order, given),
+            Self::Lightspark(node) => node.order(order, given),
         }
     }
 
@@ -88,6 +103,10 @@ impl Machine {
                 Facts { tip: Some(tip), channels: engine.node().get_channels().len(), orders }
             }
             Self::Lnd(node) => {
+                let orders = node.orders().summary(node.clock().now_ms());
+                Facts { tip: None, channels: node.channels(), orders }
+            }
+            Self::Lightspark(node) => {
                 let orders = node.orders().summary(node.clock().now_ms());
                 Facts { tip: None, channels: node.channels(), orders }
             }

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod guard;
 pub mod issued;
 mod ldk;
+pub mod lightspark;
 pub mod limits;
 mod live;
 pub mod lnd;

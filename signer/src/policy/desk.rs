@@ -75,6 +75,8 @@ pub(super) struct State {
     pub(super) in_force: InForce,
     /// The bundle in force.
     pub(super) bundle: Option<Arc<Bundle>>,
+    /// The one that waits for its time.
+    pub(super) pending: Option<Arc<Bundle>>,
     budgets: Budgets,
     grants: BTreeMap<String, Grants>,
     /// Changed entries of nodes that the next commit of each has to carry.
@@ -120,14 +122,21 @@ impl Desk {
         state.due.remove(node.as_str());
     }
 
-    /// Whether a bundle is in force. Without one the limits of `claviger.toml` hold alone.
+    /// Names this signer in what people approve.
+    pub fn appliance(&self) -> &str {
+        &self.appliance
+    }
+
+    /// Whether a bundle is in force, or will be. Without one the limits of `claviger.toml` hold alone.
     pub fn is_open(&self) -> bool {
-        self.lock().bundle.is_some()
+        let state = self.lock();
+        state.bundle.is_some() || state.pending.is_some()
     }
 
     /// Decides, and sets aside what a permit takes; `None` if no bundle is in force.
     pub fn decide(&self, ask: Ask, now_ms: u64) -> Option<Decided> {
         let state = &mut *self.lock();
+        state.activate_due(now_ms);
         let bundle = state.bundle.clone()?;
         let Ask { request, key, ends } = ask;
         let reservation = ReservationKey::new(&key);

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bitcoin::Network;
 use claviger_policy::budget::Change;
-use claviger_policy::bundle::{ApplyError, Bundle, BundleError, BundleHash, BundleUnreadable, Files, InForce, PREFIX};
+use claviger_policy::bundle::{
+    Applied, ApplyError, Bundle, BundleError, BundleHash, BundleUnreadable, Files, InForce, PREFIX,
+};
 
-use super::desk::Desk;
+use super::desk::{Desk, State};
 use crate::journal::Put;
 
 /// Why a bundle did not come into force.
@@ -32,19 +34,24 @@ impl Desk {
     pub fn open(&self, entries: &BTreeMap<String, Vec<u8>>, network: Network, now_ms: u64) -> Result<(), String> {
         let Some(in_force) = entries.get(InForce::KEY) else { return Ok(()) };
         let in_force = InForce::read(in_force).map_err(|error| format!("{error}. {}", error.hint()))?;
-        let bundle = in_force.active.map(|active| read(entries, active.hash, network).map(Arc::new)).transpose()?;
+        let bundle = |applied: Option<Applied>| {
+            applied.map(|applied| read(entries, applied.hash, network).map(Arc::new)).transpose()
+        };
+        let (active, pending) = (bundle(in_force.active)?, bundle(in_force.pending)?);
         let state = &mut *self.lock();
-        (state.in_force, state.bundle) = (in_force, bundle);
+        (state.in_force, state.bundle, state.pending) = (in_force, active, pending);
+        state.activate_due(now_ms);
         state.adopt_all(now_ms);
         Ok(())
     }
 
-    /// Lets a bundle follow the one in force, once its own tests pass. `record` makes the entries of the house's tenant
-    /// durable; until it has, nothing changes.
+    /// Lets a bundle follow the one in force, at once or from `from_ms` on, once its own tests pass. `record` makes the
+    /// entries of the house's tenant durable; until it has, nothing changes.
     pub fn apply<E: From<ApplyFailed>>(
         &self,
         files: Files,
         network: Network,
+        from_ms: Option<u64>,
         now_ms: u64,
         record: impl FnOnce(Vec<Put>) -> Result<(), E>,
     ) -> Result<Arc<Bundle>, E> {
@@ -53,14 +60,15 @@ impl Desk {
         if !suite.passes() {
             return Err(ApplyFailed::Tests(suite.to_string()).into());
         }
-        let (mut in_force, active) = {
-            let state = self.lock();
-            (state.in_force.clone(), state.bundle.clone())
-        };
-        let changes = in_force.apply(&bundle, active.as_deref(), None, now_ms).map_err(ApplyFailed::Refused)?;
+        let (mut in_force, active) = self.standing(now_ms);
+        let changes = in_force.apply(&bundle, active.as_deref(), from_ms, now_ms).map_err(ApplyFailed::Refused)?;
         record(puts(changes))?;
         let state = &mut *self.lock();
-        (state.in_force, state.bundle) = (in_force, Some(bundle.clone()));
+        state.in_force = in_force;
+        match from_ms {
+            None => (state.bundle, state.pending) = (Some(bundle.clone()), None),
+            Some(_) => state.pending = Some(bundle.clone()),
+        }
         state.adopt_all(now_ms);
         Ok(bundle)
     }
@@ -75,18 +83,33 @@ impl Desk {
         now_ms: u64,
         record: impl FnOnce(Vec<Put>) -> Result<(), E>,
     ) -> Result<Arc<Bundle>, E> {
-        let (mut in_force, active) = {
-            let state = self.lock();
-            (state.in_force.clone(), state.bundle.clone())
-        };
+        let (mut in_force, active) = self.standing(now_ms);
         let changes = in_force.roll_back(active.as_deref(), signatures, now_ms).map_err(ApplyFailed::Refused)?;
         let to = in_force.active.ok_or(ApplyFailed::Refused(ApplyError::NoPrevious))?;
         let bundle = Arc::new(read(entries, to.hash, network).map_err(ApplyFailed::Unreadable)?);
         record(puts(changes))?;
         let state = &mut *self.lock();
-        (state.in_force, state.bundle) = (in_force, Some(bundle.clone()));
+        (state.in_force, state.bundle, state.pending) = (in_force, Some(bundle.clone()), None);
         state.adopt_all(now_ms);
         Ok(bundle)
+    }
+
+    /// What is in force at `now_ms`.
+    fn standing(&self, now_ms: u64) -> (InForce, Option<Arc<Bundle>>) {
+        let state = &mut *self.lock();
+        state.activate_due(now_ms);
+        (state.in_force.clone(), state.bundle.clone())
+    }
+}
+
+impl State {
+    /// Puts the bundle in force whose time has come. That it waits is recorded, with its time; what follows from that is not
+    /// recorded again.
+    pub(super) fn activate_due(&mut self, now_ms: u64) {
+        if !self.in_force.activate_due(now_ms).is_empty() {
+            self.bundle = self.pending.take();
+            self.adopt_all(now_ms);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+mod applied;
 mod bad_input;
 mod history;
 mod signing;
@@ -123,31 +124,39 @@ fn every_preset_starts_with_a_bundle_that_passes() {
 fn what_the_getting_started_does_without_a_signer_works_as_it_stands() {
     let dir = tempfile::tempdir().unwrap();
     copy(dir.path(), "treasury-team");
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy/getting-started.md");
-    let page = fs::read_to_string(page).unwrap();
-    let offline = page.split("## 5.").next().unwrap();
-    let bin = dir.path().join("bin");
+    let page = getting_started();
+    run_blocks(dir.path(), page.split("## 5.").next().unwrap(), 4);
+}
+
+fn getting_started() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy/getting-started.md")).unwrap()
+}
+
+/// Runs a page's blocks of commands, `many` at least, in `dir`, which is the home too, and compares what it shows right after
+/// one with what they print. Returns all that was printed.
+fn run_blocks(dir: &Path, page: &str, many: usize) -> String {
+    let bin = dir.join("bin");
     fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_claviger"), bin.join("claviger")).unwrap();
     let path = format!("{}:{}", text(&bin), std::env::var("PATH").unwrap());
-    let blocks: Vec<_> = offline.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(blocks.len() >= 4, "{blocks:?}");
+    let blocks: Vec<_> = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= many, "{blocks:?}");
+    let mut printed = String::new();
     for block in blocks {
         let mut shell = Command::new("sh");
-        shell.args(["-ec", block]).current_dir(dir.path()).env("PATH", &path).env("HOME", "/nowhere");
+        shell.args(["-ec", block]).current_dir(dir).env("PATH", &path).env("HOME", dir);
         let output = shell.output().unwrap();
         assert!(output.status.success(), "{block}\n{}", String::from_utf8_lossy(&output.stderr));
         let stdout = String::from_utf8(output.stdout).unwrap();
-        // An output that the page shows right after the commands.
-        let shown = offline.split(block).nth(1).unwrap().trim_start_matches("```").trim_start();
-        if let Some(shown) = shown.strip_prefix("```text\n") {
-            let shown = shown.split("```").next().unwrap();
-            assert!(stdout.ends_with(shown), "{block}\n{stdout}");
+        let after = page.split(block).nth(1).unwrap().trim_start_matches("```").trim_start();
+        if let Some(shown) = after.strip_prefix("```text\n") {
+            assert!(stdout.ends_with(shown.split("```").next().unwrap()), "{block}\n{stdout}");
         }
+        printed += &stdout;
     }
+    printed
 }
 
-/// Where no file may be read twice: `claviger policy check` on what is no directory.
 #[test]
 fn what_is_no_directory_is_named() {
     let dir = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::{copy, edit, policy, text};
 
 /// The worked example with keys that are at hand: `KEY` signs for the person of that name; alice has two.
-fn signed_world(dir: &Path) -> (PathBuf, PathBuf) {
+pub(super) fn signed_world(dir: &Path) -> (PathBuf, PathBuf) {
     let mut signers = String::new();
     for key in ["alice", "alice2", "bob", "carol", "mallory"] {
         let file = dir.join(key);
@@ -32,18 +32,24 @@ fn ssh(command: &mut Command) -> bool {
 }
 
 /// Signs the bundle `new` with the key `key` over what `--text-to-sign` prints.
-fn sign(dir: &Path, new: &Path, key: &str) {
+pub(super) fn sign(dir: &Path, new: &Path, key: &str) {
     let (code, stdout, _) = policy(&["check", "--text-to-sign", "--network", "regtest", text(new)]);
     assert_eq!(code, Some(0));
-    let file = dir.join(format!("{key}.text"));
-    fs::write(&file, stdout).unwrap();
-    let key_file = dir.join(key);
-    let mut command = Command::new("ssh-keygen");
-    command.args(["-Y", "sign", "-q", "-n", "claviger-policy", "-f", text(&key_file), text(&file)]);
-    assert!(ssh(&mut command));
     let signatures = new.join("signatures");
     fs::create_dir_all(&signatures).unwrap();
-    fs::rename(dir.join(format!("{key}.text.sig")), signatures.join(format!("{key}.sig"))).unwrap();
+    fs::rename(signature(dir, key, "claviger-policy", &stdout), signatures.join(format!("{key}.sig"))).unwrap();
+}
+
+/// A signature of the key over the text.
+pub(super) fn signature(dir: &Path, name: &str, namespace: &str, signed: &str) -> PathBuf {
+    let file = dir.join(format!("{name}.text"));
+    fs::write(&file, signed).unwrap();
+    let made = file.with_extension("text.sig");
+    let _ = fs::remove_file(&made);
+    let mut command = Command::new("ssh-keygen");
+    command.args(["-Y", "sign", "-q", "-n", namespace, "-f", text(&dir.join(name)), text(&file)]);
+    assert!(ssh(&mut command));
+    made
 }
 
 fn follows(old: &Path, new: &Path) -> (Option<i32>, String, String) {

@@ -96,7 +96,8 @@ impl Signer {
 
     /// Adds a block, or takes the last one back.
     pub(super) fn move_tip(&mut self, block: &ChainBlock, forwards: bool) {
-        let (engine, concerned) = (&self.engine, self.engine.concerned(block));
+        let concerned = self.engine.concerned(block);
+        let engine = &mut self.engine;
         let effect = if forwards {
             let effect = apply_block(engine.node(), block, &attestor(), &concerned).expect("the block fits");
             engine.note_block(block, &effect);

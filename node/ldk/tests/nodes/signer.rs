@@ -51,7 +51,7 @@ impl Signer {
             max_onchain_fee_sat: 50_000,
             ..LimitsConfig::default()
         };
-        let settings = Settings { limits, funding_depth: 1, oracle: attestor.public_key() };
+        let settings = Settings { limits, funding_depth: 1, oracle: attestor.public_key(), desk: Arc::default() };
         let start = chain.height();
         let facts = Arc::new(Start(chain.clone(), start));
         let house = House { journal: Arc::new(journal), chain: facts, attestor, settings };

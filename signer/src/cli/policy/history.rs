@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::mpsc::sync_channel;
 
 use bitcoin::Network;
 use clap::Args;
@@ -12,28 +13,37 @@ use claviger_policy::bundle::Bundle;
 use claviger_policy::tooling::{self, Candidate, Differing, Event, History, HistoryError, MAX_LINE_BYTES};
 use serde_json::json;
 
+use super::applied;
 use super::offline::load;
+use crate::cli::admin::{self, Daemon};
 use crate::cli::{CliError, Output, time};
 
 /// Which stretch of history.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HistoryArgs {
-    /// What `claviger policy export` wrote.
+    /// What `claviger policy export` wrote; the running signer's journal if absent.
     #[arg(long, value_name = "FILE")]
-    history: PathBuf,
+    history: Option<PathBuf>,
     /// Only what was decided within this time: a number and s, m, h or d.
     #[arg(long, value_name = "TIME", value_parser = time::seconds)]
     since: Option<u64>,
 }
 
 /// `policy simulate`: each request that `candidate` would have decided otherwise.
-pub(super) fn simulate(path: &Path, args: &HistoryArgs, network: Network, output: &Output) -> Result<(), CliError> {
-    let candidate = load(path, network)?;
-    let (mut history, read, bytes) = open(&args.history)?;
+pub(super) fn simulate(
+    data_dir: &Path,
+    candidate: &Path,
+    args: &HistoryArgs,
+    network: Network,
+    output: &Output,
+) -> Result<(), CliError> {
+    let Told { lines, network, read, total } = told(data_dir, args, network)?;
+    let candidate = load(candidate, network)?;
+    let mut history = History::read(lines).map_err(unread)?;
     // Approvals were given under the newest; where a group means the same there, they count.
     let newest = bundles(&history, network)?.into_iter().max_by_key(Bundle::version);
     let with = Candidate::new(candidate.policy(), newest.as_ref().map(Bundle::policy));
-    let mut bar = output.bar("simulating", bytes);
+    let mut bar = output.bar("simulating", total);
     let mut progress = |_| {
         bar.at(read.get());
         true
@@ -47,10 +57,11 @@ pub(super) fn simulate(path: &Path, args: &HistoryArgs, network: Network, output
 }
 
 /// `policy replay`: whether every verdict comes out again, byte for byte.
-pub(super) fn replay(args: &HistoryArgs, network: Network, output: &Output) -> Result<(), CliError> {
-    let (mut history, read, bytes) = open(&args.history)?;
+pub(super) fn replay(data_dir: &Path, args: &HistoryArgs, network: Network, output: &Output) -> Result<(), CliError> {
+    let Told { lines, network, read, total } = told(data_dir, args, network)?;
+    let mut history = History::read(lines).map_err(unread)?;
     let bundles = bundles(&history, network)?;
-    let mut bar = output.bar("replaying", bytes);
+    let mut bar = output.bar("replaying", total);
     let mut progress = |_| {
         bar.at(read.get());
         true
@@ -70,21 +81,54 @@ pub(super) fn replay(args: &HistoryArgs, network: Network, output: &Output) -> R
     ))
 }
 
-/// The history in a file, how many bytes of it are read so far, and how many there are.
-fn open(path: &Path) -> Result<(History<impl Iterator<Item = Result<String, Error>>>, Rc<Cell<u64>>, u64), CliError> {
+type Lines = Box<dyn Iterator<Item = Result<String, Error>>>;
+
+/// A history that is being told.
+struct Told {
+    lines: Lines,
+    network: Network,
+    /// How much is read, of how much: bytes of a file, lines of a signer's, whose number nobody knows.
+    read: Rc<Cell<u64>>,
+    total: Option<u64>,
+}
+
+/// From the file that is named, or from the signer that runs.
+fn told(data_dir: &Path, args: &HistoryArgs, network: Network) -> Result<Told, CliError> {
+    let read = Rc::new(Cell::new(0));
+    let so_far = Rc::clone(&read);
+    let Some(path) = &args.history else {
+        let daemon = admin::connect(data_dir)?;
+        let network = applied::network(&applied::info(&daemon)?)?;
+        let lines = of_signer(daemon, args.since).inspect(move |_| so_far.set(so_far.get() + 1));
+        return Ok(Told { lines: Box::new(lines), network, read, total: None });
+    };
     let failed = |error: Error| {
         CliError::new(format!("cannot read {}: {error}", path.display()), "Give what `claviger policy export` wrote.")
     };
     let file = File::open(path).map_err(failed)?;
-    let bytes = file.metadata().map_err(failed)?.len();
-    let read = Rc::new(Cell::new(0));
-    let (so_far, mut file) = (Rc::clone(&read), BufReader::new(file));
+    let total = Some(file.metadata().map_err(failed)?.len());
+    let mut file = BufReader::new(file);
     let lines = std::iter::from_fn(move || {
         let line = line(&mut file)?;
         so_far.set(so_far.get() + line.as_ref().map_or(0, String::len) as u64 + 1);
         Some(line)
     });
-    Ok((History::read(lines).map_err(unread)?, read, bytes))
+    Ok(Told { lines: Box::new(lines), network, read, total })
+}
+
+/// The lines that the signer tells, a few ahead of who reads them.
+fn of_signer(daemon: Daemon, since_s: Option<u64>) -> impl Iterator<Item = Result<String, Error>> {
+    const AHEAD: usize = 256;
+    let (lines, told) = sync_channel(AHEAD);
+    std::thread::spawn(move || {
+        let told = applied::history(&daemon, since_s, |line| {
+            let _ = lines.send(Ok(line)); // whoever read may have seen enough
+        });
+        if let Err(CliError { error, hint }) = told {
+            let _ = lines.send(Err(Error::other(format!("{error}. {hint}"))));
+        }
+    });
+    told.into_iter()
 }
 
 /// The next line, of bounded length, without its end.

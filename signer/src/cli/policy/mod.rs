@@ -1,17 +1,19 @@
 //! `claviger policy`: what nodes may do with the money, as files that are checked, tested and put in force.
 
+pub(super) mod applied;
 mod dir;
 mod history;
 mod offline;
 
 use std::path::{Path, PathBuf};
 
+use bitcoin::Network;
 use clap::{Args, Subcommand};
 use claviger_policy::preset;
 
 use self::history::HistoryArgs;
 use super::init::NetworkName;
-use super::{CliError, Output};
+use super::{CliError, Output, admin, grant, time};
 
 const CHECK_EXAMPLES: &str = "Examples:
   claviger policy check policy                             what is wrong, and what is odd
@@ -32,20 +34,32 @@ const TEST_EXAMPLES: &str = "A test in NAME.test.toml gives the facts of one req
 
 expect is permit, deny, needs-approval or fault. docs/policy/facts.md lists actions and facts.";
 
+const DIFF_EXAMPLES: &str = "Examples:
+  claviger policy diff policy            from the policy in force to this one
+  claviger policy diff before after      from one directory to another, without a signer";
+
+const APPLY_EXAMPLES: &str = "Examples:
+  claviger policy apply policy                             at once
+  claviger policy apply policy --at 2026-12-01T09:00:00Z   from then on
+  claviger policy apply --rollback                         the one before
+
+A bundle follows with a higher version than all before, and with the signatures that the one in force asks for.";
+
 const SIMULATE_EXAMPLES: &str = "Examples:
-  claviger policy simulate --candidate policy --history last-month.jsonl
-  claviger policy simulate --candidate policy --history last-month.jsonl --since 7d
+  claviger policy simulate --candidate policy --since 30d
+  claviger policy simulate --candidate policy --history last-month.jsonl     elsewhere, from `policy export`
 
 Budgets are counted along from the beginning of the history, empty at first. Approvals of that time count where their
 group means the same.";
 
 const SHOW_EXAMPLES: &str = "Examples:
   claviger policy show policy            what it says, in words
-  claviger policy show policy --cedar    its rules, the preset's included";
+  claviger policy show policy --cedar    its rules, the preset's included
+  claviger policy show                   the policy in force";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
-    /// Ready-made policies, and with a name one with its numbers. Needs no data directory, as all down to `show DIR`.
+    /// Ready-made policies, and with a name one with its numbers.
     Presets {
         /// Which.
         name: Option<String>,
@@ -84,24 +98,38 @@ pub(super) enum PolicyCommand {
         network: NetworkArgs,
     },
     /// What changes in meaning from one bundle to another: actions, limits, people. Comments and order mean nothing.
+    #[command(after_help = DIFF_EXAMPLES)]
     Diff {
-        /// The bundle before.
-        old: PathBuf,
+        /// The bundle after, or with a second one the bundle before.
+        #[arg(value_name = "DIR")]
+        first: PathBuf,
         /// The bundle after.
-        new: PathBuf,
+        #[arg(value_name = "NEW")]
+        second: Option<PathBuf>,
         #[command(flatten)]
         network: NetworkArgs,
     },
-    /// What a bundle says.
+    /// What a bundle says, or the one in force.
     #[command(after_help = SHOW_EXAMPLES)]
     Show {
-        /// The bundle's directory.
-        dir: PathBuf,
+        /// The bundle's directory; the policy in force if absent.
+        dir: Option<PathBuf>,
         /// Its rules in Cedar.
         #[arg(long)]
         cedar: bool,
         #[command(flatten)]
         network: NetworkArgs,
+    },
+    /// Which policy is in force, what is left of its budgets, and when they refill.
+    Status,
+    /// Put a bundle in force: its tests run, what it changes is shown, and all of it counts at once.
+    #[command(after_help = APPLY_EXAMPLES)]
+    Apply(ApplyArgs),
+    /// What was decided, with the bundles that did: lines of JSON, for `simulate` and `replay` elsewhere.
+    Export {
+        /// Only what was decided within this time: a number and s, m, h or d.
+        #[arg(long, value_name = "TIME", value_parser = time::seconds)]
+        since: Option<u64>,
     },
     /// Let a bundle decide again all that was decided, and list each request that would have come out otherwise.
     #[command(after_help = SIMULATE_EXAMPLES)]
@@ -123,6 +151,26 @@ pub(super) enum PolicyCommand {
     },
 }
 
+/// Which bundle comes into force.
+#[derive(Debug, Args)]
+pub(super) struct ApplyArgs {
+    /// The bundle's directory.
+    #[arg(required_unless_present = "rollback", conflicts_with = "rollback")]
+    dir: Option<PathBuf>,
+    /// In force from then on, as 2026-12-01T09:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = grant::at, conflicts_with = "rollback")]
+    at: Option<u64>,
+    /// Go back to the bundle before the one in force.
+    #[arg(long)]
+    rollback: bool,
+    /// Of a rollback: a signature over its text, if the policy in force asks for signatures. May be repeated.
+    #[arg(long, value_name = "FILE", requires = "rollback")]
+    signature: Vec<PathBuf>,
+    /// Of a rollback: print the text that signers sign, and do nothing else.
+    #[arg(long, requires = "rollback", conflicts_with = "signature")]
+    text_to_sign: bool,
+}
+
 /// Whose addresses the lists hold, where no signer says it.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct NetworkArgs {
@@ -132,25 +180,43 @@ pub(super) struct NetworkArgs {
 }
 
 /// Runs one `claviger policy` command.
-pub(super) fn policy(_data_dir: &Path, command: PolicyCommand, output: &Output) -> Result<(), CliError> {
+pub(super) fn policy(data_dir: &Path, command: PolicyCommand, output: &Output) -> Result<(), CliError> {
+    let daemon = || admin::connect(data_dir);
     match command {
         PolicyCommand::Presets { name } => offline::presets(name.as_deref(), output),
         PolicyCommand::Init { dir, preset } => offline::init(&dir, &preset, output),
-        PolicyCommand::Check { dir, network, text_to_sign: true, .. } => {
-            offline::text(&dir, network.network.into(), output)
-        }
+        PolicyCommand::Check { dir, network, text_to_sign: true, .. } => offline::text(&dir, network.into(), output),
         PolicyCommand::Check { dir, network, follows: Some(before), .. } => {
-            offline::follows(&dir, &before, network.network.into(), output)
+            offline::follows(&dir, &before, network.into(), output)
         }
-        PolicyCommand::Check { dir, network, strict, .. } => {
-            offline::check(&dir, network.network.into(), strict, output)
+        PolicyCommand::Check { dir, network, strict, .. } => offline::check(&dir, network.into(), strict, output),
+        PolicyCommand::Test { dir, network } => offline::test(&dir, network.into(), output),
+        PolicyCommand::Diff { first, second: Some(second), network } => {
+            offline::diff(&first, &second, network.into(), output)
         }
+        PolicyCommand::Diff { first, second: None, .. } => applied::diff(&daemon()?, &first, output),
+        PolicyCommand::Show { dir: Some(dir), cedar, network } => offline::show(&dir, network.into(), cedar, output),
+        PolicyCommand::Show { dir: None, cedar, .. } => applied::show(&daemon()?, cedar, output),
+        PolicyCommand::Status => applied::status(&daemon()?, output),
+        PolicyCommand::Apply(ApplyArgs { rollback: true, text_to_sign: true, .. }) => {
+            applied::rollback_text(&daemon()?, output)
+        }
+        PolicyCommand::Apply(ApplyArgs { rollback: true, signature, .. }) => {
+            applied::rollback(&daemon()?, &signature, output)
+        }
+        PolicyCommand::Apply(ApplyArgs { dir, at, .. }) => {
+            applied::apply(&daemon()?, &dir.unwrap_or_default(), at, output)
+        }
+        PolicyCommand::Export { since } => applied::export(&daemon()?, since),
         PolicyCommand::Simulate { candidate, history, network } => {
-            history::simulate(&candidate, &history, network.network.into(), output)
+            history::simulate(data_dir, &candidate, &history, network.into(), output)
         }
-        PolicyCommand::Replay { history, network } => history::replay(&history, network.network.into(), output),
-        PolicyCommand::Test { dir, network } => offline::test(&dir, network.network.into(), output),
-        PolicyCommand::Diff { old, new, network } => offline::diff(&old, &new, network.network.into(), output),
-        PolicyCommand::Show { dir, cedar, network } => offline::show(&dir, network.network.into(), cedar, output),
+        PolicyCommand::Replay { history, network } => history::replay(data_dir, &history, network.into(), output),
+    }
+}
+
+impl From<NetworkArgs> for Network {
+    fn from(args: NetworkArgs) -> Self {
+        args.network.into()
     }
 }

@@ -30,7 +30,7 @@ use super::status::NodeStatus;
 use crate::chain::{Attestor, ChainBlock, SinkError, TrackerPosition};
 use crate::facts::{Fact, Unit};
 use crate::journal::Journal;
-use crate::names::{NodeKind, NodeName};
+use crate::names::NodeName;
 use crate::pipeline::{Outcome, Request, Responder};
 use crate::reasons::{Reason, Refusal};
 
@@ -147,7 +147,7 @@ impl Actor {
 
     /// Where the node's tracker stands; if the node is not there, or about to be built again, asks for that instead.
     pub fn position(self: &Arc<Self>) -> Option<TrackerPosition> {
-        if self.spec.kind == NodeKind::Lnd {
+        if !self.spec.kind.follows_chain() {
             return None; // it follows no chain here
         }
         let broken = self.flights.broken.load(Ordering::SeqCst);

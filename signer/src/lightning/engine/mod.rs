@@ -63,7 +63,7 @@ pub struct NodeSpec {
     pub seed: Secret<32>,
     /// How they come from it; an lnd node's come by BIP 32 whatever this says.
     pub derivation: Derivation,
-    /// BIP 32's, for lnd: the seed is its master key.
+    /// BIP 32's, for lnd and Lightspark: the seed is its master key.
     pub chain_code: Option<Secret<32>>,
 }
 

@@ -18,12 +18,12 @@ use super::super::counter::Counter;
 use super::super::guard::{Guard, GuardEntries};
 use super::super::issued::{Archive, Issued};
 use super::super::limits::{self, Limits};
-use super::super::lnd;
 use super::super::orders::Orders;
 use super::super::persist::{ChainStart, NodePersister, genesis};
 use super::super::standing::Claims;
 use super::super::validator::outputs::Outputs;
 use super::super::validator::{HouseValidatorFactory, RefusedBy, View, policy};
+use super::super::{lightspark, lnd};
 use super::negotiation::negotiate;
 use super::{Engine, NodeSpec, Settings};
 use crate::journal::Put;
@@ -52,8 +52,10 @@ pub fn first_entries(spec: &NodeSpec, start: ChainStart) -> Result<Vec<Put>, Res
 
 /// The node's public key, derived from its seed.
 pub fn node_id(spec: &NodeSpec) -> PublicKey {
-    if spec.kind == NodeKind::Lnd {
-        return lnd::node_id(spec);
+    match spec.kind {
+        NodeKind::Lnd => return lnd::node_id(spec),
+        NodeKind::Lightspark => return lightspark::node_id(spec),
+        NodeKind::Ldk | NodeKind::Cln => {}
     }
     scrubbed(|| {
         let keys =

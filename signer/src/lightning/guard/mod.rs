@@ -102,8 +102,8 @@ impl Guard {
         seen(&message);
         match row.judge {
             Judge::Vls | Judge::Book => {}
-            // No engine of vls serves an lnd node.
-            Judge::Lnd => return Err(Refusal::new(Reason::NotAllowed, row.name)),
+            // No engine of vls serves such a node.
+            Judge::Lnd | Judge::Lightspark => return Err(Refusal::new(Reason::NotAllowed, row.name)),
             Judge::Gossip => gossip::judge(self.kind, &self.node, request.channel, &message)?,
             Judge::Invoice => invoices::judge(&self.node, &message)?,
             Judge::Tag => tags::judge(&message)?,

@@ -2,13 +2,15 @@
 //! here (P4).
 //!
 //! What is not in the table is not decoded. The numbers are Core Lightning's (`hsmd/hsmd_wire.csv`) and, from 1000 on,
-//! those the VLS protocol adds for LDK; 3000 and what the LND door makes of lnd's calls, from 4000 on, are our own. A row says who may send the message, what it is addressed to,
+//! those the VLS protocol adds for LDK; 3000 what the LND door makes of lnd's calls, from 4000 on,
+//! and what the Lightspark door makes of webhooks, from 5000 on, are our own. A row says who may send the message, what it is addressed to,
 //! what answering it does, which judge it meets and how it is laid out on the wire; none of that has a default.
 
 use vls_protocol::msgs;
 
 use super::layout::Field::{self, Bool, Bytes, List, Octets, Optional, Psbt, Text, Tx};
 use crate::facts::{Fact, Unit};
+use crate::lightning::lightspark;
 use crate::names::NodeKind;
 use crate::reasons::{Reason, Refusal};
 
@@ -61,6 +63,8 @@ pub enum Judge {
     Book,
     /// The room `lightning/lnd`, which reads lnd's calls: they are no messages of vls.
     Lnd,
+    /// The room `lightning/lightspark`, which reads webhooks: they are no messages of vls.
+    Lightspark,
 }
 
 /// What else is true of a message.
@@ -93,6 +97,7 @@ const LDK: &[NodeKind] = &[NodeKind::Ldk];
 const CLN: &[NodeKind] = &[NodeKind::Cln];
 const BOTH: &[NodeKind] = &[NodeKind::Ldk, NodeKind::Cln];
 const LND: &[NodeKind] = &[NodeKind::Lnd];
+const SPARK: &[NodeKind] = &[NodeKind::Lightspark];
 const NONE: &[NodeKind] = &[];
 
 const U8: Field = Bytes(1);
@@ -199,6 +204,14 @@ rows! {
     4007 MuSig2Sign                 Node    Sign   Lnd     LND  [];
     4008 MuSig2CombineSig           Node    Sign   Lnd     LND  [];
     4009 MuSig2Cleanup              Node    Sign   Lnd     LND  [];
+    5000 ECDH                       Node    Secret Lightspark SPARK [];
+    5001 GET_PER_COMMITMENT_POINT   Node    Change Lightspark SPARK [];
+    5002 RELEASE_PER_COMMITMENT_SECRET Node Secret Lightspark SPARK [];
+    5003 REQUEST_INVOICE_PAYMENT_HASH Node  Change Lightspark SPARK [];
+    5004 RELEASE_PAYMENT_PREIMAGE   Node    Secret Lightspark SPARK [];
+    5005 SIGN_INVOICE               Node    Sign   Lightspark SPARK [];
+    5006 DERIVE_KEY_AND_SIGN        Node    Sign   Lightspark SPARK [];
+    5007 REVEAL_COUNTERPARTY_PER_COMMITMENT_SECRET Node Change Lightspark SPARK [];
 }
 
 impl Row {
@@ -222,7 +235,11 @@ impl Row {
 ///
 /// Refuses with `malformed` (no number, too long), `message-unknown` or `message-not-allowed`.
 pub fn row(kind: NodeKind, message: &[u8]) -> Result<&'static Row, Refusal> {
-    let most = if kind == NodeKind::Lnd { MAX_LND_MESSAGE_BYTES } else { MAX_MESSAGE_BYTES };
+    let most = match kind {
+        NodeKind::Lnd => MAX_LND_MESSAGE_BYTES,
+        NodeKind::Lightspark => 2 + lightspark::MAX_BYTES,
+        NodeKind::Ldk | NodeKind::Cln => MAX_MESSAGE_BYTES,
+    };
     if message.len() > most {
         let detail = format!("{} bytes; at most {most} are read", message.len());
         let fact = Fact::number("message", message.len() as u64, Unit::Bytes).at_most(most as u64);
@@ -259,7 +276,7 @@ mod tests {
     #[test]
     fn rows_are_ordered_and_unambiguous() {
         assert!(TABLE.is_sorted_by_key(|row| row.number));
-        for kind in [NodeKind::Ldk, NodeKind::Cln, NodeKind::Lnd] {
+        for kind in [NodeKind::Ldk, NodeKind::Cln, NodeKind::Lnd, NodeKind::Lightspark] {
             let numbers: Vec<u16> = TABLE.iter().filter(|r| r.senders.contains(&kind)).map(|r| r.number).collect();
             assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{kind} has one meaning per number");
         }

@@ -2,7 +2,8 @@
 //!
 //! A channel begins with the secret that revokes its commitments (DeriveSharedKey, a *reservation*), and is known from the
 //! first commitment of its counterparty on, number 0, which also tells how commitments are numbered (BOLT 3 hides the
-//! number behind a mask). Only commitments of the counterparty pay our static payment key: that tells the two sides' apart.
+//! number behind a mask). Only commitments of the counterparty pay our static payment key: that tells the two sides' apart,
+//! unless we own so little that neither may have an output of ours; such a commitment is taken for either side's.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +12,7 @@ use bitcoin::secp256k1::{PublicKey, SecretKey};
 use bitcoin::{OutPoint, Txid};
 use serde::{Deserialize, Serialize};
 
-use super::keys::Keys;
+use super::keys::{Family, KeyPath, Keys};
 use crate::facts::{Fact, Unit};
 use crate::journal::Put;
 use crate::reasons::{Reason, Refusal};
@@ -27,6 +28,10 @@ const MAX_RESERVATIONS: usize = 16_384;
 /// An output of ours that is worth more than this is in every commitment of the counterparty: no dust limit is higher.
 const SURELY_AN_OUTPUT_SAT: u64 = 10_000;
 
+/// By how much our commitments may be behind the counterparty's: a peer that is slow to sign holds back updates of ours,
+/// which are no more than we may offer HTLCs (BOLT 2: 483), and a few fees.
+const MAX_APART: u64 = 1_024;
+
 /// All channels of a node.
 #[derive(Default)]
 pub struct Channels {
@@ -35,6 +40,8 @@ pub struct Channels {
     reservations: BTreeMap<u32, Reservation>,
     /// By the index of our funding key: the channel it became.
     by_index: HashMap<u32, OutPoint>,
+    /// Points that were computed of commitments that may be ours.
+    points: HashMap<OutPoint, (u64, PublicKey)>,
 }
 
 /// Commitments' secrets were made for a channel.
@@ -65,6 +72,8 @@ pub struct Channel {
     payment_index: Option<u32>,
     /// The counterparty's commitment that was signed last.
     counterparty: Commitment,
+    /// That one may have been ours: we own too little to tell.
+    is_either: bool,
     /// Our first commitment, which lnd has signed when a channel opens, to see whether it could.
     first: Option<Txid>,
     /// Our commitment that was signed to close the channel.
@@ -111,6 +120,8 @@ pub enum Side {
     Counterparty,
     /// Ours.
     Holder,
+    /// We own too little to tell.
+    Either,
 }
 
 /// A channel's entry is damaged, or newer.
@@ -192,10 +203,18 @@ impl Channels {
         let channel = self.channels.get_mut(&asked.funding).ok_or_else(|| unknown(&asked.funding))?;
         channel.require_same(asked)?;
         let number = asked.obscured ^ channel.mask;
-        let side = channel.side(asked, number);
+        let side = match channel.side(asked, number) {
+            // What is frozen closes, and takes no new state.
+            Side::Either if thawed().is_err() => Side::Holder,
+            side => side,
+        };
         let before = channel.clone();
         match side {
             Side::Counterparty => channel.advance(asked, number, thawed)?,
+            Side::Either => {
+                channel.advance(asked, number, thawed)?;
+                channel.is_either = true;
+            }
             Side::Holder => channel.close_with(asked, number)?,
         }
         let changed = (before != *channel).then(|| put(&format!("{CHANNEL}{}", asked.funding), Some(&*channel)));
@@ -218,16 +237,21 @@ impl Channels {
         Ok(vec![put(&format!("{CHANNEL}{funding}"), Some(&*channel))])
     }
 
-    /// The per-commitment points of our commitments that were signed to close channels: only what these pay is claimed by
-    /// keys that belong to a commitment of ours.
-    pub fn closed_points<'a>(&'a self, keys: &'a Keys) -> impl Iterator<Item = PublicKey> + 'a {
-        let closed = self.channels.values().filter_map(|channel| Some((channel, channel.holder.as_ref()?)));
-        closed.filter_map(|(channel, holder)| {
-            let funding = keys.public(super::keys::KeyPath::Channel(super::keys::Family::Multisig, channel.our_index));
-            let root_path = super::keys::KeyPath::Channel(super::keys::Family::RevocationRoot, channel.root_index);
-            let root = super::shared_key::shared(&funding, &keys.secret(root_path));
-            let secret = SecretKey::from_slice(&commitment_secret(&root, holder.number)).ok()?;
-            Some(secret.public_key(keys.secp()))
+    /// Whether `tweaked_by` makes the key `basepoint` that of a commitment of ours that was signed to close a channel, or
+    /// may have been: only what these pay is claimed by keys that belong to a commitment of ours.
+    pub fn signed_to_close(&mut self, keys: &Keys, basepoint: &PublicKey, tweaked_by: &[u8; 32]) -> bool {
+        let Self { channels, points, .. } = self;
+        channels.iter().any(|(funding, channel)| {
+            let Some(number) = channel.ours() else { return false };
+            let point = match points.get(funding) {
+                Some((known, point)) if *known == number => *point,
+                _ => {
+                    let Some(point) = channel.point(keys, number) else { return false };
+                    points.insert(*funding, (number, point));
+                    point
+                }
+            };
+            tweak(&point, basepoint) == *tweaked_by
         })
     }
 
@@ -252,6 +276,7 @@ impl Channels {
             mask: asked.obscured,
             payment_index,
             counterparty: Commitment { number: 0, txid: asked.txid, ours_sat },
+            is_either: false,
             first: None,
             holder: None,
             closing: false,
@@ -270,6 +295,23 @@ impl Channel {
     /// What the counterparty's last commitment pays us, in sat.
     pub fn ours_sat(&self) -> u64 {
         self.counterparty.ours_sat
+    }
+
+    /// The number of the commitment of ours that was signed to close the channel, or may have been: the first one is signed
+    /// when the channel opens, and the same again when it closes without an update.
+    fn ours(&self) -> Option<u64> {
+        let either = self.is_either.then_some(self.counterparty.number);
+        let first = self.first.filter(|_| self.counterparty.number == 0).map(|_| 0);
+        self.holder.as_ref().map(|holder| holder.number).or(either).or(first)
+    }
+
+    /// The per-commitment point of our commitment with this number.
+    fn point(&self, keys: &Keys, number: u64) -> Option<PublicKey> {
+        let funding = keys.public(KeyPath::Channel(Family::Multisig, self.our_index));
+        let root_key = keys.secret(KeyPath::Channel(Family::RevocationRoot, self.root_index));
+        let root = super::shared_key::shared(&funding, &root_key);
+        let secret = SecretKey::from_slice(&commitment_secret(&root, number)).ok()?;
+        Some(secret.public_key(keys.secp()))
     }
 
     fn require_same(&self, asked: &Asked) -> Result<(), Refusal> {
@@ -297,12 +339,20 @@ impl Channel {
             return Side::Holder;
         }
         let last = &self.counterparty;
-        if self.pays_us(asked).is_some() || asked.txid == last.txid {
+        if asked.txid == last.txid {
+            return if self.is_either { Side::Either } else { Side::Counterparty };
+        }
+        if self.pays_us(asked).is_some() {
             return Side::Counterparty;
         }
-        // Without an output of ours it is the counterparty's only if ours may be too small for one.
         let is_first_of_ours = number == 0 && last.number == 0;
-        if is_first_of_ours || last.ours_sat > SURELY_AN_OUTPUT_SAT { Side::Holder } else { Side::Counterparty }
+        let follows = number == last.number || number == last.number + 1;
+        match () {
+            () if is_first_of_ours || last.ours_sat > SURELY_AN_OUTPUT_SAT || !follows => Side::Holder,
+            // Closing has begun: there is nothing new of the counterparty's.
+            () if self.closing || self.holder.is_some() => Side::Holder,
+            () => Side::Either,
+        }
     }
 
     /// A commitment of the counterparty: the last one, anew or changed as lnd does after a failed attempt, or the next.
@@ -322,6 +372,7 @@ impl Channel {
         let ours_sat = self.pays_us(asked).unwrap_or(0);
         self.payment_index = self.payment_index.or(asked.pays.first().map(|(index, _)| *index));
         self.counterparty = Commitment { number, txid: asked.txid, ours_sat };
+        self.is_either = false;
         Ok(())
     }
 
@@ -335,6 +386,12 @@ impl Channel {
                     return Ok(());
                 }
             }
+        }
+        let last = self.counterparty.number;
+        if number < last.saturating_sub(MAX_APART) {
+            let detail = format!("commitment {number} of ours is old: the counterparty's last one is {last}");
+            let fact = Fact::count("commitment_number", number).at_least(last - MAX_APART);
+            return Err(Refusal::new(Reason::CommitmentRevoked, detail).with_fact(fact));
         }
         match &self.holder {
             Some(holder) if holder.txid == asked.txid => Ok(()),

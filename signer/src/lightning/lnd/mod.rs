@@ -5,7 +5,8 @@
 //! keys.rs          keys by family and purpose          psbt.rs         PSBTs, read strictly
 //! scripts.rs       the scripts of BOLT 3               transactions.rs what a transaction is
 //! channels.rs      what is known of each channel       wallet.rs       amounts, limits, fundings
-//! windows.rs       which keys and outputs are ours     signing.rs      signatures
+//! coins.rs         what coins were said to hold        signing.rs      signatures
+//! windows.rs       which keys and outputs are ours
 //! messages.rs      SignMessage                         shared_key.rs   DeriveSharedKey
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! `docs/lnd.md` says what follows from that.
 
 pub mod channels;
+mod coins;
 pub mod keys;
 mod messages;
 pub mod psbt;
@@ -26,8 +28,8 @@ mod windows;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bitcoin::Network;
 use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Network, OutPoint, TxOut};
 use claviger_proto::signrpc::{
     MuSig2SessionRequest, SharedKeyRequest, SharedKeyResponse, SignMessageReq, SignMessageResp,
 };
@@ -36,6 +38,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use self::channels::{Channels, Side};
+use self::coins::Coins;
 use self::keys::{Family, KeyPath, Keys};
 use self::psbt::{Packet, Signature};
 use self::shared_key::Question;
@@ -92,6 +95,9 @@ impl Method {
     }
 }
 
+/// HTLCs of a channel that are too small for an output, together: lnd allows no more.
+const MAX_DUST_SAT: u64 = 500_000;
+
 /// The entry that says whose the others are.
 const IDENTITY: &str = "lnd/node";
 
@@ -110,6 +116,7 @@ pub struct LndNode {
     channels: Channels,
     windows: Windows,
     wallet: Wallet,
+    coins: Coins,
     limits: Limits,
     config: LimitsConfig,
     orders: Orders,
@@ -160,6 +167,7 @@ impl LndNode {
         settings.desk.load(&spec.name, &mut entries, clock.now_ms()).map_err(|e| unreadable(&e))?;
         let orders = Orders::restore(&mut entries).map_err(|e| unreadable(&e))?;
         let channels = Channels::restore(&mut entries).map_err(|e| unreadable(&e))?;
+        let coins = Coins::restore(&mut entries).map_err(|e| unreadable(&e))?;
         let spent = entries.remove(limits::KEY);
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
         let limits = limits.map_err(|e| unreadable(&e))?;
@@ -172,7 +180,7 @@ impl LndNode {
             return Err(unreadable(&format!("the entry {key} is not known")));
         }
         let (network, config) = (spec.network, settings.limits.clone());
-        Ok(Self { keys, network, channels, windows, wallet, limits, config, orders, clock })
+        Ok(Self { keys, network, channels, windows, wallet, coins, limits, config, orders, clock })
     }
 
     /// How many channels the node has.
@@ -273,25 +281,27 @@ impl LndNode {
             signatures.push(signing::sign(&packet, *index, *path, keys, &coin, all)?);
             candidates.push((*index, *path, coin, candidate));
         }
+        let now_ms = self.clock.now_ms();
+        let said = said(&packet, &candidates)?;
+        self.coins.require_same(&said, now_ms)?;
         let (mut puts, mut facts) = (Vec::new(), Vec::new());
-        for (index, path, coin, candidate) in candidates {
-            let class = match candidate {
-                Candidate::Wallet => {
-                    if let Some(frozen) = self.frozen() {
-                        self.limits.only_fees(frozen);
-                    }
-                    let (limits, now_ms) = (&self.limits, self.clock.now_ms());
-                    let at = (index, path, &coin);
-                    let (seen, put) =
-                        self.wallet.judge(&packet, at, &self.keys, &mut self.windows, (limits, now_ms))?;
-                    facts.extend(seen);
-                    puts.extend(put);
-                    Class::WalletSpend
-                }
-                other => self.judge_channel(&packet, index, other, &mut puts, &mut facts)?,
-            };
-            facts.push(Fact::text("class", class.name()));
-        }
+        let class = if all_wallet {
+            if let Some(frozen) = self.frozen() {
+                self.limits.only_fees(frozen);
+            }
+            let Self { keys, windows, wallet, coins, limits, .. } = self;
+            let spends: Vec<_> = candidates.iter().map(|(index, path, coin, _)| (*index, *path, coin)).collect();
+            let (seen, put) = wallet.judge(&packet, &spends, (&*keys, windows), coins, (&*limits, now_ms))?;
+            facts.extend(seen);
+            puts.extend(put);
+            Class::WalletSpend
+        } else {
+            let judged = candidates.into_iter().map(|(index, _, _, candidate)| (index, candidate)).next();
+            let (index, candidate) = judged.expect("one input was asked for");
+            self.judge_channel(&packet, index, candidate, &mut puts, &mut facts)?
+        };
+        facts.push(Fact::text("class", class.name()));
+        puts.extend(self.coins.remember(said, now_ms));
         let signed_psbt = packet.signed(&signatures);
         let signed_inputs = signatures.iter().map(|signature| signature.input as u32).collect();
         Ok(Answer { reply: SignPsbtResponse { signed_psbt, signed_inputs }.encode_to_vec(), puts, facts })
@@ -326,8 +336,9 @@ impl LndNode {
         facts: &mut Vec<Fact>,
     ) -> Result<Class, Refusal> {
         match candidate {
-            Candidate::Wallet => Ok(Class::WalletSpend),
+            Candidate::Wallet => Err(Refusal::new(Reason::KeyPurpose, "a coin of the wallet is not the channel's")),
             Candidate::Commitment(asked) => {
+                self.require_bounded_burn(packet, asked.capacity_sat)?;
                 let frozen = self.frozen();
                 let thawed = || frozen.clone().map_or(Ok(()), Err);
                 let is_new = self.channels.get(&asked.funding).is_none();
@@ -371,12 +382,10 @@ impl LndNode {
                 Ok(class)
             }
             Candidate::OwnCommitment { class, basepoint, tweak } => {
-                let mut points = self.channels.closed_points(&self.keys);
-                if !points.any(|point| transactions::belongs_to(&point, &basepoint, &tweak)) {
+                if !self.channels.signed_to_close(&self.keys, &basepoint, &tweak) {
                     let detail = "the key belongs to no commitment of ours that was signed to close a channel";
                     return Err(Refusal::new(Reason::TransactionUnknown, detail));
                 }
-                drop(points);
                 // The second level goes on at the same place, and lnd may claim several at once.
                 let goes_on = |at: usize| {
                     class == Class::HolderHtlc && (at == index || packet.tx.output[at].script_pubkey.is_p2wsh())
@@ -417,10 +426,37 @@ impl LndNode {
             .with_fact(Fact::number("fee", fee_sat, Unit::Sat).at_most(limit_sat)))
     }
 
+    /// What a commitment leaves to miners: its fee, and HTLCs that are too small for an output.
+    fn require_bounded_burn(&self, packet: &Packet<'_>, capacity_sat: u64) -> Result<(), Refusal> {
+        let out_sat = transactions::sum_sat(&packet.tx.output).unwrap_or_default();
+        let burnt_sat = capacity_sat.saturating_sub(out_sat);
+        let limit_sat = self.config.max_onchain_fee_sat.saturating_add(MAX_DUST_SAT);
+        if burnt_sat <= limit_sat {
+            return Ok(());
+        }
+        let detail =
+            format!("{burnt_sat} sat go to nobody; limits.max_onchain_fee_sat + {MAX_DUST_SAT} = {limit_sat} sat");
+        let fact = Fact::number("commitment_fee", burnt_sat, Unit::Sat).at_most(limit_sat);
+        Err(Refusal::new(Reason::CommitmentFee, detail).with_fact(fact))
+    }
+
     fn frozen(&self) -> Option<Refusal> {
         let given = self.orders.frozen_node()?;
         Some(Refusal::new(Reason::Frozen, format!("the node was frozen by {}", given.by)))
     }
+}
+
+/// What the question says of coins that its signature does not commit to, or that another transaction may spend beside it.
+fn said(packet: &Packet<'_>, asked: &[(usize, KeyPath, TxOut, Candidate)]) -> Result<Vec<(OutPoint, TxOut)>, Refusal> {
+    let stands_alone = |(index, _, _, candidate): &(usize, KeyPath, TxOut, Candidate)| {
+        let combines = packet.inputs[*index].sighash == transactions::SINGLE_ANYONECANPAY;
+        *candidate == Candidate::CounterpartyHtlc || packet.inputs.len() == 1 && !combines
+    };
+    if asked.iter().all(stands_alone) {
+        return Ok(Vec::new());
+    }
+    let coin = |at: usize| Ok((packet.tx.input[at].previous_output, transactions::spent(packet, at)?));
+    (0..packet.inputs.len()).map(coin).collect()
 }
 
 fn decode<T: Message + Default>(body: &[u8]) -> Result<T, Refusal> {

@@ -189,7 +189,8 @@ fn anchor(key: &PublicKey) -> ScriptBuf {
         .into_script()
 }
 
-fn delayed_script(revocation: &PublicKey, delay: u32, delayed: &PublicKey) -> ScriptBuf {
+/// BOLT 3, "`to_local` Output", and that of second-level transactions. `delay` in blocks.
+pub fn delayed_script(revocation: &PublicKey, delay: u32, delayed: &PublicKey) -> ScriptBuf {
     Builder::new()
         .push_opcode(op::OP_IF)
         .push_slice(revocation.serialize())

@@ -1,5 +1,8 @@
 //! Calls of lnd: each rule attacked, and its honest twin.
 
+mod hostile;
+mod property;
+
 use std::collections::BTreeMap;
 
 use bitcoin::absolute::LockTime;
@@ -407,17 +410,20 @@ fn a_delayed_output_is_swept_only_if_its_commitment_was_signed_to_close() {
 fn hostile_amounts_are_found_out_before_the_last_input_is_signed() {
     let coins = [(0, 40_000), (1, 5_000_000)];
     let outputs = |lnd: &Lnd| vec![out(39_000, lnd.address(5))];
-    // Input 0 is signed with a lie about input 1, whose own amount is then too much for a fee.
+    // Input 0 is signed with a lie about input 1, which must then hold as little when it is signed itself.
     let mut lnd = Lnd::new();
     let first = lnd.spend(&coins, &[40_000, 1_000], 0, outputs(&lnd));
     assert!(lnd.class(&first).is_ok(), "one signature spends nothing");
     let last = lnd.spend(&coins, &[40_000, 5_000_000], 1, outputs(&lnd));
-    assert_eq!(lnd.class(&last), Err(Reason::Limit));
-    let mut lies = lnd.spend(&coins, &[1, 5_000_000], 1, outputs(&lnd));
+    assert_eq!(lnd.class(&last), Err(Reason::CoinAmount));
+    let lies = lnd.spend(&coins, &[1, 5_000_000], 1, outputs(&lnd));
     assert_eq!(lnd.class(&lies), Err(Reason::CoinAmount), "input 0 was signed with another amount");
     // Nor is there a way around the proof.
-    lies.inputs[1].non_witness_utxo = None;
-    assert_eq!(lnd.class(&lies), Err(Reason::CoinUnproven));
+    let mut lnd = Lnd::new();
+    assert_eq!(lnd.class(&last), Err(Reason::Limit), "the truth is too much for a fee");
+    let mut unproven = last.clone();
+    unproven.inputs[1].non_witness_utxo = None;
+    assert_eq!(lnd.class(&unproven), Err(Reason::CoinUnproven));
     let mut other = lnd.spend(&coins, &[40_000, 1_000], 1, outputs(&lnd));
     assert_eq!(lnd.class(&other), Err(Reason::CoinAmount), "the coin's own transaction says otherwise");
     other.inputs[1].non_witness_utxo = Some(lnd.coin(0, 1).1);

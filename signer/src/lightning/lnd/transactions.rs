@@ -6,7 +6,7 @@
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut};
 
-use super::channels::{Asked, tweak};
+use super::channels::Asked;
 use super::keys::{Family, KeyPath, Keys};
 use super::psbt::{Input, Packet};
 use super::scripts::{ChannelScript, Htlc, payment_outputs};
@@ -177,11 +177,6 @@ pub fn classify(
     }
 }
 
-/// Whether this tweak makes the key `basepoint` that of a commitment with this point.
-pub fn belongs_to(point: &PublicKey, basepoint: &PublicKey, tweaked_by: &[u8; 32]) -> bool {
-    tweak(point, basepoint) == *tweaked_by
-}
-
 /// A funding output is spent by a commitment or by a mutual close, alone.
 fn funding_spend(
     packet: &Packet<'_>,
@@ -238,7 +233,7 @@ fn htlc_spend(
         require(keeps && on.script_pubkey.is_p2wsh(), "the HTLC's output does not go on")?;
         return Ok(Candidate::OwnCommitment { class: Class::HolderHtlc, basepoint, tweak });
     }
-    require(htlc.other == signs, "neither of the HTLC's keys is ours")?;
+    require(htlc.other == signs && htlc.owner != signs, "neither of the HTLC's keys is ours, or both are")?;
     // A success transaction has no lock time, a timeout transaction the HTLC's expiry.
     let lock_time = tx.lock_time.to_consensus_u32();
     let sequence = tx.input[index].sequence.to_consensus_u32();
@@ -248,7 +243,7 @@ fn htlc_spend(
         && (sighash, sequence) == expected
         && tx.output[0].script_pubkey.is_p2wsh()
         && tx.output[0].value <= spent.value
-        && (htlc.received_until.is_none() || lock_time == 0);
+        && htlc.received_until.is_none() != (lock_time == 0);
     if is_second_level {
         return Ok(Candidate::CounterpartyHtlc);
     }

@@ -1,8 +1,7 @@
 //! What the wallet spends: amounts that can be trusted, then the limits.
 //!
-//! A signature of SegWit version 0 commits to the amount of its own input only (BIP 143). lnd asks for one input at a time, so
-//! that each question could tell another story about the others. Here each amount is proven when its input is signed, and
-//! remembered: whoever lies about an input is found out when that input is signed, and without all inputs nothing is spent.
+//! Each amount is proven when its input is signed, and what is said of the others must stay the same (`coins.rs`): whoever
+//! lies about an input is found out when that input is signed, and without all inputs nothing is spent.
 //!
 //! Outputs that may fund a channel are signed before the channel's first commitment is seen. They wait in a bounded
 //! bucket until that commitment gives the money back to us.
@@ -13,6 +12,7 @@ use bitcoin::{Address, Network, OutPoint, ScriptBuf, TxOut, Txid};
 use serde::{Deserialize, Serialize};
 use vls_protocol_signer::approver::Approve;
 
+use super::coins::Coins;
 use super::keys::{KeyPath, Keys};
 use super::psbt::Packet;
 use super::transactions::spent;
@@ -26,7 +26,7 @@ use crate::reasons::{Reason, Refusal};
 /// The entry that holds the bucket.
 pub(super) const ENTRY: &str = "lnd/unproven";
 
-/// Transactions whose amounts and charges are remembered; lnd signs all inputs of one within seconds.
+/// Transactions that were charged; lnd signs all inputs of one within seconds. One that was forgotten is charged again.
 const REMEMBERED: usize = 128;
 /// Outputs in the bucket.
 const MAX_UNPROVEN: usize = 256;
@@ -35,7 +35,7 @@ const DAY_MS: u64 = 24 * 3_600 * 1_000;
 /// The wallet of one node.
 pub(super) struct Wallet {
     /// Oldest first.
-    transactions: VecDeque<Known>,
+    transactions: VecDeque<Charged>,
     unproven: BTreeMap<OutPoint, Unproven>,
     allow: Vec<ScriptBuf>,
     limit_sat: u64,
@@ -43,12 +43,18 @@ pub(super) struct Wallet {
     max_push_sat: u64,
 }
 
-/// A transaction that an input was signed of.
-struct Known {
+/// A transaction that an input was signed of: what it costs was charged, if its inputs are what they were said to be.
+#[derive(PartialEq)]
+struct Charged {
     txid: Txid,
-    /// The amounts of inputs that were signed, in sat.
-    proven: BTreeMap<usize, u64>,
+    /// What inputs that are not the wallet's were said to hold.
+    foreign_sat: u64,
+    /// All inputs were said to be the wallet's.
+    all_ours: bool,
 }
+
+/// A coin that is to be spent: the input's index, the key's path, what it holds.
+pub(super) type Spend<'a> = (usize, KeyPath, &'a TxOut);
 
 /// An output that may fund a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,65 +103,62 @@ impl Wallet {
         windows.wallet(keys, output).is_some() || self.allow.contains(output)
     }
 
-    /// Judges the spending of a coin: input `index`, the key at `path`, holding `coin`. What the limits take note of is
-    /// charged by [`Limits::charge`]. Returns what was compared, and the changed entry.
+    /// Judges the spending of coins, all that one question asks for: nothing is remembered unless all of them pass. What the
+    /// limits take note of is charged by [`Limits::charge`]. Returns what was compared, and the changed entry.
     pub(super) fn judge(
         &mut self,
         packet: &Packet<'_>,
-        (index, path, coin): (usize, KeyPath, &TxOut),
-        keys: &Keys,
-        windows: &mut Windows,
+        spends: &[Spend<'_>],
+        (keys, windows): (&Keys, &mut Windows),
+        coins: &Coins,
         (limits, now_ms): (&Limits, u64),
     ) -> Result<(Vec<Fact>, Option<Put>), Refusal> {
-        let KeyPath::Wallet(purpose, ..) = path else {
-            return Err(Refusal::new(Reason::KeyPurpose, format!("{path} is no key of the wallet")));
-        };
-        if !addresses(keys.secp(), purpose, keys.public(path)).contains(&coin.script_pubkey) {
-            return Err(Refusal::new(Reason::KeyPurpose, format!("input {index} does not pay the key at {path}")));
+        for (index, path, coin) in spends {
+            require_its_own(packet, (*index, *path, coin), keys)?;
+            windows.saw(keys, *path);
         }
-        windows.saw(keys, path);
         let (tx, txid) = (&packet.tx, packet.tx.compute_txid());
-        let inputs = self.inputs(packet, (index, coin), txid, keys, windows)?;
+        let inputs = inputs(packet, spends, coins, |output| windows.wallet(keys, output).is_some())?;
         limits.begin_onchain(tx, &inputs)?;
-        let known = self.transactions.iter().position(|known| known.txid == txid);
+        let others = inputs.iter().filter(|(_, ours)| !ours);
+        let foreign_sat = others.fold(0, |sum: u64, (out, _)| sum.saturating_add(out.value.to_sat()));
+        let all_ours = inputs.iter().all(|(_, ours)| *ours);
+        let charged = Charged { txid, foreign_sat, all_ours };
+        if self.transactions.contains(&charged) {
+            return Ok((Vec::new(), None));
+        }
         let (mut facts, mut put) = (Vec::new(), None);
-        if known.is_none() {
-            let out: Vec<bool> = tx.output.iter().map(|out| !self.is_ours(keys, windows, &out.script_pubkey)).collect();
-            let foreign = |index: &usize| out[*index];
-            let all_ours = inputs.iter().all(|(_, ours)| *ours);
-            let (funding, unknown): (Vec<_>, Vec<_>) = (0..tx.output.len())
-                .filter(foreign)
-                .partition(|index| all_ours && tx.output[*index].script_pubkey.is_p2wsh());
-            let sat = |outputs: &[usize]| {
-                outputs.iter().fold(0, |sum: u64, at| sum.saturating_add(tx.output[*at].value.to_sat()))
-            };
-            let (funding_sat, unknown_sat) = (sat(&funding), sat(&unknown));
-            let fits = self.fits(funding_sat, funding.len(), now_ms);
-            let unknown = if fits { unknown } else { (0..tx.output.len()).filter(foreign).collect() };
-            if !unknown.is_empty() && !limits.approve_onchain(tx, &[], &unknown) {
-                let denied = || Refusal::new(Reason::Limit, "the wallet may not pay this");
-                let refusal = limits.take_denial().unwrap_or_else(denied);
-                let bucket = Fact::number("unproven_funding", self.sum_sat(now_ms), Unit::Sat).at_most(self.limit_sat);
-                return Err(if funding.is_empty() { refusal } else { refusal.with_fact(bucket) });
-            }
-            facts.push(Fact::number("onchain_send", unknown_sat, Unit::Sat));
-            if fits && !funding.is_empty() {
-                facts.push(Fact::number("unproven_funding", funding_sat, Unit::Sat));
-                self.unproven.retain(|_, unproven| unproven.at_ms + DAY_MS > now_ms);
-                for vout in funding {
-                    let unproven = Unproven { sat: tx.output[vout].value.to_sat(), at_ms: now_ms };
-                    self.unproven.insert(OutPoint { txid, vout: vout as u32 }, unproven);
-                }
-                put = Some(self.put());
-            }
-            if self.transactions.len() == REMEMBERED {
-                self.transactions.pop_front();
-            }
-            self.transactions.push_back(Known { txid, proven: BTreeMap::new() });
+        let outputs = 0..tx.output.len();
+        let foreign: Vec<usize> =
+            outputs.filter(|at| !self.is_ours(keys, windows, &tx.output[*at].script_pubkey)).collect();
+        let may_fund = |at: &usize| all_ours && tx.output[*at].script_pubkey.is_p2wsh();
+        let (funding, unknown): (Vec<usize>, Vec<usize>) = foreign.iter().copied().partition(may_fund);
+        let sat = |outputs: &[usize]| {
+            outputs.iter().fold(0, |sum: u64, at| sum.saturating_add(tx.output[*at].value.to_sat()))
+        };
+        let (funding_sat, unknown_sat) = (sat(&funding), sat(&unknown));
+        let fits = self.fits(funding_sat, funding.len(), now_ms);
+        let unknown = if fits { unknown } else { foreign };
+        if !unknown.is_empty() && !limits.approve_onchain(tx, &[], &unknown) {
+            let denied = || Refusal::new(Reason::Limit, "the wallet may not pay this");
+            let refusal = limits.take_denial().unwrap_or_else(denied);
+            let bucket = Fact::number("unproven_funding", self.sum_sat(now_ms), Unit::Sat).at_most(self.limit_sat);
+            return Err(if funding.is_empty() { refusal } else { refusal.with_fact(bucket) });
         }
-        if let Some(known) = self.transactions.iter_mut().find(|known| known.txid == txid) {
-            known.proven.insert(index, coin.value.to_sat());
+        facts.push(Fact::number("onchain_send", unknown_sat, Unit::Sat));
+        if fits && !funding.is_empty() {
+            facts.push(Fact::number("unproven_funding", funding_sat, Unit::Sat));
+            self.unproven.retain(|_, unproven| unproven.at_ms + DAY_MS > now_ms);
+            for vout in funding {
+                let unproven = Unproven { sat: tx.output[vout].value.to_sat(), at_ms: now_ms };
+                self.unproven.insert(OutPoint { txid, vout: vout as u32 }, unproven);
+            }
+            put = Some(self.put());
         }
+        if self.transactions.len() == REMEMBERED {
+            self.transactions.pop_front();
+        }
+        self.transactions.push_back(charged);
         Ok((facts, put))
     }
 
@@ -167,49 +170,6 @@ impl Wallet {
         }
         self.unproven.remove(funding);
         Some(self.put())
-    }
-
-    /// What all inputs spend, each with whether it is the wallet's.
-    fn inputs(
-        &self,
-        packet: &Packet<'_>,
-        (index, coin): (usize, &TxOut),
-        txid: Txid,
-        keys: &Keys,
-        windows: &mut Windows,
-    ) -> Result<Vec<(TxOut, bool)>, Refusal> {
-        let known = self.transactions.iter().find(|known| known.txid == txid);
-        // BIP 341 commits to the amounts of all inputs.
-        let commits_to_all = coin.script_pubkey.is_p2tr();
-        let is_proven = packet.inputs[index].non_witness_utxo.is_some() || packet.inputs.len() == 1 || commits_to_all;
-        if !is_proven {
-            let detail = format!("input {index}: its transaction is missing, and it is not the only one");
-            return Err(Refusal::new(Reason::CoinUnproven, detail));
-        }
-        let mut inputs = Vec::with_capacity(packet.inputs.len());
-        for (at, input) in packet.inputs.iter().enumerate() {
-            if at == index {
-                inputs.push((coin.clone(), true));
-                continue;
-            }
-            let said = spent(packet, at)?;
-            let ours = windows.wallet(keys, &said.script_pubkey).is_some();
-            let proven_sat = known.and_then(|known| known.proven.get(&at));
-            match proven_sat {
-                Some(proven_sat) if *proven_sat != said.value.to_sat() => {
-                    let fact = Fact::number("coin", said.value.to_sat(), Unit::Sat).exactly(*proven_sat);
-                    return Err(Refusal::new(Reason::CoinAmount, format!("input {at} was signed with another amount"))
-                        .with_fact(fact));
-                }
-                None if ours && input.signed && !commits_to_all && !said.script_pubkey.is_p2tr() => {
-                    let detail = format!("input {at} is signed, and its amount is not known here");
-                    return Err(Refusal::new(Reason::CoinUnproven, detail));
-                }
-                _ => {}
-            }
-            inputs.push((said, ours));
-        }
-        Ok(inputs)
     }
 
     fn fits(&self, more_sat: u64, outputs: usize, now_ms: u64) -> bool {
@@ -227,4 +187,44 @@ impl Wallet {
         let value = serde_json::to_vec(&stored).expect("numbers and text always encode");
         Put { key: ENTRY.to_owned(), value: Some(value) }
     }
+}
+
+/// A key of the wallet signs for the coin that it has, whose amount is proven.
+fn require_its_own(packet: &Packet<'_>, (index, path, coin): Spend<'_>, keys: &Keys) -> Result<(), Refusal> {
+    let KeyPath::Wallet(purpose, ..) = path else {
+        return Err(Refusal::new(Reason::KeyPurpose, format!("{path} is no key of the wallet")));
+    };
+    if !addresses(keys.secp(), purpose, keys.public(path)).contains(&coin.script_pubkey) {
+        return Err(Refusal::new(Reason::KeyPurpose, format!("input {index} does not pay the key at {path}")));
+    }
+    // BIP 341 commits to the amounts of all inputs.
+    let is_committed = packet.inputs.len() == 1 || coin.script_pubkey.is_p2tr();
+    if packet.inputs[index].non_witness_utxo.is_none() && !is_committed {
+        let detail = format!("input {index}: its transaction is missing, and it is not the only one");
+        return Err(Refusal::new(Reason::CoinUnproven, detail));
+    }
+    Ok(())
+}
+
+/// What all inputs spend, each with whether it is the wallet's.
+fn inputs(
+    packet: &Packet<'_>,
+    spends: &[Spend<'_>],
+    coins: &Coins,
+    mut is_ours: impl FnMut(&ScriptBuf) -> bool,
+) -> Result<Vec<(TxOut, bool)>, Refusal> {
+    let commits_to_all = spends.iter().any(|(_, _, coin)| coin.script_pubkey.is_p2tr());
+    let mut inputs = Vec::with_capacity(packet.inputs.len());
+    for (at, input) in packet.inputs.iter().enumerate() {
+        let said = spent(packet, at)?;
+        let ours = is_ours(&said.script_pubkey);
+        let is_known =
+            commits_to_all || said.script_pubkey.is_p2tr() || coins.knows(&packet.tx.input[at].previous_output);
+        if ours && input.signed && !is_known {
+            let detail = format!("input {at} is signed, and its amount is not known here");
+            return Err(Refusal::new(Reason::CoinUnproven, detail));
+        }
+        inputs.push((said, ours));
+    }
+    Ok(inputs)
 }

@@ -43,7 +43,7 @@ fn apply(signer: &Signer, files: &[(&str, &str)]) {
         signer.journal().commit(commit).expect("recorded");
         Ok::<_, ApplyFailed>(())
     };
-    signer.desk.apply(bundle(files), Network::Regtest, NOW_MS, record).expect("a bundle");
+    signer.desk.apply(bundle(files), Network::Regtest, None, NOW_MS, record).expect("a bundle");
 }
 
 fn signer() -> (Signer, NodeName) {

@@ -1,0 +1,99 @@
+//! The PKCS#11 slot: an AES key that never leaves a token wraps a random key-encryption key. `token` speaks to the token
+//! and is part of builds with the feature `pkcs11`; every build understands the records.
+
+#[cfg(feature = "pkcs11")]
+mod token;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "pkcs11")]
+pub use token::{Pkcs11Slot, Tries};
+
+use crate::kek::Sealed;
+
+/// What is stored for a PKCS#11 slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The vendor's module.
+    module: PathBuf,
+    /// The token's label and serial number.
+    token: String,
+    serial: String,
+    /// The key's CKA_ID.
+    #[serde(with = "crate::hexed")]
+    key_id: [u8; 16],
+    #[serde(with = "crate::hexed")]
+    iv: [u8; 12],
+    /// The key-encryption key under AES-256-GCM, with its tag.
+    #[serde(with = "crate::hexed")]
+    wrapped_kek: [u8; 48],
+    sealed: Sealed,
+}
+
+impl Record {
+    /// The token's label.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+}
+
+/// Why a token did not do its work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Pkcs11Error {
+    /// The module is not named by an absolute path, or cannot be loaded.
+    #[error("the PKCS#11 module {} cannot be used", .0.display())]
+    Module(PathBuf),
+    /// There is no such token, or it was taken out.
+    #[error("the token '{0}' is not there")]
+    NoToken(String),
+    /// Several tokens have the label.
+    #[error("there are several tokens '{0}'")]
+    SeveralTokens(String),
+    /// The PIN is wrong.
+    #[error("the token '{0}' says that the PIN is wrong")]
+    WrongPin(String),
+    /// A wrong PIN was entered since the last right one, and nobody is there to say that this one is right.
+    #[error("a wrong PIN was entered at the token '{0}'; it is not tried by itself again")]
+    PinCountLow(String),
+    /// One more wrong PIN would lock the token.
+    #[error("the token '{0}' has one try left; it is not used up here")]
+    FinalTry(String),
+    /// Too many wrong PINs were entered.
+    #[error("the PIN of the token '{0}' is locked")]
+    PinLocked(String),
+    /// The key is not on the token any more.
+    #[error("the token '{0}' does not hold the key of this slot")]
+    NoKey(String),
+    /// The token failed otherwise, or went away meanwhile.
+    #[error("the token '{token}' failed: {function} returned {code}")]
+    Failed {
+        /// Its label.
+        token: String,
+        /// The function of PKCS#11.
+        function: String,
+        /// Its return value.
+        code: String,
+    },
+}
+
+impl Pkcs11Error {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Module(_) => "Give --module the whole path of the vendor's library, e.g. libsofthsm2.so.",
+            Self::NoToken(_) => {
+                "Put the token in and check its label (pkcs11-tool --list-slots); other slots still open."
+            }
+            Self::SeveralTokens(_) => "Give each token a label of its own.",
+            Self::WrongPin(_) => "Try again with the right PIN; other slots still open and do not count against it.",
+            Self::PinCountLow(_) => "Enter the PIN yourself: `claviger slots test --slot N`.",
+            Self::FinalTry(_) => "Log in once with the vendor's tool, which resets the count, or use another slot.",
+            Self::PinLocked(_) => "Have the token's security officer set a new PIN, or use another slot.",
+            Self::NoKey(_) => "Use the token that the slot was added with, or another slot.",
+            Self::Failed { .. } => "Check the token with the vendor's tool; other slots still open.",
+        }
+    }
+}

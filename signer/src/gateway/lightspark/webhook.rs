@@ -1,0 +1,207 @@
+//! One webhook: from its bytes to an answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::accounts::Accounts;
+use crate::gateway::link::LinkHandler;
+use crate::lightning::lightspark::{Ask, Event, SubEvent, refusal};
+use crate::names::NodeName;
+use crate::pipeline::{Outcome, Request};
+use crate::reasons::{Reason, Refusal};
+
+/// Then the caller may ask again: the same event gets the same answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// The paths that Lightspark's own examples serve. An account's name may follow, behind a slash.
+const PATHS: [&str; 2] = ["/ln/webhooks", "/lightspark-webhook"];
+
+/// What all webhooks go through.
+pub(super) struct Webhooks {
+    pub(super) accounts: Arc<Accounts>,
+    pub(super) handler: Arc<dyn LinkHandler>,
+}
+
+/// What is sent back: the status, and the body if there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    /// A status alone.
+    pub(super) fn status(status: u16) -> Self {
+        Self { status, body: Vec::new() }
+    }
+
+    fn refused(request: &str, refusal: &Refusal) -> Self {
+        let Refusal { reason, detail, .. } = refusal;
+        let status = match reason {
+            Reason::Malformed | Reason::MessageUnknown | Reason::PathNotCanonical => 400,
+            Reason::Fault => 500,
+            reason if reason.retry() => 503,
+            _ => 403,
+        };
+        let body = json!({ "reason": reason.id(), "detail": detail, "hint": reason.hint(), "request": request });
+        Self { status, body: body.to_string().into_bytes() }
+    }
+}
+
+/// The account's name in `path`, empty if there is none; `None` if no webhooks are served there.
+pub(super) fn account_in(path: &str) -> Option<&str> {
+    let rest = PATHS.iter().find_map(|known| path.strip_prefix(known))?;
+    if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }
+}
+
+impl Webhooks {
+    /// Answers `body`, which came to the account called `account` under `signature`, the header as it was.
+    pub(super) async fn answer(&self, account: &str, signature: Option<&[u8]>, body: &[u8]) -> Answer {
+        let Some((name, network)) = self.accounts.find(account) else { return Answer::status(404) };
+        let mut code = [0; 32];
+        let is_hex = signature.is_some_and(|signature| hex::decode_to_slice(signature, &mut code).is_ok());
+        if !is_hex || !self.accounts.is_signed(&name, body, &code) {
+            return Answer::status(400);
+        }
+        let event = match Event::parse(body, network) {
+            Ok(event) => event,
+            Err(error) => {
+                let refusal = refusal(&error);
+                tracing::warn!(%name, reason = refusal.reason.id(), "lightspark: refused: {}", refusal.detail);
+                return Answer::refused("", &refusal);
+            }
+        };
+        match event.ask {
+            Ask::Nothing => Answer::status(204),
+            Ask::Remote(_, sub_event) => self.ask(&name, &sub_event, body).await,
+        }
+    }
+
+    async fn ask(&self, name: &NodeName, sub_event: &SubEvent, body: &[u8]) -> Answer {
+        let message = [&(sub_event.method() as u16).to_be_bytes()[..], body].concat();
+        let request = Request { request_id: 0, channel: None, message };
+        let (reply, outcome) = oneshot::channel();
+        self.handler.submit(name, request, Box::new(move |outcome| drop(reply.send(outcome))));
+        let busy = |detail: &str| Answer::refused("", &Refusal::new(Reason::NodeBusy, detail));
+        match tokio::time::timeout(ANSWER_WITHIN, outcome).await {
+            Ok(Ok(Outcome::Reply(reply))) if reply.is_empty() => Answer::status(204),
+            Ok(Ok(Outcome::Reply(body))) => Answer { status: 200, body },
+            Ok(Ok(Outcome::Refused { request, refusal })) => match sub_event {
+                // Lightspark has an answer for these alone: the variables of its `decline_to_sign_messages`.
+                SubEvent::Sign(jobs) if !refusal.reason.retry() && refusal.reason != Reason::Fault => {
+                    let ids: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
+                    Answer { status: 200, body: json!({ "payload_ids": ids }).to_string().into_bytes() }
+                }
+                _ => Answer::refused(&request, &refusal),
+            },
+            Ok(Err(_)) => busy("the answer was lost"),
+            Err(_) => busy("there is no answer yet"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use bitcoin::Network;
+    use hmac::{Hmac, KeyInit, Mac};
+    use sha2::Sha256;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::pipeline::Responder;
+
+    const POINT: &str = r#"{"event_type": "REMOTE_SIGNING", "event_id": "1", "timestamp": "2024-06-05T04:28:45.171899+00:00", "entity_id": "Channel:1", "data": {"sub_event_type": "GET_PER_COMMITMENT_POINT", "bitcoin_network": "REGTEST", "derivation_path": "m/3/1", "per_commitment_point_idx": 7}}"#;
+    const SIGN: &str = r#"{"event_type": "REMOTE_SIGNING", "event_id": "1", "timestamp": "2024-06-05T04:28:45.171899+00:00", "entity_id": "Channel:1", "data": {"sub_event_type": "DERIVE_KEY_AND_SIGN", "bitcoin_network": "REGTEST", "signing_jobs": [{"id": "job-1", "derivation_path": "m/3/1/0", "message": "1111111111111111111111111111111111111111111111111111111111111111", "script": "51", "transaction": "00", "amount": 1}]}}"#;
+
+    /// Says what it was told to say.
+    struct Saying(Mutex<Vec<Outcome>>);
+
+    impl LinkHandler for Saying {
+        fn submit(&self, node: &NodeName, request: Request, respond: Responder) {
+            assert_eq!(node.as_str(), "alice");
+            assert!(request.message.len() > 2);
+            respond(self.0.lock().expect("whole").pop().expect("an outcome"));
+        }
+    }
+
+    fn door(outcome: Option<Outcome>) -> Webhooks {
+        let accounts = Accounts::default();
+        accounts.put(NodeName::new("alice").expect("a name"), Network::Regtest, Zeroizing::new(b"secret".to_vec()));
+        Webhooks { accounts: Arc::new(accounts), handler: Arc::new(Saying(Mutex::new(outcome.into_iter().collect()))) }
+    }
+
+    fn signature(secret: &[u8], body: &str) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key");
+        mac.update(body.as_bytes());
+        hex::encode(mac.finalize().into_bytes())
+    }
+
+    async fn send(outcome: Option<Outcome>, account: &str, body: &str) -> Answer {
+        let signature = signature(b"secret", body);
+        door(outcome).answer(account, Some(signature.as_bytes()), body.as_bytes()).await
+    }
+
+    fn refused(reason: Reason) -> Option<Outcome> {
+        Some(Outcome::Refused { request: "alice-1".to_owned(), refusal: Refusal::new(reason, "why") })
+    }
+
+    #[tokio::test]
+    async fn only_what_the_account_s_secret_signed_byte_for_byte_is_looked_at() {
+        let good = signature(b"secret", POINT);
+        let answer = |signature: Option<String>, body: String| async move {
+            door(Some(Outcome::Reply(b"{}".to_vec())))
+                .answer("", signature.as_ref().map(String::as_bytes), body.as_bytes())
+                .await
+                .status
+        };
+        assert_eq!(answer(Some(good.clone()), POINT.to_owned()).await, 200);
+        assert_eq!(answer(Some(good.to_uppercase()), POINT.to_owned()).await, 200);
+        for forged in
+            [None, Some(String::new()), Some(format!("{good}00")), Some("00".repeat(32)), Some("qq".repeat(32))]
+        {
+            assert_eq!(answer(forged, POINT.to_owned()).await, 400);
+        }
+        assert_eq!(answer(Some(signature(b"other", POINT)), POINT.to_owned()).await, 400);
+        assert_eq!(answer(Some(good), POINT.replace(": ", ":")).await, 400, "the same JSON, other bytes");
+    }
+
+    #[tokio::test]
+    async fn what_asks_for_nothing_is_acknowledged_and_what_is_unknown_refused() {
+        let telling = POINT.replace("REMOTE_SIGNING", "PAYMENT_FINISHED");
+        assert_eq!(send(None, "alice", &telling).await, Answer::status(204));
+        for unknown in
+            [POINT.replace("REMOTE_SIGNING", "NEW"), POINT.replace("GET_PER_COMMITMENT_POINT", "VLS_MESSAGE")]
+        {
+            let answer = send(None, "alice", &unknown).await;
+            assert_eq!(answer.status, 400);
+            assert!(String::from_utf8_lossy(&answer.body).contains("message-unknown"));
+        }
+        assert_eq!(send(None, "bob", POINT).await.status, 404);
+        assert_eq!(send(Some(Outcome::Reply(Vec::new())), "alice", POINT).await, Answer::status(204));
+    }
+
+    #[tokio::test]
+    async fn refused_jobs_are_declined_and_other_refusals_have_a_status() {
+        let declined = Answer { status: 200, body: br#"{"payload_ids":["job-1"]}"#.to_vec() };
+        assert_eq!(send(refused(Reason::Limit), "", SIGN).await, declined);
+        // What may work later is not declined for good.
+        assert_eq!(send(refused(Reason::JournalUnavailable), "", SIGN).await.status, 503);
+        assert_eq!(send(refused(Reason::Fault), "", SIGN).await.status, 500);
+        assert_eq!(send(refused(Reason::SecretOrder), "", POINT).await.status, 403);
+        assert_eq!(send(refused(Reason::NodeBusy), "", POINT).await.status, 503);
+    }
+
+    #[test]
+    fn an_account_stands_in_the_path() {
+        assert_eq!(account_in("/ln/webhooks"), Some(""));
+        assert_eq!(account_in("/lightspark-webhook/alice"), Some("alice"));
+        for elsewhere in ["/", "/ln/webhooksalice", "/ln", "/ping"] {
+            assert_eq!(account_in(elsewhere), None);
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! A Lightspark account with remote signing: its webhooks are understood here, one by one, and answered or refused.
+//!
+//! ```text
+//! mod.rs       the account: restored from its entries, one event at a time
+//! json.rs      strict JSON                    event.rs         events as typed fields
+//! paths.rs     derivation paths by purpose    keys.rs          keys
+//! seen.rs      events that were answered      channel.rs       what is known of each channel
+//! jobs.rs      a batch of signing jobs        transactions.rs  what a job would sign
+//! ```
+//!
+//! Lightspark shows neither our own commitments nor what a peer has signed of them, before it asks to close with one.
+//! `docs/lightspark.md` says what follows from that.
+
+mod channel;
+mod event;
+mod jobs;
+mod json;
+mod keys;
+mod paths;
+mod seen;
+mod transactions;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bitcoin::secp256k1::{PublicKey, SecretKey};
+use bitcoin::{Address, Network, ScriptBuf, Txid};
+use lightning::ln::chan_utils::CounterpartyCommitmentSecrets;
+use lightning::util::ser::{Readable, Writeable};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+pub use self::event::{Ask, Event, EventError, Job, Method, SubEvent};
+pub use self::json::{JsonError, MAX_BYTES};
+pub use self::paths::{ChannelKey, KeyPath, PathError};
+
+use self::channel::Channel;
+use self::keys::Keys;
+use self::seen::Seen;
+use super::clock::NodeClock;
+use super::engine::{Handled, NodeSpec, RestoreError, Settings};
+use super::guard::Row;
+use super::limits::{self, Limits};
+use super::orders::{Given, Order, OrderError, Orders};
+use crate::config::LimitsConfig;
+use crate::facts::Fact;
+use crate::journal::Put;
+use crate::pipeline::Request;
+use crate::reasons::{Reason, Refusal};
+
+/// The entry that says whose the others are.
+const IDENTITY: &str = "lightspark/node";
+/// The entry that names L1 transactions whose outputs are charged already.
+const WALLET: &str = "lightspark/wallet";
+/// In front of a channel's number.
+const CHANNEL: &str = "lightspark/channel/";
+/// In front of a channel's number: the secrets that its counterparty revealed, as BOLT 3 keeps them.
+const REVEALED: &str = "lightspark/revealed/";
+/// So many L1 transactions are remembered.
+const REMEMBERED: usize = 64;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Identity {
+    version: u8,
+    node_id: PublicKey,
+    network: Network,
+}
+
+/// One account. After a panic inside, or a failed commit, it must be dropped (P6).
+pub struct LightsparkNode {
+    keys: Keys,
+    network: Network,
+    channels: BTreeMap<u32, Channel>,
+    /// Lightspark's ids of the channels.
+    entities: BTreeMap<String, u32>,
+    revealed: BTreeMap<u32, CounterpartyCommitmentSecrets>,
+    /// L1 transactions whose outputs are charged, oldest first.
+    charged: Vec<Txid>,
+    allow: BTreeSet<ScriptBuf>,
+    seen: Seen,
+    limits: Limits,
+    config: LimitsConfig,
+    orders: Orders,
+    clock: Arc<NodeClock>,
+}
+
+/// What an event came to.
+struct Answer {
+    /// The GraphQL variables, or nothing.
+    reply: Vec<u8>,
+    puts: Vec<Put>,
+    facts: Vec<Fact>,
+}
+
+impl Answer {
+    fn new(reply: &serde_json::Value) -> Self {
+        Self { reply: reply.to_string().into_bytes(), puts: Vec::new(), facts: Vec::new() }
+    }
+
+    fn nothing() -> Self {
+        Self { reply: Vec::new(), puts: Vec::new(), facts: Vec::new() }
+    }
+}
+
+/// The node's public key.
+pub fn node_id(spec: &NodeSpec) -> PublicKey {
+    keys(spec).node_id()
+}
+
+/// The entries of an account that has not run yet.
+pub fn first_entries(spec: &NodeSpec) -> Vec<Put> {
+    let identity = Identity { version: 1, node_id: node_id(spec), network: spec.network };
+    vec![put(IDENTITY.to_owned(), serde_json::to_vec(&identity).expect("text always encodes"))]
+}
+
+/// What refuses an event that is not understood.
+pub fn refusal(error: &EventError) -> Refusal {
+    let reason = match error {
+        EventError::Path(PathError::NotCanonical) => Reason::PathNotCanonical,
+        EventError::Path(PathError::NoPurpose) => Reason::KeyPurpose,
+        EventError::UnknownType | EventError::UnknownSubEvent => Reason::MessageUnknown,
+        EventError::Json(_) | EventError::Field(_) => Reason::Malformed,
+    };
+    Refusal::new(reason, error.to_string())
+}
+
+fn keys(spec: &NodeSpec) -> Keys {
+    let chain_code = spec.chain_code.as_ref().expect("the registry gives every account its chain code");
+    Keys::new(&spec.seed, chain_code, spec.network)
+}
+
+impl LightsparkNode {
+    /// Builds the account from all live entries of its tenant.
+    pub fn restore(
+        spec: &NodeSpec,
+        settings: &Settings,
+        clock: Arc<NodeClock>,
+        mut entries: BTreeMap<String, Vec<u8>>,
+    ) -> Result<Self, RestoreError> {
+        let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
+        let keys = keys(spec);
+        let identity = entries.remove(IDENTITY).and_then(|value| serde_json::from_slice::<Identity>(&value).ok());
+        let identity = identity.filter(|identity| identity.version == 1).ok_or_else(|| unreadable(&IDENTITY))?;
+        if identity.node_id != keys.node_id() {
+            return Err(RestoreError::OtherNode("the seed does not match"));
+        }
+        if identity.network != spec.network {
+            return Err(RestoreError::OtherNode("the network does not match"));
+        }
+        settings.desk.load(&spec.name, &mut entries, clock.now_ms()).map_err(|error| unreadable(&error))?;
+        let orders = Orders::restore(&mut entries).map_err(|error| unreadable(&error))?;
+        let spent = entries.remove(limits::KEY);
+        let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
+        let limits = limits.map_err(|error| unreadable(&error))?;
+        let charged = entries.remove(WALLET).map_or(Ok(Vec::new()), |entry| serde_json::from_slice(&entry));
+        let charged = charged.map_err(|_| unreadable(&WALLET))?;
+        let seen = Seen::restore(&mut entries, &clock).ok_or_else(|| unreadable(&"an answered event"))?;
+        let (mut channels, mut entities, mut revealed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for (key, entry) in entries {
+            let numbered = |prefix| key.strip_prefix(prefix).and_then(|number: &str| number.parse::<u32>().ok());
+            if let (Some(number), Some(channel)) = (numbered(CHANNEL), Channel::read(&entry)) {
+                entities.insert(channel.entity.clone(), number);
+                channels.insert(number, channel);
+            } else if let Some(number) = numbered(REVEALED) {
+                let secrets = CounterpartyCommitmentSecrets::read(&mut &entry[..]).map_err(|_| unreadable(&key))?;
+                revealed.insert(number, secrets);
+            } else {
+                return Err(unreadable(&format!("the entry {key}")));
+            }
+        }
+        let config = settings.limits.clone();
+        let script =
+            |text: &String| Some(text.parse::<Address<_>>().ok()?.require_network(spec.network).ok()?.script_pubkey());
+        let allow = config.allow.iter().filter_map(script).collect();
+        let network = spec.network;
+        Ok(Self { keys, network, channels, entities, revealed, charged, allow, seen, limits, config, orders, clock })
+    }
+
+    /// How many channels the account has.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// What is ordered about the account.
+    pub fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// The account's clock.
+    pub fn clock(&self) -> &NodeClock {
+        &self.clock
+    }
+
+    /// Carries out an operator's order. Channels cannot be named yet. Returns what must be durable before it counts.
+    pub fn order(&mut self, order: &Order, given: Given) -> Result<Vec<Put>, OrderError> {
+        match order.channel() {
+            Some(channel) => Err(OrderError::NoChannel(channel)),
+            None => self.orders.carry_out(order, given),
+        }
+    }
+
+    /// Answers one webhook, whose body follows the number of its [`Method`]. The reply is empty if there is nothing to say.
+    pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
+        self.limits.begin();
+        let body = request.message.get(2..).unwrap_or_default();
+        match self.answer(row, body) {
+            Ok(mut answer) => {
+                answer.puts.extend(self.limits.charge());
+                Handled { puts: answer.puts, facts: answer.facts, ..Handled::plain(Ok(answer.reply)) }
+            }
+            Err(refusal) => Handled::plain(Err(refusal)),
+        }
+    }
+
+    fn answer(&mut self, row: &Row, body: &[u8]) -> Result<Answer, Refusal> {
+        let event = Event::parse(body, self.network).map_err(|error| refusal(&error))?;
+        let Ask::Remote(network, sub_event) = &event.ask else {
+            return Err(Refusal::new(Reason::Malformed, "the event asks for nothing"));
+        };
+        if sub_event.method() as u16 != row.number {
+            return Err(Refusal::new(Reason::Malformed, "the event is not what it was handed in as"));
+        }
+        // Keys are the same on all networks: what is signed for one is good on the other.
+        if *network != self.network {
+            let detail = format!("the event is for {network}; the account is on {}", self.network);
+            return Err(Refusal::new(Reason::NetworkForeign, detail));
+        }
+        let now_ms = self.clock.now_ms();
+        if let Some(reply) = self.seen.answered(&event, body, now_ms)? {
+            return Ok(Answer { reply, puts: Vec::new(), facts: vec![Fact::text("event", event.id)] });
+        }
+        let mut answer = self.answer_new(&event.entity, sub_event)?;
+        answer.puts.extend(self.seen.put(&event, body, &answer.reply, now_ms));
+        answer.facts.push(Fact::text("event", event.id));
+        Ok(answer)
+    }
+
+    fn answer_new(&mut self, entity: &str, sub_event: &SubEvent) -> Result<Answer, Refusal> {
+        match sub_event {
+            SubEvent::Ecdh => Err(Refusal::new(Reason::SecretPurpose, "a shared secret with the node's identity")),
+            SubEvent::SignInvoice => Err(Refusal::new(Reason::BlindDigest, "an invoice is shown as its digest only")),
+            SubEvent::GetPoint { channel, index } => self.tell_point(entity, *channel, *index),
+            SubEvent::ReleaseSecret { channel, index } => self.release_secret(entity, *channel, *index),
+            SubEvent::RevealSecret { index, secret } => self.reveal(entity, *index, *secret),
+            SubEvent::InvoiceHash { invoice } => {
+                let nonce = self.keys.invoice_nonce(invoice);
+                let hash = self.keys.payment_hash(&nonce);
+                let variables = json!({
+                    "invoice_id": invoice, "payment_hash": hex::encode(hash), "preimage_nonce": hex::encode(nonce),
+                });
+                Ok(Answer::new(&variables))
+            }
+            SubEvent::ReleasePreimage { invoice, nonce } => {
+                if *nonce != Some(self.keys.invoice_nonce(invoice)) {
+                    let detail =
+                        format!("the nonce of invoice {invoice} is not the one that its payment hash came with");
+                    return Err(Refusal::new(Reason::PreimageNonce, detail));
+                }
+                let preimage = self.keys.preimage(&self.keys.invoice_nonce(invoice));
+                Ok(Answer::new(&json!({ "invoice_id": invoice, "payment_preimage": hex::encode(&preimage[..]) })))
+            }
+            SubEvent::Sign(jobs) => self.sign(entity, jobs),
+        }
+    }
+
+    fn tell_point(&mut self, entity: &str, number: u32, index: u64) -> Result<Answer, Refusal> {
+        let mut channel = match (self.channels.get(&number), self.entities.get(entity)) {
+            (None, None) => Channel::new(entity, index),
+            _ => self.channel(entity, number)?.clone(),
+        };
+        channel.tell_point(index)?;
+        let point = self.keys.per_commitment_point(number, index);
+        let variables = json!({
+            "channel_id": entity, "per_commitment_point": point.to_string(), "per_commitment_point_index": index,
+        });
+        Ok(Answer { puts: self.keep(number, channel), ..Answer::new(&variables) })
+    }
+
+    fn release_secret(&mut self, entity: &str, number: u32, index: u64) -> Result<Answer, Refusal> {
+        let mut channel = self.channel(entity, number)?.clone();
+        channel.release_secret(index)?;
+        let secret = self.keys.per_commitment_secret(number, index);
+        let variables = json!({
+            "channel_id": entity, "per_commitment_secret": hex::encode(&secret[..]), "per_commitment_index": index,
+        });
+        Ok(Answer { puts: self.keep(number, channel), ..Answer::new(&variables) })
+    }
+
+    /// The counterparty's secret of a commitment: kept, for it proves claims on that commitment.
+    fn reveal(&mut self, entity: &str, index: u64, secret: [u8; 32]) -> Result<Answer, Refusal> {
+        let Some(number) = self.entities.get(entity).copied() else {
+            return Err(Refusal::new(Reason::ChannelUnknown, entity));
+        };
+        let known = self.revealed.get(&number).cloned();
+        let mut secrets = known.unwrap_or_else(CounterpartyCommitmentSecrets::new);
+        let follows = secrets.get_min_seen_secret().checked_sub(1) == Some(index);
+        let is_known = secrets.get_secret(index) == Some(secret);
+        let is_new = || follows && SecretKey::from_slice(&secret).is_ok();
+        if !is_known && (!is_new() || secrets.provide_secret(index, secret).is_err()) {
+            let detail = format!("secret {index} does not follow from those before it");
+            return Err(Refusal::new(Reason::SecretOrder, detail));
+        }
+        let entry = secrets.encode();
+        self.revealed.insert(number, secrets);
+        Ok(Answer { puts: vec![put(format!("{REVEALED}{number}"), entry)], ..Answer::nothing() })
+    }
+
+    /// The channel with this number, which must be the one that the event is about.
+    fn channel(&self, entity: &str, number: u32) -> Result<&Channel, Refusal> {
+        let channel = self.channels.get(&number).filter(|channel| channel.entity == entity);
+        channel.ok_or_else(|| Refusal::new(Reason::ChannelUnknown, format!("m/3/{number} is not the path of {entity}")))
+    }
+
+    /// Keeps a changed channel. Returns its entry.
+    fn keep(&mut self, number: u32, channel: Channel) -> Vec<Put> {
+        if self.channels.get(&number) == Some(&channel) {
+            return Vec::new();
+        }
+        let entry = put(format!("{CHANNEL}{number}"), channel.entry());
+        self.entities.insert(channel.entity.clone(), number);
+        self.channels.insert(number, channel);
+        vec![entry]
+    }
+
+    fn frozen(&self) -> Option<Refusal> {
+        let given = self.orders.frozen_node()?;
+        Some(Refusal::new(Reason::Frozen, format!("the account was frozen by {}", given.by)))
+    }
+}
+
+fn put(key: String, value: Vec<u8>) -> Put {
+    Put { key, value: Some(value) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+"""Lets Lightspark's own signer answer the events in a file, and compares: `compare.py FILE`."""
+
+import collections
+import hashlib
+import hmac
+import json
+import os
+import sys
+
+import lightspark_crypto
+
+SEED = bytes(range(16))
+SECRET = "39kyJO140000000000000000000049ws"
+
+
+class Positive(lightspark_crypto.Validation):
+    """Signs whatever it is asked."""
+
+    def should_sign(self, webhook):
+        return True
+
+
+def official(body):
+    """The variables that Lightspark's signer answers with."""
+    signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+    answer = lightspark_crypto.handle_remote_signing_webhook_event(body, signature, SECRET, SEED, Positive())
+    return json.loads(answer.variables)
+
+
+def main():
+    # Lightspark's library writes a line for each event.
+    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    counts = collections.Counter()
+    with open(sys.argv[1], encoding="utf-8") as events:
+        for line in events:
+            event = json.loads(line)
+            theirs = official(event["body"].encode())
+            if theirs != event["reply"]:
+                sys.exit(f"an answer differs:\n  event    {event['body']}\n  official {theirs}\n  claviger {event['reply']}")
+            counts[json.loads(event["body"])["data"]["sub_event_type"]] += 1
+    if not counts:
+        sys.exit("there is no event")
+    for name, count in sorted(counts.items()):
+        print(f"{count:6} {name}: the same answers", file=report)
+
+
+main()
