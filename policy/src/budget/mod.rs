@@ -112,6 +112,11 @@ impl Budgets {
         }))
     }
 
+    /// Whether something is set aside, or was counted lately, for the request that `node` knows by `key`.
+    pub fn knows(&self, node: &str, key: &ReservationKey) -> bool {
+        self.nodes.get(node).is_some_and(|part| part.reservation(key).is_some())
+    }
+
     /// The request is on its way: what it holds does not expire, until it is settled or released.
     pub fn hold(&mut self, node: &str, key: &ReservationKey, now_ms: u64) -> Vec<Change> {
         self.change(node, now_ms, |part, _, changes| part.hold(key, changes))

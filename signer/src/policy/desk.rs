@@ -51,6 +51,8 @@ pub struct Decided {
     /// To be recorded with the verdict.
     pub puts: Vec<Put>,
     ends: Ends,
+    /// Whether an earlier request under the same key set something aside: that stays, whatever becomes of this one.
+    is_repeat: bool,
 }
 
 /// A node's budgets or grants cannot be read from the journal: it signs nothing (P4).
@@ -148,6 +150,7 @@ impl Desk {
             Ok(()) => decide::decide(policy, known, &request, Some(&reservation), now_ms),
             Err(error) => (decide::Inputs::default(), fault(&error)),
         };
+        let is_repeat = state.budgets.knows(&node, &reservation);
         let mut changes = Vec::new();
         let mut ticket = None;
         match &verdict {
@@ -188,7 +191,7 @@ impl Desk {
             None => refusal,
         });
         let record = Record { id: String::new(), bundle: bundle.hash(), request, key, inputs, verdict };
-        Some(Decided { record, refusal, puts: puts(changes), ends })
+        Some(Decided { record, refusal, puts: puts(changes), ends, is_repeat })
     }
 
     /// What became of a request that the desk permitted: it was signed, or refused elsewhere. Returns the changed entries.
@@ -199,6 +202,8 @@ impl Desk {
         }
         let state = &mut *self.lock();
         puts(match (signed, decided.ends) {
+            // What an earlier one may still spend is not given back. If this one asked for more, that stays counted too.
+            (false, _) if decided.is_repeat => Vec::new(),
             (false, _) => state.budgets.release(node, &key, now_ms),
             (true, Ends::AtOnce) => state.budgets.settle(node, &key, &[], now_ms),
             (true, Ends::WithPayment) => Vec::new(),

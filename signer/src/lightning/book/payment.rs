@@ -128,7 +128,7 @@ impl Totals {
         is_known: bool,
         depth: Depth,
     ) {
-        let part = |side, held| Part::new(channel, side, held, hash, settled).as_shown(channel, hash, depth);
+        let part = |side, held| Part::new(channel, side, held, hash, settled).without_returned(channel, hash, depth);
         let parts = || channel.valid().map(|(side, held)| part(side, held));
         if let Some(worst) = parts().max_by_key(Part::out_msat) {
             let is_certain = channel.standing == Standing::Ready || is_known;
@@ -362,7 +362,7 @@ impl Part {
     }
 
     /// The same without what the chain has shown not to be the peer's.
-    fn as_shown(mut self, channel: &Channel, hash: &Hash, depth: Depth) -> Self {
+    fn without_returned(mut self, channel: &Channel, hash: &Hash, depth: Depth) -> Self {
         if let Some(close) = &channel.close {
             close.retain(hash, &mut self.outs, depth);
         }

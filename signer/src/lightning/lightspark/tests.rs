@@ -65,7 +65,9 @@ fn peer(byte: u8) -> PublicKey {
 fn time(unix_ms: u64) -> String {
     let (mut days, day_ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
     let mut year = 1970;
-    let length = |year: u64| if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) { 366 } else { 365 };
+    let length = |year: u64| {
+        if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) { 366 } else { 365 }
+    };
     while days >= length(year) {
         days -= length(year);
         year += 1;

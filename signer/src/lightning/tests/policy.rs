@@ -97,6 +97,17 @@ fn a_budget_is_shared_by_actions_counts_a_repeat_once_and_survives_a_restart() {
 }
 
 #[test]
+fn a_refused_repeat_frees_nothing_of_the_payment_that_may_be_on_its_way() {
+    let (signer, alice) = signer();
+    let pay = |amount_msat| invoice_to_pay(1, amount_msat);
+    replied(signer.ask(&alice, None, pay(30_000_000)));
+    // Another invoice for the same hash, as a payee who helps can sign: the state machine refuses it.
+    refused(signer.ask(&alice, None, pay(29_000_000)));
+    assert_eq!(counted(&signer), (0, 30_000_000));
+    assert_eq!(refused(signer.ask(&alice, None, keysend(2, 20_000_001))).1.reason, Reason::PolicyBudgetExceeded);
+}
+
+#[test]
 fn a_payment_is_spent_once_it_has_left_whole_and_not_before() {
     let mut stage = Stage::new();
     apply(&stage.signer, &[("policy.toml", POLICY), ("rules.cedar", RULES)]);
@@ -111,6 +122,18 @@ fn a_payment_is_spent_once_it_has_left_whole_and_not_before() {
     stage.restart();
     stage.advance(0, OURS_SAT - 30_000, &[]).expect("goes on");
     assert_eq!(counted(&stage.signer), (30_000_000, 0));
+}
+
+#[test]
+fn a_first_request_that_is_refused_elsewhere_sets_nothing_aside() {
+    let limits = LimitsConfig { max_payment_msat: 20_000_000, ..LimitsConfig::default() };
+    let signer = Signer::start_over(Arc::new(MemoryStore::new()), limits);
+    apply(&signer, &[("policy.toml", POLICY), ("rules.cedar", RULES)]);
+    let alice = signer.add("alice", NodeKind::Ldk);
+    assert_eq!(refused(signer.ask(&alice, None, keysend(1, 30_000_000))).1.reason, Reason::Limit);
+    assert_eq!(counted(&signer), (0, 0));
+    replied(signer.ask(&alice, None, keysend(2, 20_000_000)));
+    assert_eq!(counted(&signer), (0, 20_000_000));
 }
 
 #[test]
