@@ -92,7 +92,7 @@ section! {
 }
 
 section! {
-    /// What may be spent, until policy files exist. A request above a limit is refused with reason `limit`.
+    /// What may be spent, whatever the policy in force permits. A request above a limit is refused with reason `limit`.
     LimitsConfig "limits" {
         /// The largest single payment, in msat.
         max_payment_msat: u64 = 100_000_000;

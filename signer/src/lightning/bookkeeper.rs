@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bitcoin::OutPoint;
+use bitcoin::{Network, OutPoint};
 use lightning_signer::channel::{ChannelId, ChannelSetup};
 use lightning_signer::lightning::types::payment::PaymentHash;
 use lightning_signer::node::Node;
@@ -21,6 +21,7 @@ use super::book::{
     Terms,
 };
 use super::clock::NodeClock;
+use crate::chain::ChainBlock;
 use crate::journal::Put;
 use crate::names::NodeKind;
 use crate::pipeline::ChannelRef;
@@ -28,6 +29,16 @@ use crate::reasons::{Reason, Refusal};
 
 /// An approval that nothing uses is kept for as long after its end, as vls keeps its own.
 const KEPT_AFTER_EXPIRY_MS: u64 = 24 * 3_600_000;
+
+/// Confirmations from which on an honest node goes by a close or by what spends it, less one by which our view of the
+/// chain may be behind: LDK's `ANTI_REORG_DELAY` is 6, Core Lightning's `anchor_confirms` 3, and 1 on test networks.
+fn buried(kind: NodeKind, network: Network) -> u32 {
+    match (kind, network) {
+        (NodeKind::Ldk, _) => 5,
+        (_, Network::Bitcoin) => 2,
+        _ => 1,
+    }
+}
 
 /// Keeps one node's book.
 pub struct Bookkeeper {
@@ -62,6 +73,7 @@ impl Bookkeeper {
     /// Takes the book's entries out of `entries`.
     pub fn restore(
         kind: NodeKind,
+        network: Network,
         policy: &SimplePolicy,
         clock: Arc<NodeClock>,
         entries: &mut BTreeMap<String, Vec<u8>>,
@@ -69,6 +81,7 @@ impl Bookkeeper {
         let rules = Rules {
             cltv_delta: policy.cltv_delta,
             max_feerate_per_kw: policy.max_feerate_per_kw,
+            buried: buried(kind, network),
             brings_preimages: kind == NodeKind::Ldk,
         };
         let mut ours = entries.split_off(book::PREFIX);
@@ -160,11 +173,23 @@ impl Bookkeeper {
         book.changes()
     }
 
-    /// After a block: the outputs of `spent` that fund channels are spent. Returns the changed entries.
-    pub fn closed(&self, spent: impl Iterator<Item = OutPoint>) -> Vec<Put> {
+    /// Looks through a block that was added. `touched` are the funding outpoints of the channels it holds transactions of.
+    pub fn note_block(&self, block: &ChainBlock, touched: &[OutPoint]) {
         let State { book, .. } = &mut *self.lock();
-        spent.for_each(|funding| book.closed(&funding));
-        book.changes()
+        for (funding, close) in touched.iter().filter_map(|funding| Some((funding, block.spender(funding)?))) {
+            book.closed(funding, close, block.height());
+        }
+        book.spent(block.height(), |outpoint| block.spender(outpoint));
+    }
+
+    /// The block at `height` was removed.
+    pub fn revert_block(&self, height: u32) {
+        self.lock().book.reverted(height);
+    }
+
+    /// What blocks changed, for the journal.
+    pub fn block_changes(&self) -> Vec<Put> {
+        self.lock().book.changes()
     }
 
     /// Approved payments that ended, with what left for them.
@@ -177,7 +202,8 @@ impl Bookkeeper {
         let channels = node.get_channels();
         let is_gone = |key: &ChannelKey| channel_id(key).is_none_or(|id| !channels.contains_key(&id));
         let State { book, .. } = &mut *self.lock();
-        book.prune(is_gone, Moment { now_ms: self.clock.now_ms(), height: 0 });
+        let height = node.get_tracker().height();
+        book.prune(is_gone, Moment { now_ms: self.clock.now_ms(), height });
         book.changes()
     }
 

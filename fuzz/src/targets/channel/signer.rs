@@ -103,7 +103,9 @@ impl Signer {
             engine.note_block(block, &effect);
             effect
         } else {
-            revert_block(engine.node(), block, &attestor(), &concerned).expect("it is the last one")
+            let effect = revert_block(engine.node(), block, &attestor(), &concerned).expect("it is the last one");
+            engine.revert_block(block);
+            effect
         };
         let puts = engine.block_changes(&effect).expect("the state can be encoded");
         self.record(puts);

@@ -272,7 +272,11 @@ fn move_tracker(engine: &mut Engine, step: Step, block: &ChainBlock, attestor: &
             engine.note_block(block, &effect);
             effect
         }
-        Step::Disconnect => revert_block(engine.node(), block, attestor, &concerned)?,
+        Step::Disconnect => {
+            let effect = revert_block(engine.node(), block, attestor, &concerned)?;
+            engine.revert_block(block);
+            effect
+        }
     };
     let puts = engine.block_changes(&effect).map_err(|refusal| SinkError::Busy(refusal.detail))?;
     Ok(((effect.height, effect.hash), puts))

@@ -1,5 +1,6 @@
 //! One channel: the valid commitments of both sides, and what is ours by each.
 
+use super::close::Close;
 use super::commitment::Span;
 use super::facts::{Commitment, Direction, Hash, Htlc, Side, Terms};
 use super::view::{ChannelView, CommitmentView, Standing};
@@ -11,6 +12,8 @@ pub(super) struct Channel {
     pub(super) standing: Standing,
     pub(super) ours: Chain,
     pub(super) theirs: Chain,
+    /// What spent the funding output; absent while nothing did.
+    pub(super) close: Option<Close>,
 }
 
 /// One side's commitments that are not revoked.
@@ -59,7 +62,8 @@ pub(super) enum Place {
 
 impl Channel {
     pub(super) fn new(terms: Terms) -> Self {
-        Self { terms, standing: Standing::Ready, ours: Chain::default(), theirs: Chain::default() }
+        let (ours, theirs) = (Chain::default(), Chain::default());
+        Self { terms, standing: Standing::Ready, ours, theirs, close: None }
     }
 
     pub(super) fn chain(&self, side: Side) -> &Chain {

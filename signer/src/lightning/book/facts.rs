@@ -114,6 +114,8 @@ pub struct Rules {
     pub cltv_delta: u32,
     /// The highest feerate that we pay for a commitment.
     pub max_feerate_per_kw: u32,
+    /// Confirmations from which on the node goes by what the chain shows of a close.
+    pub buried: u32,
     /// Whether the wire brings a preimage before the commitment without its HTLC.
     pub brings_preimages: bool,
 }

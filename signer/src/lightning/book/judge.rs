@@ -75,6 +75,7 @@ pub(super) fn judge(
         };
         let settled = payment.settled.iter().find(|settled| settled.channel == *key);
         let less_msat = Totals::less_without(htlc, channel, (side, base), settled);
+        let totals = totals.excusing([htlc].into_iter(), book.depth(at.height), book.rules.cltv_delta);
         totals.is_short_of(less_msat, payment.approval.as_ref())
     };
     let removal = removal::compare(base, &commitment, &terms, is_known, is_needed);
@@ -96,7 +97,7 @@ pub(super) fn judge(
         std::mem::replace(slot, held)
     };
     let replaced = slot(channel, Some(held));
-    let outcome = require_payments(book, key, channel, &before, issued, at)
+    let outcome = require_payments(book, key, channel, &before, &removal.removed, issued, at)
         .and_then(|leaving| Ok((charge_dust(book, channel, lost_before, &leaving, at)?, leaving)));
     let held = slot(channel, replaced);
     let (dust, Leaving { withdrawn, lent }) = outcome?;
@@ -273,12 +274,16 @@ fn require_payments(
     key: &ChannelKey,
     channel: &Channel,
     before: &[(Hash, Change, Totals)],
+    removed: &[(Htlc, bool)],
     issued: &[Hash],
     at: Moment,
 ) -> Result<Leaving, Refusal> {
     let mut leaving = Leaving::default();
     for (hash, change, before) in before {
+        let given_up = removed.iter().filter(|(htlc, settled)| !settled && htlc.payment_hash == *hash);
+        let given_up = given_up.map(|(htlc, _)| htlc).filter(|htlc| htlc.direction == Direction::In);
         let after = book.totals(hash, Some((key, channel)), at.height);
+        let after = after.excusing(given_up, book.depth(at.height), book.rules.cltv_delta);
         let payment = book.payments.get(hash);
         let approval = payment.and_then(|payment| payment.approval.as_ref());
         if *change == Change::GivenUp {

@@ -10,6 +10,7 @@
 //! counts once [`Book::adopt`] is called: a request that is refused elsewhere leaves the book as it was.
 
 mod channel;
+mod close;
 mod commitment;
 mod dust;
 mod facts;
@@ -23,10 +24,11 @@ pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bitcoin::OutPoint;
 use bitcoin::hashes::{Hash as _, sha256};
+use bitcoin::{OutPoint, Transaction};
 
 use self::channel::{Channel, Place};
+use self::close::{Close, Depth};
 use self::dust::Dust;
 pub use self::dust::SMALL_PAYMENT_MSAT;
 pub use self::facts::{Approval, ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Rules, Side, Terms};
@@ -67,6 +69,7 @@ pub enum Paid {
 #[derive(Default)]
 struct Dirty {
     channels: BTreeSet<ChannelKey>,
+    closes: BTreeSet<ChannelKey>,
     payments: BTreeSet<Hash>,
     dust: bool,
 }
@@ -225,11 +228,47 @@ impl Book {
         self.stand(key, Standing::Closing, |standing| standing == Standing::Ready);
     }
 
-    /// The output that funds a channel was spent on chain.
-    pub fn closed(&mut self, funding: &OutPoint) {
-        let found = self.channels.iter().find(|(_, channel)| channel.terms.funding == *funding);
-        if let Some(key) = found.map(|(key, _)| key.clone()) {
-            self.stand(&key, Standing::Closed, |standing| standing != Standing::Closed);
+    /// The output that funds a channel was spent by `tx` in the block at `height`.
+    pub fn closed(&mut self, funding: &OutPoint, tx: &Transaction, height: u32) {
+        let found = self.channels.iter_mut().find(|(_, channel)| channel.terms.funding == *funding);
+        let Some((key, channel)) = found else { return };
+        channel.close = Some(Close::new(channel, tx, height));
+        let key = key.clone();
+        self.stand(&key, Standing::Closed, |standing| standing != Standing::Closed);
+        self.dirty.closes.insert(key);
+    }
+
+    /// A block was added at `height`; `spender` finds what spends an output in it. Learns from what spends the closes that
+    /// were [told](Self::closed), also in the same block.
+    pub fn spent<'a>(&mut self, height: u32, spender: impl Fn(&OutPoint) -> Option<&'a Transaction>) {
+        let mut preimages = Vec::new();
+        for (key, channel) in &mut self.channels {
+            let Some(mut close) = channel.close.take() else { continue };
+            let inputs = close.unspent().filter_map(|(n, output)| {
+                let input = spender(&output)?.input.iter().find(|input| input.previous_output == output)?;
+                Some((n, &input.witness))
+            });
+            for (n, witness) in inputs.collect::<Vec<_>>() {
+                preimages.extend(close::preimages(witness));
+                close.outputs[n].spent = Some(close::spent(channel, witness, height));
+                self.dirty.closes.insert(key.clone());
+            }
+            channel.close = Some(close);
+        }
+        preimages.into_iter().for_each(|preimage| self.learn(preimage));
+    }
+
+    /// The block at `height` was removed: what it closed is closing, what it spent is not spent. Preimages stay known.
+    pub fn reverted(&mut self, height: u32) {
+        for (key, channel) in &mut self.channels {
+            let Some(close) = &mut channel.close else { continue };
+            if close.height >= height {
+                (channel.close, channel.standing) = (None, Standing::Closing);
+                self.dirty.channels.insert(key.clone());
+            } else if !close.revert(height) {
+                continue;
+            }
+            self.dirty.closes.insert(key.clone());
         }
     }
 
@@ -242,12 +281,16 @@ impl Book {
         }
     }
 
-    /// Drops closed channels that `is_gone` elsewhere, and payments that are over.
+    /// Drops closed channels that `is_gone` elsewhere and that nothing which comes in depends on, and payments that are over.
     pub fn prune(&mut self, is_gone: impl Fn(&ChannelKey) -> bool, at: Moment) {
         let closed = self.channels.iter().filter(|(_, channel)| channel.standing == Standing::Closed);
-        let gone: Vec<ChannelKey> = closed.map(|(key, _)| key.clone()).filter(|key| is_gone(key)).collect();
+        let gone = closed.filter(|(key, channel)| is_gone(key) && !self.is_awaited(channel, at.height));
+        let gone: Vec<ChannelKey> = gone.map(|(key, _)| key.clone()).collect();
         for key in gone {
             let Some(channel) = self.channels.remove(&key) else { continue };
+            if channel.close.is_some() {
+                self.dirty.closes.insert(key.clone());
+            }
             for (_, held) in channel.valid() {
                 self.release(&key, &held.commitment, at.now_ms);
             }
@@ -300,14 +343,15 @@ impl Book {
         let mut totals = Totals::default();
         let empty = Payment::default();
         let payment = self.payments.get(hash).unwrap_or(&empty);
+        let (is_known, depth) = (payment.preimage.is_some(), self.depth(height));
         let settled_on = |key: &ChannelKey| payment.settled.iter().find(|settled| settled.channel == *key);
         if let Some((key, channel)) = apart {
-            totals.add(channel, hash, settled_on(key), height);
+            totals.add(channel, hash, settled_on(key), is_known, depth);
         }
         let is_apart = |key: &ChannelKey| apart.is_some_and(|(apart, _)| apart == key);
         for key in payment.channels.iter().filter(|key| !is_apart(key)) {
             if let Some(channel) = self.channels.get(key) {
-                totals.add(channel, hash, settled_on(key), height);
+                totals.add(channel, hash, settled_on(key), is_known, depth);
             }
         }
         let elsewhere = payment.settled.iter().filter(|s| !payment.channels.contains(&s.channel));
@@ -315,6 +359,10 @@ impl Book {
             totals.add_settled(settled);
         }
         totals
+    }
+
+    fn depth(&self, height: u32) -> Depth {
+        Depth { height, buried: self.rules.buried }
     }
 
     /// A commitment is no longer valid: forgets payments that only it carried.
@@ -334,6 +382,17 @@ impl Book {
                 self.drop_payment(hash, now_ms);
             }
         }
+    }
+
+    /// Whether something that comes in on another channel depends on what this one's peer took or may take.
+    fn is_awaited(&self, channel: &Channel, height: u32) -> bool {
+        channel.valid().flat_map(|(_, held)| &held.commitment.htlcs).any(|htlc| {
+            let hash = &htlc.payment_hash;
+            let elsewhere = self.payments.get(hash).is_some_and(|payment| payment.channels.len() > 1);
+            let mut totals = Totals::default();
+            totals.add(channel, hash, None, true, self.depth(height));
+            elsewhere && totals.out_msat() > 0
+        })
     }
 
     fn drop_payment(&mut self, hash: Hash, now_ms: u64) {

@@ -1,6 +1,7 @@
 //! One payment hash over all channels of a node: what may leave, what left, what came.
 
 use super::channel::{Channel, Held, of_hash};
+use super::close::Depth;
 use super::facts::{Approval, ChannelKey, Direction, Hash, Htlc, Side};
 use super::view::Standing;
 use crate::facts::Fact;
@@ -112,22 +113,27 @@ pub(super) struct Totals {
     ins: Vec<(u32, u64)>,
     /// Of what left, what must be covered by what came even if nothing more leaves: what is certain, or may still leave.
     binding: Vec<(u32, u64)>,
+    /// The same on channels that are closing or closed, where the chain has not shown yet what becomes of it.
+    open: Vec<(u32, u64)>,
 }
 
 impl Totals {
-    /// Adds what `channel` says of `hash`, and what settled there before.
-    pub(super) fn add(&mut self, channel: &Channel, hash: &Hash, settled: Option<&Settled>, height: u32) {
-        let parts = || channel.valid().map(|(side, held)| Part::new(channel, side, held, hash, settled));
+    /// Adds what `channel` says of `hash`, and what settled there before. Whose preimage `is_known` the peer can take as
+    /// long as the chain does not show that it did not.
+    pub(super) fn add(
+        &mut self,
+        channel: &Channel,
+        hash: &Hash,
+        settled: Option<&Settled>,
+        is_known: bool,
+        depth: Depth,
+    ) {
+        let part = |side, held| Part::new(channel, side, held, hash, settled).as_shown(channel, hash, depth);
+        let parts = || channel.valid().map(|(side, held)| part(side, held));
         if let Some(worst) = parts().max_by_key(Part::out_msat) {
-            let standing = channel.standing;
-            let binds = |expiry: u32| match standing {
-                Standing::Ready => true,
-                // From its expiry on an honest node has it back, or gives it up.
-                Standing::Closing => expiry > height,
-                // The chain decides what becomes of it, and an honest node goes by that.
-                Standing::Closed => false,
-            };
-            self.binding.extend(worst.outs.iter().filter(|(expiry, _)| binds(*expiry)));
+            let is_certain = channel.standing == Standing::Ready || is_known;
+            let binding = if is_certain { &mut self.binding } else { &mut self.open };
+            binding.extend(&worst.outs);
             self.outs.extend(worst.outs);
             self.add_paid(worst.settled.out_msat, worst.settled.certain_msat);
         }
@@ -159,6 +165,22 @@ impl Totals {
         let (ours, theirs) = (settled.ours, settled.theirs);
         self.add_paid(ours.out_msat.max(theirs.out_msat), ours.certain_msat.max(theirs.certain_msat));
         self.ins.push((u32::MAX, ours.in_msat.min(theirs.in_msat)));
+    }
+
+    /// The same without what `given_up` covered, incoming HTLCs that an honest node gives up by now: what the chain has
+    /// not shown by then is lost to it.
+    pub(super) fn excusing<'a>(&self, given_up: impl Iterator<Item = &'a Htlc>, depth: Depth, cltv_delta: u32) -> Self {
+        let mut excused = self.clone();
+        for htlc in given_up.filter(|htlc| depth.is_given_up(htlc.cltv_expiry)) {
+            let mut left_msat = htlc.amount_msat;
+            let covers = |expiry: u32| expiry.saturating_add(cltv_delta) <= htlc.cltv_expiry;
+            for (_, amount_msat) in excused.open.iter_mut().filter(|(expiry, _)| covers(*expiry)) {
+                let taken_msat = left_msat.min(*amount_msat);
+                (*amount_msat, left_msat) = (*amount_msat - taken_msat, left_msat - taken_msat);
+            }
+        }
+        excused.open.retain(|(_, amount_msat)| *amount_msat > 0);
+        excused
     }
 
     fn add_paid(&mut self, out_msat: u64, certain_msat: u64) {
@@ -197,7 +219,7 @@ impl Totals {
     /// Whether what came would not cover what left without `amount_msat` of it.
     pub(super) fn is_short_of(&self, amount_msat: u64, approval: Option<&Approval>) -> bool {
         let rest_msat = self.in_msat().saturating_sub(amount_msat);
-        self.binding_msat() > add(approval.map_or(0, Approval::most_msat), rest_msat)
+        amount_msat > 0 && self.binding_msat() > add(approval.map_or(0, Approval::most_msat), rest_msat)
     }
 
     /// What neither an approval nor what comes covers of what left or may leave.
@@ -225,12 +247,15 @@ impl Totals {
             let fact = Fact::msat("depends_on_it", binding_msat.into()).at_most_msat(add(most_msat, in_msat).into());
             return Err(Refusal::new(Reason::ForwardUnclaimed, detail).with_fact(fact));
         }
-        let outlasted = |totals: &Self| require_outlasted(hash, &totals.binding, &totals.ins, most_msat, cltv_delta);
+        let outlasted = |totals: &Self| {
+            let binding = [&totals.binding[..], &totals.open].concat();
+            require_outlasted(hash, &binding, &totals.ins, most_msat, cltv_delta)
+        };
         outlasted(self).or_else(|refusal| if outlasted(before).is_ok() { Err(refusal) } else { Ok(()) })
     }
 
     fn binding_msat(&self) -> u64 {
-        sum(self.binding.iter().map(|(_, amount)| amount))
+        sum(self.binding.iter().chain(&self.open).map(|(_, amount)| amount))
     }
 }
 
@@ -334,6 +359,14 @@ impl Part {
             sums.in_msat = add(sums.in_msat, step.in_msat);
         }
         Self { outs: of(Direction::Out), ins: of(Direction::In), settled: sums }
+    }
+
+    /// The same without what the chain has shown not to be the peer's.
+    fn as_shown(mut self, channel: &Channel, hash: &Hash, depth: Depth) -> Self {
+        if let Some(close) = &channel.close {
+            close.retain(hash, &mut self.outs, depth);
+        }
+        self
     }
 
     fn out_msat(&self) -> u64 {

@@ -3,16 +3,20 @@
 //! | entry | holds | changes with |
 //! |---|---|---|
 //! | `book/channel/<peer id>:<dbid>` | terms, standing, valid commitments | commitments, revocations, closes |
+//! | `book/close/<peer id>:<dbid>` | what the chain shows of the channel's close | blocks that hold some of it |
 //! | `book/payment/<hash>` | approval, preimage, what settled | those; not HTLCs in flight, which channels hold |
 //! | `book/dust` | the balance of dust | commitments that move it, small approvals |
 
 use std::collections::BTreeMap;
 
+use bitcoin::Txid;
+use bitcoin::hashes::Hash as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
 use super::channel::{Chain, Channel, Held, Settlement};
+use super::close::{Close, CloseOutput, Spent};
 use super::commitment::Span;
 use super::facts::{Approval, ChannelKey, Commitment, Direction, Hash, Htlc, Side, Terms};
 use super::payment::{Payment, Settled, Sums};
@@ -22,6 +26,7 @@ use crate::journal::Put;
 
 const VERSION: u8 = 1;
 const CHANNEL: &str = "channel/";
+const CLOSE: &str = "close/"; // read after the channels: entries come in the order of their keys
 const PAYMENT: &str = "payment/";
 const DUST: &str = "dust";
 
@@ -46,6 +51,14 @@ struct HeldRecord(u64, u32, u64, u64, ByteBuf, u64, u64, i64, ByteBuf);
 const HTLC_BYTES: usize = 32 + 1 + 8 + 4;
 const SETTLEMENT_BYTES: usize = 32 + 8 + 8 + 8;
 
+/// Transaction id, height, outputs.
+#[derive(Serialize, Deserialize)]
+struct CloseRecord(ByteArray<32>, u32, Vec<CloseOutputRecord>);
+
+/// Number, amount in sat; what spent it: height, payment hash, whether it showed the preimage.
+#[derive(Serialize, Deserialize)]
+struct CloseOutputRecord(u32, u64, Option<(u32, Option<ByteArray<32>>, bool)>);
+
 #[derive(Serialize, Deserialize)]
 struct PaymentRecord {
     /// Amount and end.
@@ -66,6 +79,11 @@ pub(super) fn changes(book: &mut Book) -> Vec<Put> {
     for key in dirty.channels {
         let value = book.channels.get(&key).map(|channel| encode(&ChannelRecord::from(channel)));
         puts.push(Put { key: format!("{PREFIX}{CHANNEL}{key}"), value });
+    }
+    for key in dirty.closes {
+        let close = book.channels.get(&key).and_then(|channel| channel.close.as_ref());
+        let value = close.map(|close| encode(&CloseRecord::from(close)));
+        puts.push(Put { key: format!("{PREFIX}{CLOSE}{key}"), value });
     }
     for hash in dirty.payments {
         let value = match book.payments.get_mut(&hash) {
@@ -109,6 +127,9 @@ fn read_entry(book: &mut Book, key: &str, value: &[u8]) -> Option<()> {
     if let Some(channel) = name.strip_prefix(CHANNEL) {
         let record: ChannelRecord = decode(value)?;
         book.channels.insert(ChannelKey(channel.into()), record.into_channel()?);
+    } else if let Some(channel) = name.strip_prefix(CLOSE) {
+        let record: CloseRecord = decode(value)?;
+        book.channels.get_mut(&ChannelKey(channel.into()))?.close = Some(record.into());
     } else if let Some(hash) = name.strip_prefix(PAYMENT) {
         let mut bytes = [0; 32];
         hex::decode_to_slice(hash, &mut bytes).ok()?;
@@ -161,7 +182,35 @@ impl ChannelRecord {
         };
         let standing = [Standing::Ready, Standing::Closing, Standing::Closed];
         let standing = standing.into_iter().find(|standing| *standing as u8 == self.standing)?;
-        Some(Channel { terms: self.terms, standing, ours: chain(self.ours)?, theirs: chain(self.theirs)? })
+        let (ours, theirs) = (chain(self.ours)?, chain(self.theirs)?);
+        Some(Channel { terms: self.terms, standing, ours, theirs, close: None })
+    }
+}
+
+impl From<&Close> for CloseRecord {
+    fn from(close: &Close) -> Self {
+        let spent = |spent: Spent| {
+            let payment_hash = spent.payment_hash.map(|hash| ByteArray::new(hash.0));
+            (spent.height, payment_hash, spent.with_preimage)
+        };
+        let outputs = close.outputs.iter();
+        let outputs = outputs.map(|output| CloseOutputRecord(output.vout, output.amount_sat, output.spent.map(spent)));
+        Self(ByteArray::new(close.txid.to_byte_array()), close.height, outputs.collect())
+    }
+}
+
+impl From<CloseRecord> for Close {
+    fn from(CloseRecord(txid, height, outputs): CloseRecord) -> Self {
+        let outputs = outputs.into_iter().map(|CloseOutputRecord(vout, amount_sat, spent)| CloseOutput {
+            vout,
+            amount_sat,
+            spent: spent.map(|(height, hash, with_preimage)| Spent {
+                height,
+                payment_hash: hash.map(|hash| Hash(hash.into_array())),
+                with_preimage,
+            }),
+        });
+        Self { txid: Txid::from_byte_array(txid.into_array()), height, outputs: outputs.collect() }
     }
 }
 

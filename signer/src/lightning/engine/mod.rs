@@ -201,6 +201,12 @@ impl Engine {
     /// Remembers what a block that was added shows of the node's channels; before [`block_changes`](Self::block_changes).
     pub fn note_block(&self, block: &ChainBlock, effect: &Effect) {
         self.outputs.note_block(&self.node, block, &effect.touched);
+        self.bookkeeper.note_block(block, &effect.touched);
+    }
+
+    /// The same for a block that was removed.
+    pub fn revert_block(&self, block: &ChainBlock) {
+        self.bookkeeper.revert_block(block.height());
     }
 
     /// What a block that was added or removed changed, for the journal.
@@ -211,18 +217,9 @@ impl Engine {
             .map_err(|error| Refusal::new(Reason::Fault, format!("the node's tracker cannot be encoded: {error:?}")))?;
         let mut puts = self.changes()?;
         puts.extend(self.outputs.take_puts());
-        puts.extend(self.bookkeeper.closed(self.spent(&effect.touched).into_iter()));
+        puts.extend(self.bookkeeper.block_changes());
         puts.extend(self.payments_ended());
         Ok(puts)
-    }
-
-    /// Those of these outputs, which fund channels, that are spent.
-    fn spent(&self, fundings: &[OutPoint]) -> Vec<OutPoint> {
-        let tracker = self.node.get_tracker();
-        let is_spent = |funding: &&OutPoint| {
-            tracker.listeners.get(funding).is_some_and(|(monitor, _)| monitor.closing_depth() > 0)
-        };
-        fundings.iter().filter(is_spent).copied().collect()
     }
 
     /// Lets vls forget what is long over: expired invoices, ended forwards, closed and forgotten channels. Returns what

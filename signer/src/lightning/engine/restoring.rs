@@ -87,7 +87,7 @@ impl Engine {
         let limits = Limits::restore(settings.limits.clone(), clock.clone(), spent.as_deref());
         let limits = Arc::new(limits.map_err(|e| unreadable(&e))?);
         let policy = policy(spec.network, &settings.limits);
-        let bookkeeper = Bookkeeper::restore(spec.kind, &policy, clock.clone(), &mut entries);
+        let bookkeeper = Bookkeeper::restore(spec.kind, spec.network, &policy, clock.clone(), &mut entries);
         let bookkeeper = Arc::new(bookkeeper.map_err(|e| unreadable(&e))?);
         let persister = Arc::new(NodePersister::load(entries).map_err(|e| unreadable(&e))?);
         clock.raise(persister.latest_time_s().saturating_mul(1_000));

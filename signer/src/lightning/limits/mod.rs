@@ -1,4 +1,4 @@
-//! What a node may spend until the signer goes by a policy: fixed limits from `[limits]` in `claviger.toml`.
+//! What a node may spend at most, whatever the policy in force permits: fixed limits from `[limits]` in `claviger.toml`.
 //!
 //! Payments are charged when the node announces them (PreapproveInvoice, PreapproveKeysend); forwards are matched by
 //! their incoming HTLC and need no approval. On-chain sends are charged when they are signed. A charge becomes durable

@@ -272,8 +272,43 @@ fn honest_forward_is_given_up_once_the_chain_closed_its_channel_and_hostile_befo
     assert_eq!(stage.refused(0, OURS_SAT, &[]), Reason::ForwardUnclaimed);
     let close = close_on_chain(&stage.channels[1]);
     stage.signer.confirm(&[&stage.alice], vec![close]);
+    assert_eq!(stage.refused(0, OURS_SAT, &[]), Reason::ForwardUnclaimed, "another commitment may take its place");
+    (0..5).for_each(|_| stage.signer.confirm(&[&stage.alice], Vec::new()));
     stage.restart();
-    stage.advance(0, OURS_SAT, &[]).expect("the chain decides what becomes of it");
+    stage.advance(0, OURS_SAT, &[]).expect("the close does not have it");
+}
+
+#[test]
+fn hostile_refund_beside_a_close_on_paper_is_refused_also_when_the_forward_expired() {
+    let mut stage = Stage::new();
+    stage.advance(0, OURS_SAT, &[incoming(1, 100_000, 60)]).expect("it comes");
+    stage.advance(1, OURS_SAT - 99_000, &[out(1, 99_000, 20)]).expect("it leaves");
+    let sign = msgs::SignLocalCommitmentTx2 { commitment_number: stage.channels[1].number() };
+    replied(stage.signer.ask(&stage.alice, Some(stage.channels[1].channel()), sign.as_vec()));
+    (0..30).for_each(|_| stage.signer.confirm(&[&stage.alice], Vec::new()));
+    stage.restart();
+    assert_eq!(stage.refused(0, OURS_SAT, &[]), Reason::ForwardUnclaimed);
+    (0..30).for_each(|_| stage.signer.confirm(&[&stage.alice], Vec::new()));
+    stage.advance(0, OURS_SAT, &[]).expect("it ends");
+}
+
+#[test]
+fn hostile_refund_of_what_the_peer_took_on_chain_is_refused_and_its_claim_answered() {
+    let mut stage = Stage::new();
+    stage.advance(0, OURS_SAT, &[incoming(1, 100_000, 600)]).expect("it comes");
+    stage.advance(1, OURS_SAT - 99_000, &[out(1, 99_000, 500)]).expect("it leaves");
+    let mut close = close_on_chain(&stage.channels[1]);
+    close.output[0].value = bitcoin::Amount::from_sat(99_000);
+    let named = bitcoin::hashes::ripemd160::Hash::hash(&secret(1).1).to_byte_array();
+    let mut claim = close.clone();
+    claim.input[0].previous_output = bitcoin::OutPoint { txid: close.compute_txid(), vout: 0 };
+    claim.input[0].witness = bitcoin::Witness::from_slice(&[&[9; 71][..], &secret(1).0, &named]);
+    // In one block: what spends a close is read with it.
+    stage.signer.confirm(&[&stage.alice], vec![close, claim]);
+    (0..10).for_each(|_| stage.signer.confirm(&[&stage.alice], Vec::new()));
+    stage.restart();
+    assert_eq!(stage.refused(0, OURS_SAT, &[]), Reason::ForwardUnclaimed);
+    stage.advance(0, OURS_SAT + 100_000, &[]).expect("claimed");
 }
 
 #[test]

@@ -414,7 +414,7 @@ mod tests {
 
     fn validator(network: Network, refused_by: &RefusedBy) -> Arc<dyn Validator> {
         let policy = policy(network, &LimitsConfig::default());
-        let bookkeeper = Bookkeeper::restore(NodeKind::Ldk, &policy, Arc::default(), &mut BTreeMap::new());
+        let bookkeeper = Bookkeeper::restore(NodeKind::Ldk, network, &policy, Arc::default(), &mut BTreeMap::new());
         let view = View {
             chain: Arc::new(MiniChain::default()),
             node: NodeName::new("alice").expect("a name"),

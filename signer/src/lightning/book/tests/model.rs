@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
+use bitcoin::absolute::LockTime;
 use bitcoin::hashes::{Hash as _, sha256};
-use bitcoin::{OutPoint, Txid};
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness};
 
 use super::super::view::BookView;
 use super::super::{Approval, Book, ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Rules, Side, Terms};
@@ -16,7 +18,7 @@ const ANCHORS_SAT: u64 = 660;
 
 /// The wire tells preimages.
 pub(super) const WITH_PREIMAGES: Rules =
-    Rules { cltv_delta: DELTA, max_feerate_per_kw: 50_000, brings_preimages: true };
+    Rules { cltv_delta: DELTA, max_feerate_per_kw: 50_000, buried: 6, brings_preimages: true };
 /// It does not.
 pub(super) const WITHOUT_PREIMAGES: Rules = Rules { brings_preimages: false, ..WITH_PREIMAGES };
 
@@ -80,6 +82,11 @@ pub(super) fn secret(n: u64) -> ([u8; 32], Hash) {
 
 pub(super) fn htlc(n: u64, direction: Direction, amount_msat: u64, cltv_expiry: u32) -> Htlc {
     Htlc { payment_hash: secret(n).1, direction, amount_msat, cltv_expiry }
+}
+
+fn transaction(previous_output: OutPoint, witness: Witness, output: Vec<TxOut>) -> Transaction {
+    let input = vec![TxIn { previous_output, witness, ..TxIn::default() }];
+    Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input, output }
 }
 
 pub(super) fn terms(n: u64, capacity_sat: u64, we_fund: bool, push_msat: u64) -> Terms {
@@ -376,6 +383,46 @@ impl Node {
     pub(super) fn approve(&mut self, n: u64, amount_msat: u64) {
         let approval = Approval { amount_msat, expires_ms: self.at.now_ms + DAY_MS };
         self.book.approve(secret(n).1, approval, self.at);
+        self.write();
+    }
+
+    /// The funding output of channel `n` is spent in the next block. Its close has outputs of these amounts.
+    pub(super) fn close(&mut self, n: usize, outputs_sat: &[u64]) -> Transaction {
+        self.at.height += 1;
+        let funding = self.channels[n].terms.funding;
+        let output = |sat: &u64| TxOut { value: Amount::from_sat(*sat), script_pubkey: ScriptBuf::new() };
+        let close = transaction(funding, Witness::new(), outputs_sat.iter().map(output).collect());
+        self.book.closed(&funding, &close, self.at.height);
+        self.write();
+        close
+    }
+
+    /// The next block holds what spends output `vout` of `close` with these witness items.
+    pub(super) fn spend(&mut self, close: &Transaction, vout: u32, witness: &[&[u8]]) {
+        self.at.height += 1;
+        let output = OutPoint { txid: close.compute_txid(), vout };
+        let spender = transaction(output, Witness::from_slice(witness), Vec::new());
+        self.book.spent(self.at.height, |spent| (*spent == output).then_some(&spender));
+        self.write();
+    }
+
+    /// The newest block is taken back.
+    pub(super) fn take_back(&mut self) {
+        self.book.reverted(self.at.height);
+        self.at.height -= 1;
+        self.write();
+    }
+
+    /// A close of channel `n` was signed.
+    pub(super) fn closing(&mut self, n: usize) {
+        let key = self.channels[n].key.clone();
+        self.book.closing(&key);
+        self.write();
+    }
+
+    /// Whatever is closed is forgotten elsewhere.
+    pub(super) fn prune(&mut self) {
+        self.book.prune(|_| true, self.at);
         self.write();
     }
 

@@ -1,6 +1,5 @@
 //! Each rule: the attack is refused with its reason, and the honest twin beside it passes.
 
-use super::super::view::Standing;
 use super::super::{Commitment, Direction, Side};
 use super::model::{DELTA, Node, WITH_PREIMAGES, WITHOUT_PREIMAGES, htlc, secret, terms};
 use crate::reasons::Reason;
@@ -305,30 +304,6 @@ fn honest_payment_to_oneself_passes_and_its_return_is_not_spent_twice() {
 }
 
 #[test]
-fn honest_forward_is_given_up_when_its_channel_was_closed_on_chain() {
-    let mut node = Node::new(WITH_PREIMAGES);
-    let (a, b) = (node.balanced(), node.balanced());
-    let comes = node.add(a, htlc(1, In, 2_000_000, 101_000));
-    node.sync(a).unwrap();
-    node.add(b, htlc(1, Out, 1_900_000, 100_900));
-    node.sync(b).unwrap();
-    let key = node.channels[b].key.clone();
-    node.book.closing(&key);
-    node.book.changes();
-    node.remove(a, comes, false);
-    let refunded = node.following(a, Side::Theirs);
-    assert_eq!(node.ask(a, Side::Theirs, refunded.clone()).unwrap_err().reason, Reason::ForwardUnclaimed);
-    // Expired, by our own view of the chain.
-    let height = std::mem::replace(&mut node.at.height, 100_900);
-    node.ask(a, Side::Theirs, refunded).unwrap();
-    node.at.height = height;
-    let funding = node.channels[b].terms.funding;
-    node.book.closed(&funding);
-    assert_eq!(node.view().channels[b].standing, Standing::Closed);
-    node.sync(a).unwrap();
-}
-
-#[test]
 fn honest_repetition_passes_and_changes_nothing_also_after_a_restart() {
     let mut node = Node::new(WITH_PREIMAGES);
     let a = node.balanced();
@@ -399,8 +374,7 @@ fn what_is_over_leaves_nothing_behind() {
     node.set_feerate(a, 1_100);
     node.sync(a).unwrap(); // writes
     assert_eq!(node.entries(), empty);
-    let funding = node.channels[b].terms.funding;
-    node.book.closed(&funding);
+    node.close(b, &[]);
     node.book.prune(|_| true, node.at);
     assert_eq!(node.view().channels.len(), 1);
 }

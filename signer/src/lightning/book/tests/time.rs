@@ -43,7 +43,9 @@ fn hostile_exchange_of_what_covers_a_forward_for_what_ends_sooner_is_refused_and
         node.sync(a).unwrap();
         node.remove(a, comes, false);
         // Another may come at the same time, so that no less comes in.
-        (0..beside).for_each(|_| _ = node.add(a, htlc(1, In, 2_000_000, expiry)));
+        for _ in 0..beside {
+            node.add(a, htlc(1, In, 2_000_000, expiry));
+        }
         assert_eq!(node.sync(a).err().map(|refusal| refusal.reason), reason, "{expiry}");
     }
 }
