@@ -15,12 +15,13 @@ use crate::thief::{CLAVIGER, Scene, Thief};
 use crate::{closing, value};
 
 /// Where things are, and how often they are looked at: these say nothing about what may be signed.
-const PLACES: [&str; 10] = [
+const PLACES: [&str; 11] = [
     "link.listen",
     "link.advertise",
     "link.names",
     "lnd.listen",
     "lnd.advertise",
+    "lightspark.listen",
     "chain.url",
     "chain.cookie_file",
     "chain.user",
