@@ -25,7 +25,8 @@ use lightning_signer::tx::tx::CommitmentInfo2;
 use vls_protocol::msgs::Message;
 
 use super::book::SMALL_PAYMENT_MSAT;
-use super::counter::{Counter, of_channel, payment_key};
+use super::counter::{Counter, payment_key};
+use super::limits::Onchain;
 use super::payments;
 use crate::pipeline::ChannelRef;
 use crate::policy::Ends;
@@ -33,7 +34,7 @@ use crate::reasons::Refusal;
 
 impl Counter {
     /// Asks what a message asks by itself, before anybody acts on it.
-    pub(super) fn message(&self, channel: Option<ChannelRef>, message: &Message) -> Result<(), Refusal> {
+    pub(super) fn message(&self, message: &Message) -> Result<(), Refusal> {
         let asked = match message {
             Message::PreapproveInvoice(m) => self.pay(&m.invstring.0),
             Message::PreapproveKeysend(m) => self.request(Action::Keysend).map(|request| {
@@ -44,7 +45,7 @@ impl Counter {
                     .with(FactId::AmountMsat, m.amount_msat);
                 (request, payment_key(&hash), ends(m.amount_msat))
             }),
-            Message::SetupChannel(m) => self.of(Action::OpenChannel, channel).map(|(request, channel)| {
+            Message::SetupChannel(m) => self.of_channel(Action::OpenChannel).map(|(request, channel)| {
                 let (amount_msat, push_msat) =
                     if m.is_outbound { (m.channel_value.saturating_mul(1_000), m.push_value) } else { (0, 0) };
                 let request = request
@@ -53,7 +54,7 @@ impl Counter {
                     .with(FactId::PushMsat, push_msat);
                 (request, format!("open:{channel}"), Ends::AtOnce)
             }),
-            Message::SignLocalCommitmentTx2(_) => self.force_close(channel),
+            Message::SignLocalCommitmentTx2(_) => self.force_close(self.channel()),
             Message::SignCommitmentTx(m) => self.force_close(Some(ChannelRef { peer_id: m.peer_id.0, dbid: m.dbid })),
             Message::SignMessage(m) => self.request(Action::SignMessage).map(|request| {
                 let digest = sha256::Hash::hash(&m.message).to_string();
@@ -66,8 +67,10 @@ impl Counter {
                 let invoice = payments::bolt11(&m.hrp, &m.u5bytes)?;
                 let hash = invoice.payment_hash().map(|hash| hex::encode(hash.0.to_byte_array()))?;
                 let request = request.with(FactId::PaymentHash, hash.clone());
-                let amount_msat = invoice.amount_pico_btc().map(|pico| pico / 10);
-                let request = with_number(request, FactId::IncomingMsat, amount_msat);
+                let request = match invoice.amount_pico_btc() {
+                    Some(amount_pico_btc) => request.with(FactId::IncomingMsat, amount_pico_btc / 10),
+                    None => request,
+                };
                 Some((request, format!("invoice:{hash}"), Ends::AtOnce))
             }),
             Message::SignBolt12Invoice(m) => self.request(Action::IssueInvoice).and_then(|request| {
@@ -92,71 +95,71 @@ impl Counter {
     }
 
     /// A commitment of the peer's is about to be signed.
-    pub(super) fn commitment(&self, channel: ChannelRef, number: u64, info: &CommitmentInfo2) -> Result<(), Refusal> {
-        let Some((request, _)) = self.of(Action::UpdateChannel, Some(channel)) else { return Ok(()) };
+    pub(super) fn commitment(&self, number: u64, info: &CommitmentInfo2) -> Result<(), Refusal> {
+        let Some((request, channel)) = self.of_channel(Action::UpdateChannel) else { return Ok(()) };
         // The peer is the broadcaster: what it receives is what we send.
         let outgoing_msat =
             info.received_htlcs.iter().fold(0u64, |sum, htlc| sum.saturating_add(htlc.value_sat.saturating_mul(1_000)));
-        let request = of_channel(request, channel)
+        let request = about(request, channel)
             .with(FactId::Htlcs, (info.offered_htlcs.len() + info.received_htlcs.len()) as u64)
             .with(FactId::OutgoingMsat, outgoing_msat)
             .with(FactId::FeerateSatPerKw, u64::from(info.feerate_per_kw));
         self.ask(request, format!("commitment:{channel}:{number}"), Ends::AtOnce)
     }
 
-    /// A channel is about to be closed with the peer's help. `foreign` is where our share goes if that is not the wallet.
-    pub(super) fn close(&self, channel: ChannelRef, ours_sat: u64, foreign: Option<&ScriptBuf>) -> Result<(), Refusal> {
-        let Some((request, _)) = self.of(Action::CloseChannel, Some(channel)) else { return Ok(()) };
+    /// A channel is about to be closed with the peer's help. `foreign` tells where our share goes if that is not the wallet.
+    pub(super) fn close<'a>(
+        &self,
+        ours_sat: u64,
+        foreign: impl FnOnce() -> Option<&'a ScriptBuf>,
+    ) -> Result<(), Refusal> {
+        let Some((request, channel)) = self.of_channel(Action::CloseChannel) else { return Ok(()) };
+        let foreign = foreign();
         let leaving_sat = if foreign.is_some() { ours_sat } else { 0 };
-        let request = of_channel(request, channel)
+        let request = about(request, channel)
             .with(FactId::AmountMsat, leaving_sat.saturating_mul(1_000))
             .paying_to(self.destinations(foreign.into_iter()));
         self.ask(request, format!("close:{channel}"), Ends::AtOnce)
     }
 
-    /// What a channel left to us is about to be swept. `foreign` are the outputs that are not the wallet's.
-    pub(super) fn sweep(
-        &self,
-        channel: Option<ChannelRef>,
-        tx: &Transaction,
-        foreign: &[usize],
-    ) -> Result<(), Refusal> {
+    /// What a channel left to us is about to be swept. `is_foreign` tells the outputs that are not the wallet's.
+    pub(super) fn sweep(&self, tx: &Transaction, is_foreign: impl Fn(usize) -> bool) -> Result<(), Refusal> {
         let Some(request) = self.request(Action::Sweep) else { return Ok(()) };
-        let request =
-            channel.into_iter().fold(request, |request, channel| request.with(FactId::Channel, channel.to_string()));
+        let leaving = Leaving::of(tx, is_foreign);
+        let request = match self.channel() {
+            Some(channel) => request.with(FactId::Channel, channel.to_string()),
+            None => request,
+        };
+        let request = request
+            .with(FactId::AmountMsat, leaving.sat.saturating_mul(1_000))
+            .paying_to(self.destinations(leaving.scripts.into_iter()));
         // Signed input by input: all are one sweep.
-        self.ask(self.leaving(request, tx, foreign, 0), format!("sweep:{}", tx.compute_txid()), Ends::AtOnce)
+        self.ask(request, format!("sweep:{}", tx.compute_txid()), Ends::AtOnce)
     }
 
-    /// The wallet's coins are about to be spent. `foreign` are the outputs that are neither the wallet's nor a channel's;
-    /// `brought_sat` is what inputs of others bring in, `fee_sat` what the transaction costs.
+    /// The wallet's coins are about to be spent. `is_foreign` tells the outputs that are neither the wallet's nor a channel's.
     pub(super) fn onchain(
         &self,
         tx: &Transaction,
-        foreign: &[usize],
-        brought_sat: u64,
-        fee_sat: u64,
+        onchain: Onchain,
+        is_foreign: impl Fn(usize) -> bool,
     ) -> Result<(), Refusal> {
-        let outputs = foreign.iter().filter_map(|index| tx.output.get(*index));
-        let leaving_sat = outputs.fold(0u64, |sum, output| sum.saturating_add(output.value.to_sat()));
-        let key = tx.compute_txid();
+        // Whose the outputs are takes keys to tell: only where a policy asks.
+        let (Some(bump), Some(withdrawal)) = (self.request(Action::BumpFee), self.request(Action::Withdraw)) else {
+            return Ok(());
+        };
+        let (leaving, key) = (Leaving::of(tx, is_foreign), tx.compute_txid());
+        let leaving_sat = leaving.sat.saturating_sub(onchain.foreign_sat);
+        let fee_msat = onchain.fee_sat.saturating_mul(1_000);
         // Where an HTLC is claimed and the wallet only adds the fee, nothing of the wallet's leaves but that.
-        if leaving_sat <= brought_sat {
-            let Some(request) = self.request(Action::BumpFee) else { return Ok(()) };
-            let request = request.with(FactId::FeeMsat, fee_sat.saturating_mul(1_000));
-            return self.ask(request, format!("bump:{key}"), Ends::AtOnce);
+        if leaving_sat == 0 {
+            return self.ask(bump.with(FactId::FeeMsat, fee_msat), format!("bump:{key}"), Ends::AtOnce);
         }
-        let Some(request) = self.request(Action::Withdraw) else { return Ok(()) };
-        let request = request.with(FactId::FeeMsat, fee_sat.saturating_mul(1_000));
-        self.ask(self.leaving(request, tx, foreign, brought_sat), format!("withdraw:{key}"), Ends::AtOnce)
-    }
-
-    fn leaving(&self, request: Request, tx: &Transaction, foreign: &[usize], brought_sat: u64) -> Request {
-        let outputs = || foreign.iter().filter_map(|index| tx.output.get(*index));
-        let sat = outputs().fold(0u64, |sum, output| sum.saturating_add(output.value.to_sat()));
-        request
-            .with(FactId::AmountMsat, sat.saturating_sub(brought_sat).saturating_mul(1_000))
-            .paying_to(self.destinations(outputs().map(|output| &output.script_pubkey)))
+        let request = withdrawal
+            .with(FactId::FeeMsat, fee_msat)
+            .with(FactId::AmountMsat, leaving_sat.saturating_mul(1_000))
+            .paying_to(self.destinations(leaving.scripts.into_iter()));
+        self.ask(request, format!("withdraw:{key}"), Ends::AtOnce)
     }
 
     fn pay(&self, invoice: &[u8]) -> Option<Asked> {
@@ -179,8 +182,8 @@ impl Counter {
     }
 
     fn force_close(&self, channel: Option<ChannelRef>) -> Option<Asked> {
-        let (request, channel) = self.of(Action::ForceClose, channel)?;
-        Some((of_channel(request, channel), format!("force-close:{channel}"), Ends::AtOnce))
+        let (request, channel) = (self.request(Action::ForceClose)?, channel?);
+        Some((about(request, channel), format!("force-close:{channel}"), Ends::AtOnce))
     }
 
     fn gossip(&self, name: &str, bytes: &[u8]) -> Option<Asked> {
@@ -188,9 +191,32 @@ impl Counter {
         Some((request, format!("gossip:{}", sha256::Hash::hash(bytes)), Ends::AtOnce))
     }
 
-    fn of(&self, action: Action, channel: Option<ChannelRef>) -> Option<(Request, ChannelRef)> {
-        Some((self.request(action)?, channel?))
+    /// Begins a request about the channel that the message names.
+    fn of_channel(&self, action: Action) -> Option<(Request, ChannelRef)> {
+        Some((self.request(action)?, self.channel()?))
     }
+}
+
+/// The outputs of a transaction that pay somebody else.
+struct Leaving<'a> {
+    sat: u64,
+    scripts: Vec<&'a ScriptBuf>,
+}
+
+impl<'a> Leaving<'a> {
+    fn of(tx: &'a Transaction, is_foreign: impl Fn(usize) -> bool) -> Self {
+        let foreign = tx.output.iter().enumerate().filter(|(index, _)| is_foreign(*index));
+        foreign.fold(Self { sat: 0, scripts: Vec::new() }, |mut leaving, (_, output)| {
+            leaving.sat = leaving.sat.saturating_add(output.value.to_sat());
+            leaving.scripts.push(&output.script_pubkey);
+            leaving
+        })
+    }
+}
+
+/// A request with the channel that it is about.
+fn about(request: Request, channel: ChannelRef) -> Request {
+    request.with(FactId::Channel, channel.to_string()).with(FactId::Peer, hex::encode(channel.peer_id))
 }
 
 /// A payment that may leave as dust leaves no trace in commitments: it counts as spent once it is approved.
@@ -199,10 +225,6 @@ fn ends(amount_msat: u64) -> Ends {
 }
 
 type Asked = (Request, String, Ends);
-
-fn with_number(request: Request, fact: FactId, number: Option<u64>) -> Request {
-    number.into_iter().fold(request, |request, number| request.with(fact, number))
-}
 
 /// BOLT 7's name of a message; the guard has read it before.
 fn gossip_name(message: &[u8]) -> &'static str {

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bitcoin::{Address, Network, Script, ScriptBuf};
+use bitcoin::{Address, Network, ScriptBuf};
 use claviger_policy::actions::Action;
 use claviger_policy::facts::FactId;
 use claviger_policy::request::Request;
@@ -103,17 +103,13 @@ impl Counter {
         self.desk.tidy(&self.node, self.clock.now_ms())
     }
 
-    /// A destination as rules and lists write it.
-    pub fn destination(&self, script: &Script) -> String {
-        match Address::from_script(script, self.network) {
+    /// Destinations as rules and lists write them, each once.
+    pub fn destinations<'a>(&self, scripts: impl Iterator<Item = &'a ScriptBuf>) -> Vec<String> {
+        let text = |script: &ScriptBuf| match Address::from_script(script, self.network) {
             Ok(address) => address.to_string(),
             Err(_) => format!("script:{}", script.to_hex_string()),
-        }
-    }
-
-    /// Destinations, each once.
-    pub fn destinations<'a>(&self, scripts: impl Iterator<Item = &'a ScriptBuf>) -> Vec<String> {
-        let mut all: Vec<_> = scripts.map(|script| self.destination(script)).collect();
+        };
+        let mut all: Vec<_> = scripts.map(text).collect();
         all.sort();
         all.dedup();
         all
@@ -128,9 +124,4 @@ impl Counter {
 /// What a payment is known by at the desk.
 pub fn payment_key(payment_hash: &str) -> String {
     format!("payment:{payment_hash}")
-}
-
-/// A request about a channel.
-pub fn of_channel(request: Request, channel: ChannelRef) -> Request {
-    request.with(FactId::Channel, channel.to_string()).with(FactId::Peer, hex::encode(channel.peer_id))
 }

@@ -264,7 +264,7 @@ impl Engine {
         }
         capacity::check(&self.node, request.channel, &message)?;
         let paid = payments::hash(&message)?;
-        self.counter.message(request.channel, &message)?;
+        self.counter.message(&message)?;
         self.bookkeeper.note(&self.node, request.channel, &message, paid);
         if let Some(channel) = request.channel
             && let Some(reply) = ldk::answer(&self.node, &self.secp, channel, &message)

@@ -45,7 +45,7 @@ use self::outputs::Outputs;
 use super::actor::ChainFacts;
 use super::bookkeeper::Bookkeeper;
 use super::counter::Counter;
-use super::limits::{Limits, Onchain};
+use super::limits::Limits;
 use crate::config::LimitsConfig;
 use crate::names::NodeName;
 use crate::reasons::Refusal;
@@ -130,6 +130,12 @@ impl HouseValidator {
         verdict.inspect_err(|error| self.refused_by.note_rule(error))
     }
 
+    /// Asks the spending policy about a sweep whose outputs of the wallet are at `path`.
+    fn sweeps(&self, wallet: &dyn Wallet, tx: &Transaction, path: &DerivationPath) -> Result<(), ValidationError> {
+        let is_foreign = |index: usize| !is_own(wallet, Some(path), &tx.output[index].script_pubkey);
+        self.house(self.view.counter.sweep(tx, is_foreign))
+    }
+
     /// Turns our own verdict into one that vls understands.
     fn house<T>(&self, verdict: Result<T, Refusal>) -> Result<T, ValidationError> {
         verdict.map_err(|refusal| {
@@ -137,22 +143,6 @@ impl HouseValidator {
             self.refused_by.note(Objection::House(refusal));
             error
         })
-    }
-}
-
-impl HouseValidator {
-    /// Asks the spending policy about a close that leaves `ours_sat` to us, at `foreign` if that is not the wallet.
-    fn closes(&self, ours_sat: u64, foreign: Option<&ScriptBuf>) -> Result<(), ValidationError> {
-        let counter = &self.view.counter;
-        self.house(counter.channel().map_or(Ok(()), |channel| counter.close(channel, ours_sat, foreign)))
-    }
-
-    /// The same about a sweep whose outputs of the wallet are at `path`.
-    fn sweeps(&self, wallet: &dyn Wallet, tx: &Transaction, path: &DerivationPath) -> Result<(), ValidationError> {
-        let counter = &self.view.counter;
-        let is_foreign = |index: &usize| !is_own(wallet, Some(path), &tx.output[*index].script_pubkey);
-        let foreign: Vec<_> = (0..tx.output.len()).filter(is_foreign).collect();
-        self.house(counter.sweep(counter.channel(), tx, &foreign))
     }
 }
 
@@ -224,13 +214,12 @@ impl Validator for HouseValidator {
             channels.fill(None);
         }
         let wallet = if is_frozen { &own } else { wallet };
-        let is_foreign = |index: &usize| {
-            let is_channel = channels.get(*index).is_some_and(Option::is_some);
-            !is_channel && !is_own(wallet, opaths.get(*index), &tx.output[*index].script_pubkey)
+        let is_foreign = |index: usize| {
+            let is_channel = channels.get(index).is_some_and(Option::is_some);
+            !is_channel && !is_own(wallet, opaths.get(index), &tx.output[index].script_pubkey)
         };
-        let foreign: Vec<_> = (0..tx.output.len()).filter(is_foreign).collect();
-        if let Some(Onchain { foreign_sat, fee_sat }) = self.view.limits.onchain() {
-            self.house(self.view.counter.onchain(tx, &foreign, foreign_sat, fee_sat))?;
+        if let Some(onchain) = self.view.limits.onchain() {
+            self.house(self.view.counter.onchain(tx, onchain, is_foreign))?;
         }
         let (inner, flags, weight) = (&self.inner, segwit_flags, weight_lower_bound);
         self.noted(inner.validate_onchain_tx(wallet, channels, tx, flags, values_sat, opaths, weight))
@@ -262,8 +251,7 @@ impl Validator for HouseValidator {
         self.noted(inner.validate_counterparty_commitment_tx(state, number, point, setup, chain, info))?;
         self.house(funding::check(&self.view, number, setup, chain))?;
         self.house(self.view.bookkeeper.commitment(setup, chain.current_height, number, info))?;
-        let counter = &self.view.counter;
-        self.house(counter.channel().map_or(Ok(()), |channel| counter.commitment(channel, number, info)))
+        self.house(self.view.counter.commitment(number, info))
     }
 
     fn validate_holder_commitment_tx(
@@ -307,8 +295,9 @@ impl Validator for HouseValidator {
         let paid = (close.to_holder_value_sat(), close.to_counterparty_value_sat());
         self.house(close::check(setup, state, paid, self.view.max_fee_sat))?;
         let script = close.to_holder_script().to_owned();
-        let is_own = opaths.iter().any(|path| is_own(&wallet, Some(path), &script));
-        self.closes(close.to_holder_value_sat(), (!is_own).then_some(&script))?;
+        let is_own = || opaths.iter().any(|path| is_own(&wallet, Some(path), &script));
+        let foreign = || (!is_own()).then_some(&script);
+        self.house(self.view.counter.close(close.to_holder_value_sat(), foreign))?;
         Ok(close)
     }
 
@@ -328,7 +317,8 @@ impl Validator for HouseValidator {
             (to_holder_sat, to_counterparty_sat, holder_script, counterparty_script);
         self.noted(ending.validate_mutual_close_tx(wallet, setup, state, ours_sat, theirs_sat, ours, theirs, path))?;
         self.house(close::check(setup, state, (ours_sat, theirs_sat), self.view.max_fee_sat))?;
-        self.closes(ours_sat, ours.as_ref().filter(|script| !is_own(wallet, Some(path), script)))
+        let foreign = || ours.as_ref().filter(|script| !is_own(wallet, Some(path), script));
+        self.house(self.view.counter.close(ours_sat, foreign))
     }
 
     fn validate_delayed_sweep(
