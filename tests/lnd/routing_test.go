@@ -56,6 +56,8 @@ func TestRoutingUnderLoadAndJustice(t *testing.T) {
 			return err
 		})
 	}
+	// From here on under the preset for routing nodes, with zero refusals.
+	signer.putInForce()
 	w.pay(bob, carol, 20_000)
 	w.pay(carol, bob, 10_000)
 
