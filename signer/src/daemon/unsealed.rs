@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::lock;
+use super::policy::now_ms;
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{Ca, CaError};
 use crate::admin::fingerprint::Fingerprint;
@@ -28,7 +29,6 @@ use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
 use crate::keys::purpose::{Purpose, subkey};
 use crate::lightning::actor::House;
-use crate::lightning::clock::NodeClock;
 use crate::lightning::engine::{NodeSpec, Settings};
 use crate::lightning::nodes::Nodes;
 use crate::names::{NodeKind, NodeName};
@@ -302,8 +302,7 @@ fn load_ca(journal: &Journal, vault: &RecordCipher, is_new: bool) -> Result<Ca, 
 fn open_desk(journal: &Journal, ca: &Ca, network: bitcoin::Network) -> Result<Arc<Desk>, AdminFailure> {
     let entries = journal.load(HOUSE).map_err(journal_failure)?;
     let desk = Desk::new(&Fingerprint::of(ca.certificate_der()).to_string());
-    desk.open(&entries, network, NodeClock::default().now_ms())
-        .map_err(|error| damaged("the policy in force", &error))?;
+    desk.open(&entries, network, now_ms()).map_err(|error| damaged("the policy in force", &error))?;
     Ok(Arc::new(desk))
 }
 
