@@ -10,6 +10,7 @@ pub mod decide;
 pub mod engine;
 pub mod facts;
 pub mod grant;
+pub mod limits;
 pub mod lists;
 mod names;
 pub mod place;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use claviger_policy::actions::{Action, Group};
 use claviger_policy::facts::{FactId, Kind, Source, Unit};
+use claviger_policy::limits::{Bound, Limit};
 use claviger_policy::preset::{self, Preset};
 use claviger_policy::reasons::Reason;
 
@@ -69,6 +70,18 @@ fn the_page_of_reasons_is_the_table_of_reasons() {
         page += &format!("| `{}` | {} | {retry} | {} |\n", reason.id(), reason.meaning(), reason.hint());
     }
     check("reasons.md", &page);
+}
+
+#[test]
+fn the_page_of_limits_is_the_table_of_limits() {
+    let mut page = String::from("| limit | from | to | stricter is | what |\n|---|---|---|---|---|\n");
+    for limit in Limit::ALL {
+        let (least, most) = limit.range();
+        let stricter = if limit.bound() == Bound::AtLeast { "higher" } else { "lower" };
+        page +=
+            &format!("| `{}` | {} | {} | {stricter} | {} |\n", limit.id(), grouped(least), grouped(most), limit.doc());
+    }
+    check("limits.md", &page);
 }
 
 #[test]

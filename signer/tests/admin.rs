@@ -113,14 +113,18 @@ impl AdminApi for Scribe {
         self.note(format!("bundle {sha256}"));
         Ok(PolicyFiles::default())
     }
-    fn policy_apply(&self, request: PolicyApplyRequest) -> Result<PolicyInfo, AdminFailure> {
+    fn policy_apply(&self, request: PolicyApplyRequest, _: &str) -> Result<PolicyInfo, AdminFailure> {
         let bytes: usize = request.files.iter().map(|file| file.content.len()).sum();
         self.note(format!("apply {} files, {bytes} bytes", request.files.len()));
         self.policy_status()
     }
-    fn policy_rollback(&self, request: PolicyRollbackRequest) -> Result<PolicyInfo, AdminFailure> {
+    fn policy_rollback(&self, request: PolicyRollbackRequest, _: &str) -> Result<PolicyInfo, AdminFailure> {
         self.note(format!("rollback with {} signatures", request.signatures.len()));
         self.policy_status()
+    }
+    fn policy_shadow(&self, request: PolicyShadowRequest, by: &str) -> Result<PolicyShadowReply, AdminFailure> {
+        self.note(format!("shadow of {} files by {by}", request.files.len()));
+        Ok(PolicyShadowReply::default())
     }
     fn policy_history(&self, from_ms: u64, sink: &mut dyn Sink<ExportLine>) -> Result<(), AdminFailure> {
         self.journal_export(from_ms, sink)
@@ -128,11 +132,11 @@ impl AdminApi for Scribe {
     fn grant_list(&self, request: &GrantListRequest) -> Result<Vec<GrantInfo>, AdminFailure> {
         Ok(vec![GrantInfo { node: request.node.clone(), ..GrantInfo::default() }])
     }
-    fn grant_ask(&self, text: &str, signature: &str) -> Result<GrantInfo, AdminFailure> {
+    fn grant_ask(&self, text: &str, signature: &str, _: &str) -> Result<GrantInfo, AdminFailure> {
         self.note(format!("ask {text} {signature}"));
         Ok(GrantInfo::default())
     }
-    fn grant_approve(&self, grant: &str, signature: &str) -> Result<GrantInfo, AdminFailure> {
+    fn grant_approve(&self, grant: &str, signature: &str, _: &str) -> Result<GrantInfo, AdminFailure> {
         self.note(format!("approve {grant} {signature}"));
         Ok(GrantInfo::default())
     }

@@ -49,6 +49,9 @@ pub enum BundleFault {
     /// A rule.
     #[error("{0}")]
     Rule(String),
+    /// A number of `[limits]`: its name or range.
+    #[error("{0}")]
+    Limit(String),
     /// A budget.
     #[error("{0}")]
     Budget(String),

@@ -14,6 +14,7 @@ use crate::budget::{self, Budget};
 use crate::decide::Policy;
 use crate::engine::{Rules, Source};
 use crate::grant::{Approvals, Approvers, GroupError};
+use crate::limits::{Limit, Limits};
 use crate::lists::{List, Lists};
 use crate::place::Place;
 use crate::preset::{self, Expanded};
@@ -103,7 +104,7 @@ struct Parsed {
     budgets: Vec<Budget>,
     lists: Lists,
     approvals: Approvals,
-    limits: BTreeMap<String, u64>,
+    limits: Limits,
     signing: Option<Signing>,
 }
 
@@ -146,6 +147,7 @@ impl Reader {
         let approvals = of_policy.approvals(&manifest, approvers);
         let mut budgets = of_policy.budgets(&manifest);
         let signing = manifest.signing.as_ref().map(|entry| of_policy.signing(entry, &manifest, approvals.as_ref()));
+        let limits = of_policy.limits(&manifest);
         let expanded = of_policy.preset(&manifest);
         if let (Some(expanded), Some(preset)) = (expanded, &manifest.preset) {
             sources.insert(0, Source { file: format!("preset {}", preset.get_ref()), text: expanded.cedar });
@@ -166,7 +168,7 @@ impl Reader {
             budgets,
             lists,
             approvals: approvals.unwrap_or_default(),
-            limits: plain(&manifest.limits),
+            limits,
             signing,
         })
     }
@@ -267,6 +269,35 @@ impl OfPolicy<'_> {
             }
         }
         budgets
+    }
+
+    fn limits(&mut self, manifest: &Manifest) -> Limits {
+        let mut limits = Limits::new();
+        for (name, number) in &manifest.limits {
+            let Some(limit) = Limit::by_id(name.get_ref()) else {
+                let fault = BundleFault::Limit(format!("there is no limit '{}'", name.get_ref()));
+                self.fault(name, fault, "docs/policy/limits.md lists them, with their units.");
+                continue;
+            };
+            let ((least, most), set) = (limit.range(), *number.get_ref());
+            if set < least || set > most {
+                let fault = BundleFault::Limit(format!("{} = {set} is not from {least} to {most}", limit.id()));
+                self.fault(number, fault, "Write it in the unit that its name ends with.");
+            }
+            limits.insert(limit, set);
+        }
+        for (least, most) in
+            [(Limit::MinDelayBlocks, Limit::MaxDelayBlocks), (Limit::MinFeerateSatPerKw, Limit::MaxFeerateSatPerKw)]
+        {
+            if let (Some(low), Some(high)) = (limits.get(&least), limits.get(&most))
+                && low > high
+                && let Some(at) = manifest.limits.keys().find(|known| known.get_ref() == least.id())
+            {
+                let fault = BundleFault::Limit(format!("{} is above {}: nothing passes", least.id(), most.id()));
+                self.fault(at, fault, "Lower it, or raise the other.");
+            }
+        }
+        limits
     }
 
     fn preset(&mut self, manifest: &Manifest) -> Option<Expanded> {

@@ -184,6 +184,23 @@ fn an_unknown_key_is_refused_with_its_place_and_the_known_one_passes() {
 }
 
 #[test]
+fn a_limit_that_is_not_in_the_table_or_out_of_its_range_is_refused_with_its_place() {
+    let limited = |limits: &str| with(files(1), "policy.toml", &format!("version = 1\n[limits]\n{limits}\n"));
+    let good = bundle(limited("max_htlcs = 30\nmin_delay_blocks = 144\nmax_delay_blocks = 144"));
+    assert_eq!(good.policy().limits.get(&crate::limits::Limit::MaxHtlcs), Some(&30));
+    for (limits, error) in [
+        ("max_htlc = 30", "policy.toml:3:1: there is no limit 'max_htlc'"),
+        ("max_htlcs = 0", "policy.toml:3:13: max_htlcs = 0 is not from 1 to 966"),
+        (
+            "min_delay_blocks = 145\nmax_delay_blocks = 144",
+            "policy.toml:3:1: min_delay_blocks is above max_delay_blocks: nothing passes",
+        ),
+    ] {
+        assert_eq!(errors(limited(limits)), [error]);
+    }
+}
+
+#[test]
 fn a_group_that_nobody_defined_lifts_nothing_and_is_refused() {
     let rules =
         "@id(\"a\")\n@unless_approved(\"treasury\")\nforbid (principal, action == Action::\"Keysend\", resource);\n";

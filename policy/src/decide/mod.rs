@@ -15,6 +15,7 @@ use crate::budget::{Budget, Budgets, ReservationKey, Room, Scope, Standing};
 use crate::engine::{Evaluation, Memberships, Rules};
 use crate::facts::FactId;
 use crate::grant::{Approvals, GrantId, Grants};
+use crate::limits::Limits;
 use crate::lists::Lists;
 use crate::request::Request;
 use crate::value::Value;
@@ -34,7 +35,7 @@ pub struct Policy {
     /// Who may lift what.
     pub approvals: Approvals,
     /// Numbers of the channel rules beneath.
-    pub limits: BTreeMap<String, u64>,
+    pub limits: Limits,
     /// SHA-256 of the bundle: the journal names it with every verdict.
     pub hash: [u8; 32],
 }

@@ -43,7 +43,7 @@ fn policy() -> Policy {
         budgets: vec![hourly],
         lists: Lists::new(vec![list]).unwrap(),
         approvals: Approvals::default(),
-        limits: BTreeMap::new(),
+        limits: Limits::new(),
         hash: [0; 32],
     }
 }

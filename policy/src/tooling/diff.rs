@@ -181,8 +181,8 @@ impl Meaning {
             let from = [("label", entry.label.clone()), ("from", from(entry.effective_from_ms))];
             meaning.put(Subject::List, &format!("{} {kind} {}", entry.list, entry.subject), named(from));
         }
-        for (name, limit) in &policy.limits {
-            meaning.put(Subject::Limit, name, named([("", limit.to_string())]));
+        for (limit, number) in &policy.limits {
+            meaning.put(Subject::Limit, limit.id(), named([("", number.to_string())]));
         }
         if let Some(preset) = bundle.preset() {
             let mut aspects = named([("name", preset.to_owned())]);

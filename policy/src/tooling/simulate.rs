@@ -60,14 +60,14 @@ pub struct Candidate<'a> {
     policy: &'a Policy,
     /// The policy that the history's approvals were given under.
     active: Option<&'a Policy>,
-    budgets: Budgets,
+    budgets: &'a mut Budgets,
 }
 
 impl<'a> Candidate<'a> {
-    /// A candidate whose budgets are empty. `active` is the policy under which the history's approvals were given: an
+    /// A candidate that counts in `budgets`, which are empty at first. `active` is the policy under which the history's approvals were given: an
     /// approval counts where its group means the same; without it, where the group exists.
-    pub fn new(policy: &'a Policy, active: Option<&'a Policy>) -> Self {
-        Self { policy, active, budgets: Budgets::default() }
+    pub fn new(policy: &'a Policy, active: Option<&'a Policy>, budgets: &'a mut Budgets) -> Self {
+        Self { policy, active, budgets }
     }
 
     /// What it decides in place of the recorded verdict. What it permits is set aside in its budgets.
@@ -75,7 +75,7 @@ impl<'a> Candidate<'a> {
         let (request, now_ms) = (&record.request, record.request.time_ms);
         let key = record.reservation();
         let grants = Grants::new("simulation", &request.node);
-        let state = State { budgets: &self.budgets, grants: &grants };
+        let state = State { budgets: self.budgets, grants: &grants };
         let mut inputs = decide::inputs(self.policy, state, request, Some(&key), now_ms);
         inputs.approved = record.inputs.approved.clone();
         inputs.approved.retain(|group, _| self.means_the_same(group));

@@ -201,7 +201,8 @@ fn a_simulation_of_the_same_policy_differs_in_nothing_and_of_another_in_exactly_
     let events = history(&policy, 600);
     let run = |candidate: &Bundle| {
         let mut listed = Vec::new();
-        let with = Candidate::new(candidate.policy(), Some(policy.policy()));
+        let mut budgets = Budgets::default();
+        let with = Candidate::new(candidate.policy(), Some(policy.policy()), &mut budgets);
         let report = simulate(events.iter().cloned(), with, |differing| listed.push(differing.id), |_| true);
         (report, listed)
     };
@@ -254,7 +255,8 @@ fn a_history_is_read_as_it_was_written_and_a_line_that_is_none_is_named() {
 fn a_simulation_that_is_told_to_stop_stops() {
     let policy = bundle(example());
     let events = history(&policy, 600);
-    let report = simulate(events, Candidate::new(policy.policy(), None), |_| {}, |_| false);
+    let mut budgets = Budgets::default();
+    let report = simulate(events, Candidate::new(policy.policy(), None, &mut budgets), |_| {}, |_| false);
     assert!(report.stopped && report.decisions < 600, "{report:?}");
 }
 

@@ -3,7 +3,8 @@
 use claviger_proto::v1::{
     AdminError, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine, GrantInfo,
     GrantListRequest, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest,
-    PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, StatusReply, UnsealReply, VerifyProgress,
+    PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest,
+    StatusReply, UnsealReply, VerifyProgress,
 };
 
 use crate::keys::passphrase::Passphrase;
@@ -66,19 +67,21 @@ pub trait AdminApi: Send + Sync + 'static {
     fn policy_status(&self) -> Result<PolicyInfo, AdminFailure>;
     /// The files of the bundle with this hash; with none, of the one in force.
     fn policy_bundle(&self, sha256: &str) -> Result<PolicyFiles, AdminFailure>;
-    /// Puts a bundle in force.
-    fn policy_apply(&self, request: PolicyApplyRequest) -> Result<PolicyInfo, AdminFailure>;
+    /// Puts a bundle in force. `by` is the caller, for the journal, here and below.
+    fn policy_apply(&self, request: PolicyApplyRequest, by: &str) -> Result<PolicyInfo, AdminFailure>;
     /// Goes back to the bundle before.
-    fn policy_rollback(&self, request: PolicyRollbackRequest) -> Result<PolicyInfo, AdminFailure>;
+    fn policy_rollback(&self, request: PolicyRollbackRequest, by: &str) -> Result<PolicyInfo, AdminFailure>;
+    /// Judges a bundle beside the one in force, ends that, or only tells what came of it so far.
+    fn policy_shadow(&self, request: PolicyShadowRequest, by: &str) -> Result<PolicyShadowReply, AdminFailure>;
     /// The lines of a history from a time on.
     fn policy_history(&self, from_ms: u64, sink: &mut dyn Sink<ExportLine>) -> Result<(), AdminFailure>;
     /// Grants, as they stand now.
     fn grant_list(&self, request: &GrantListRequest) -> Result<Vec<GrantInfo>, AdminFailure>;
     /// A person asks for a grant.
-    fn grant_ask(&self, text: &str, signature: &str) -> Result<GrantInfo, AdminFailure>;
+    fn grant_ask(&self, text: &str, signature: &str, by: &str) -> Result<GrantInfo, AdminFailure>;
     /// A person approves a grant.
-    fn grant_approve(&self, grant: &str, signature: &str) -> Result<GrantInfo, AdminFailure>;
-    /// Takes a grant back; `by` is the caller, for the journal.
+    fn grant_approve(&self, grant: &str, signature: &str, by: &str) -> Result<GrantInfo, AdminFailure>;
+    /// Takes a grant back.
     fn grant_revoke(&self, grant: &str, by: &str) -> Result<GrantInfo, AdminFailure>;
 }
 

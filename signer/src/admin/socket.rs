@@ -346,13 +346,18 @@ impl Admin for Service {
     }
 
     async fn policy_apply(&self, request: Request<PolicyApplyRequest>) -> Reply<PolicyInfo> {
-        let request = request.into_inner();
-        self.run(move |api| api.policy_apply(request)).await
+        let (by, request) = (caller(&request), request.into_inner());
+        self.run(move |api| api.policy_apply(request, &by)).await
     }
 
     async fn policy_rollback(&self, request: Request<PolicyRollbackRequest>) -> Reply<PolicyInfo> {
-        let request = request.into_inner();
-        self.run(move |api| api.policy_rollback(request)).await
+        let (by, request) = (caller(&request), request.into_inner());
+        self.run(move |api| api.policy_rollback(request, &by)).await
+    }
+
+    async fn policy_shadow(&self, request: Request<PolicyShadowRequest>) -> Reply<PolicyShadowReply> {
+        let (by, request) = (caller(&request), request.into_inner());
+        self.run(move |api| api.policy_shadow(request, &by)).await
     }
 
     async fn policy_history(&self, request: Request<PolicyHistoryRequest>) -> Reply<Self::PolicyHistoryStream> {
@@ -366,13 +371,15 @@ impl Admin for Service {
     }
 
     async fn grant_ask(&self, request: Request<GrantAskRequest>) -> Reply<GrantInfo> {
+        let by = caller(&request);
         let GrantAskRequest { text, signature } = request.into_inner();
-        self.run(move |api| api.grant_ask(&text, &signature)).await
+        self.run(move |api| api.grant_ask(&text, &signature, &by)).await
     }
 
     async fn grant_approve(&self, request: Request<GrantApproveRequest>) -> Reply<GrantInfo> {
+        let by = caller(&request);
         let GrantApproveRequest { grant, signature } = request.into_inner();
-        self.run(move |api| api.grant_approve(&grant, &signature)).await
+        self.run(move |api| api.grant_approve(&grant, &signature, &by)).await
     }
 
     async fn grant_revoke(&self, request: Request<GrantRevokeRequest>) -> Reply<GrantInfo> {

@@ -7,7 +7,7 @@ use claviger_proto::v1::{
     BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine,
     GrantInfo, GrantListRequest, JournalStatus, MemoryStatus, NodeAddRequest, NodeInfo, NodeRemoveRequest,
     NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest,
-    StatusReply, UnsealReply, VerifyProgress,
+    PolicyShadowReply, PolicyShadowRequest, StatusReply, UnsealReply, VerifyProgress,
 };
 
 use super::explain::record;
@@ -177,12 +177,16 @@ impl AdminApi for Daemon {
         self.unsealed()?.policy_files(sha256)
     }
 
-    fn policy_apply(&self, request: PolicyApplyRequest) -> Result<PolicyInfo, AdminFailure> {
-        self.unsealed()?.policy_apply(request)
+    fn policy_apply(&self, request: PolicyApplyRequest, by: &str) -> Result<PolicyInfo, AdminFailure> {
+        self.unsealed()?.policy_apply(request, by)
     }
 
-    fn policy_rollback(&self, request: PolicyRollbackRequest) -> Result<PolicyInfo, AdminFailure> {
-        self.unsealed()?.policy_rollback(request)
+    fn policy_rollback(&self, request: PolicyRollbackRequest, by: &str) -> Result<PolicyInfo, AdminFailure> {
+        self.unsealed()?.policy_rollback(request, by)
+    }
+
+    fn policy_shadow(&self, request: PolicyShadowRequest, by: &str) -> Result<PolicyShadowReply, AdminFailure> {
+        self.unsealed()?.policy_shadow(request, by)
     }
 
     fn policy_history(&self, from_ms: u64, sink: &mut dyn Sink<ExportLine>) -> Result<(), AdminFailure> {
@@ -216,12 +220,12 @@ impl AdminApi for Daemon {
         self.unsealed()?.grants(request)
     }
 
-    fn grant_ask(&self, text: &str, signature: &str) -> Result<GrantInfo, AdminFailure> {
-        self.unsealed()?.ask_grant(text, signature)
+    fn grant_ask(&self, text: &str, signature: &str, by: &str) -> Result<GrantInfo, AdminFailure> {
+        self.unsealed()?.ask_grant(text, signature, by)
     }
 
-    fn grant_approve(&self, grant: &str, signature: &str) -> Result<GrantInfo, AdminFailure> {
-        self.unsealed()?.approve_grant(grant, signature)
+    fn grant_approve(&self, grant: &str, signature: &str, by: &str) -> Result<GrantInfo, AdminFailure> {
+        self.unsealed()?.approve_grant(grant, signature, by)
     }
 
     fn grant_revoke(&self, grant: &str, by: &str) -> Result<GrantInfo, AdminFailure> {

@@ -1,14 +1,17 @@
 //! The calls about grants: what is asked, approved and taken back. Each change is durable before it is answered (P1).
 
+use std::collections::BTreeMap;
+
 use claviger_policy::decide::Policy;
 use claviger_policy::facts::FactId;
-use claviger_policy::grant::{Effect, Grant, GrantError, GrantId, Grants, Intent};
+use claviger_policy::grant::{Effect, Grant, GrantError, GrantId, Grants, Intent, Requester};
 use claviger_proto::v1::{GrantInfo, GrantListRequest};
 
 use super::Unsealed;
 use super::nodes::parse_name;
 use super::policy::now_ms;
 use crate::admin::api::{AdminFailure, FailureKind};
+use crate::facts::Fact;
 use crate::journal::Commit;
 
 impl Unsealed {
@@ -33,23 +36,27 @@ impl Unsealed {
     }
 
     /// A person asks for a grant.
-    pub(super) fn ask_grant(&self, text: &str, signature: &str) -> Result<GrantInfo, AdminFailure> {
+    pub(super) fn ask_grant(&self, text: &str, signature: &str, by: &str) -> Result<GrantInfo, AdminFailure> {
         let intent =
             Intent::parse(text).map_err(|error| AdminFailure::new(FailureKind::Invalid, &error, error.hint()))?;
         let (node, id) = (intent.node.clone(), intent.id);
-        self.change_grants(&node, id, |grants, policy| grants.ask(&policy.approvals, intent, signature, now_ms()))
+        self.change_grants("GrantAsk", by, &node, id, |grants, policy| {
+            grants.ask(&policy.approvals, intent, signature, now_ms())
+        })
     }
 
     /// A person approves one.
-    pub(super) fn approve_grant(&self, id: &str, signature: &str) -> Result<GrantInfo, AdminFailure> {
+    pub(super) fn approve_grant(&self, id: &str, signature: &str, by: &str) -> Result<GrantInfo, AdminFailure> {
         let (node, id) = self.find_grant(id)?;
-        self.change_grants(&node, id, |grants, policy| grants.approve(&policy.approvals, id, signature, now_ms()))
+        self.change_grants("GrantApprove", by, &node, id, |grants, policy| {
+            grants.approve(&policy.approvals, id, signature, now_ms())
+        })
     }
 
     /// `by`, the caller, takes one back.
     pub(super) fn revoke_grant(&self, id: &str, by: &str) -> Result<GrantInfo, AdminFailure> {
         let (node, id) = self.find_grant(id)?;
-        self.change_grants(&node, id, |grants, _| grants.revoke(id, by, now_ms()))
+        self.change_grants("GrantRevoke", by, &node, id, |grants, _| grants.revoke(id, by, now_ms()))
     }
 
     fn find_grant(&self, id: &str) -> Result<(String, GrantId), AdminFailure> {
@@ -61,8 +68,23 @@ impl Unsealed {
         }
     }
 
+    /// What the log says of a grant: which one, and whose signatures it has by now.
+    fn grant_facts(&self, node: &str, id: GrantId) -> Vec<Fact> {
+        let signed = |grants: &BTreeMap<String, Grants>, _: &Policy| {
+            let grant = grants.get(node)?.iter().find(|(known, _)| *known == id)?.1;
+            let approved = grant.approvals.keys().cloned().collect::<Vec<_>>().join(", ");
+            let approved = (!approved.is_empty()).then(|| Fact::text("approved_by", approved));
+            let (Requester::Node(requester) | Requester::Person(requester)) = &grant.intent.requester;
+            Some([Fact::text("requester", requester)].into_iter().chain(approved).collect::<Vec<_>>())
+        };
+        let signed = self.desk.look_at_grants(signed).flatten().unwrap_or_default();
+        [Fact::text("grant", id.to_string())].into_iter().chain(signed).collect()
+    }
+
     fn change_grants(
         &self,
+        action: &str,
+        by: &str,
         node: &str,
         id: GrantId,
         change: impl FnOnce(&mut Grants, &Policy) -> Result<Effect, GrantError>,
@@ -77,7 +99,8 @@ impl Unsealed {
         })?;
         if !puts.is_empty() {
             // If this fails, the node is built again from the journal, and its grants with it.
-            let commit = Commit { tenant: node.to_owned(), puts, decision: None };
+            let decision = Some(self.line(action, by, self.grant_facts(node, id)));
+            let commit = Commit { tenant: node.to_owned(), puts, decision };
             self.journal.commit(commit).map_err(|error| AdminFailure::new(FailureKind::Fault, &error, error.hint()))?;
         }
         let request = GrantListRequest { node: node.to_owned(), grant: id.to_string() };

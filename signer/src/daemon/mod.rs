@@ -11,6 +11,7 @@
 //! explain.rs   one decision, or a refusal that decided nothing
 //! policy.rs    the spending policy: bundles, budgets, what was decided
 //! grants.rs    what is asked, approved and taken back
+//! operators.rs  the lines of the log that say who changed the policy
 //! answers.rs   the administrator's calls
 //! ```
 
@@ -22,6 +23,7 @@ mod grants;
 mod lightspark;
 mod lnd;
 mod nodes;
+mod operators;
 mod policy;
 mod unsealed;
 

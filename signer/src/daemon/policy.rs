@@ -3,17 +3,20 @@
 use claviger_policy::budget::{Scope, Standing};
 use claviger_policy::bundle::{Applied, ApplyError, Bundle, BundleHash, Files};
 use claviger_policy::facts::{FactId, Unit};
-use claviger_policy::tooling::{Event, explain};
+use claviger_policy::time;
+use claviger_policy::tooling::{Differing, Event, explain};
 use claviger_proto::v1::{
-    BudgetInfo, BundleFile, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyVersion,
+    BudgetInfo, BundleFile, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply,
+    PolicyShadowRequest, PolicyVersion, ShadowDifference, ShadowInfo,
 };
 
 use super::Unsealed;
 use super::unsealed::journal_failure;
 use crate::admin::api::{AdminFailure, FailureKind};
+use crate::facts::Fact;
 use crate::journal::{Decision, HOUSE, LogLine};
 use crate::lightning::clock::NodeClock;
-use crate::policy::ApplyFailed;
+use crate::policy::{ApplyFailed, Shadowed};
 
 /// So many windows of each budget are shown: those with the least left.
 const MAX_WINDOWS: usize = 16;
@@ -37,6 +40,7 @@ impl Unsealed {
             pending: version(in_force.pending),
             highest_version: in_force.highest_version,
             budgets: self.desk.standings(MAX_WINDOWS, now_ms()).iter().map(budget).collect(),
+            shadow: self.desk.shadowed().as_ref().map(shadow),
         }
     }
 
@@ -53,23 +57,47 @@ impl Unsealed {
     }
 
     /// Puts a bundle in force.
-    pub(super) fn policy_apply(&self, request: PolicyApplyRequest) -> Result<PolicyInfo, AdminFailure> {
+    pub(super) fn policy_apply(&self, request: PolicyApplyRequest, by: &str) -> Result<PolicyInfo, AdminFailure> {
         let _change = self.change()?;
         let files = files(request.files)?;
         let from_ms = Some(request.from_ms).filter(|from_ms| *from_ms > 0);
-        let record = |puts| self.record(puts).map_err(Failed::Record);
+        let from = from_ms.map(|from_ms| Fact::text("from", time::print(from_ms / 1_000)));
+        let facts = [Fact::text("bundle", files.hash().to_string())].into_iter().chain(from);
+        let line = self.line("PolicyApply", by, facts);
+        let record = |puts| self.record_as(line, puts).map_err(Failed::Record);
         self.desk.apply(files, self.network, from_ms, now_ms(), record).map_err(Failed::failure)?;
         Ok(self.policy_info())
     }
 
     /// Goes back to the bundle before.
-    pub(super) fn policy_rollback(&self, request: PolicyRollbackRequest) -> Result<PolicyInfo, AdminFailure> {
+    pub(super) fn policy_rollback(&self, request: PolicyRollbackRequest, by: &str) -> Result<PolicyInfo, AdminFailure> {
         let _change = self.change()?;
         let signatures = files(request.signatures)?;
         let entries = self.journal.load(HOUSE).map_err(journal_failure)?;
-        let record = |puts| self.record(puts).map_err(Failed::Record);
+        let to = self.desk.in_force().previous.map(|to| Fact::text("bundle", to.hash.to_string()));
+        let line = self.line("PolicyRollback", by, to);
+        let record = |puts| self.record_as(line, puts).map_err(Failed::Record);
         self.desk.roll_back(&entries, &signatures, self.network, now_ms(), record).map_err(Failed::failure)?;
         Ok(self.policy_info())
+    }
+
+    /// Judges a bundle beside the one in force, ends that, or neither; tells what came of it so far.
+    pub(super) fn policy_shadow(
+        &self,
+        request: PolicyShadowRequest,
+        by: &str,
+    ) -> Result<PolicyShadowReply, AdminFailure> {
+        let candidate = if request.files.is_empty() { None } else { Some(files(request.files)?) };
+        if candidate.is_some() || request.stop {
+            let _change = self.change()?;
+            let bundle = candidate.as_ref().map(|files| Fact::text("bundle", files.hash().to_string()));
+            let line = self.line("PolicyShadow", by, bundle);
+            let record = |puts| self.record_as(line, puts).map_err(Failed::Record);
+            self.desk.shadow(candidate, self.network, now_ms(), record).map_err(Failed::failure)?;
+        }
+        let shadowed = self.desk.shadowed();
+        let differing = shadowed.iter().flat_map(|shadowed| &shadowed.differing).map(difference).collect();
+        Ok(PolicyShadowReply { shadow: shadowed.as_ref().map(shadow), differing })
     }
 
     /// The files of a bundle that was in force once.
@@ -181,6 +209,7 @@ fn refused(failed: &ApplyFailed) -> AdminFailure {
         ApplyFailed::Invalid(_) => "Run `claviger policy check` on it.".to_owned(),
         ApplyFailed::Tests(_) => "Run `claviger policy test` on it.".to_owned(),
         ApplyFailed::Unreadable(_) => "Run `claviger journal verify`, and restore a backup.".to_owned(),
+        ApplyFailed::NothingBeside => "Apply one first: `claviger policy apply DIR`.".to_owned(),
         ApplyFailed::Refused(error) => error.hint(),
     };
     let kind = match failed {
@@ -194,6 +223,32 @@ fn refused(failed: &ApplyFailed) -> AdminFailure {
 fn no_bundle(sha256: &str) -> AdminFailure {
     let what = format!("no bundle with the hash '{sha256}' was ever in force");
     AdminFailure::new(FailureKind::NotFound, what, "`claviger policy status` names those in force and before.")
+}
+
+fn shadow(shadowed: &Shadowed) -> ShadowInfo {
+    let (bundle, report) = (&shadowed.bundle, &shadowed.report);
+    let version =
+        PolicyVersion { version: bundle.version(), sha256: bundle.hash().to_string(), from_ms: shadowed.since_ms };
+    ShadowInfo {
+        version: Some(version),
+        decisions: report.decisions,
+        newly_refused: report.newly_refused,
+        newly_permitted: report.newly_permitted,
+        refused_otherwise: report.refused_otherwise,
+    }
+}
+
+fn difference(differing: &Differing) -> ShadowDifference {
+    let Differing { id, at_ms, node, action, then, now, because } = differing;
+    ShadowDifference {
+        key: id.clone(),
+        at_ms: *at_ms,
+        node: node.clone(),
+        action: action.id().to_owned(),
+        in_force: then.id().to_owned(),
+        shadow: now.id().to_owned(),
+        because: because.clone(),
+    }
 }
 
 fn budget(standing: &Standing) -> BudgetInfo {
@@ -251,7 +306,7 @@ mod tests {
             "version = {version}\npreset = \"routing-node\"\n[numbers]\nmax_payment_msat = {max_payment_msat}\n"
         );
         let files = vec![BundleFile { name: "policy.toml".to_owned(), content: policy.into_bytes() }];
-        world.daemon.policy_apply(PolicyApplyRequest { files, from_ms: 0 }).unwrap();
+        world.daemon.policy_apply(PolicyApplyRequest { files, from_ms: 0 }, "uid 0").unwrap();
     }
 
     /// A payment an hour, each as the desk decides it.
@@ -303,6 +358,21 @@ mod tests {
             assert_eq!(history.finish(), Ok(()));
             assert!(found.reproduces() && found.decisions == 1_400 - from_hour, "{found}");
         }
+    }
+
+    #[test]
+    fn what_operators_change_is_in_the_log_with_who_did_it() {
+        let world = World::new();
+        apply(&world, 1, 5_000_000);
+        apply(&world, 2, 6_000_000);
+        world.daemon.policy_rollback(PolicyRollbackRequest::default(), "uid 7").unwrap();
+        let lines = world.unsealed().journal.decisions(1, 10).unwrap();
+        let said: Vec<_> = lines.iter().map(|line| (line.tenant.as_str(), line.decision.action.as_str())).collect();
+        assert_eq!(said, [(HOUSE, "PolicyApply"), (HOUSE, "PolicyApply"), (HOUSE, "PolicyRollback")]);
+        let line = world.daemon.explain(&lines[2].decision.request).unwrap();
+        let facts: Vec<_> = line.facts.iter().map(|fact| (fact.name.as_str(), fact.value.as_str())).collect();
+        let active = world.daemon.policy_status().unwrap().active.unwrap();
+        assert_eq!(facts, [("ordered_by", "uid 7"), ("bundle", &active.sha256)]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::lock;
+use super::operators::Lines;
 use super::policy::now_ms;
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{Ca, CaError};
@@ -23,7 +24,7 @@ use crate::gateway::lightspark::{Accounts, LightsparkServer};
 use crate::gateway::link::{LinkOptions, LinkServer, ServerIdentity};
 use crate::gateway::lnd::{LndServer, Mint};
 use crate::journal::store::{RedbStore, Store};
-use crate::journal::{Commit, CommitError, HOUSE, Journal, JournalError, Options, Put};
+use crate::journal::{Commit, CommitError, Decision, HOUSE, Journal, JournalError, Options, Put};
 use crate::keys::cipher::RecordCipher;
 use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
@@ -47,6 +48,8 @@ pub struct Unsealed {
     pub(super) view: Arc<ChainView>,
     /// The spending policy.
     pub(super) desk: Arc<Desk>,
+    /// Names what operators change of it.
+    pub(super) lines: Lines,
     pub(super) network: bitcoin::Network,
     pub(super) advertised: String,
     /// What lnd nodes dial, if there is a door for them.
@@ -154,6 +157,7 @@ impl Unsealed {
             nodes,
             view,
             desk,
+            lines: Lines::new(),
             network: config.network,
             advertised: config.advertised(),
             lnd_advertised: config.lnd_advertised(),
@@ -201,7 +205,12 @@ impl Unsealed {
 
     /// Records `puts` of the house and waits until they are durable (P1).
     pub(super) fn record(&self, puts: Vec<Put>) -> Result<(), AdminFailure> {
-        record(&self.journal, puts)
+        record(&self.journal, puts, None)
+    }
+
+    /// The same, with a line of the log.
+    pub(super) fn record_as(&self, decision: Decision, puts: Vec<Put>) -> Result<(), AdminFailure> {
+        record(&self.journal, puts, Some(decision))
     }
 }
 
@@ -286,7 +295,11 @@ fn load_ca(journal: &Journal, vault: &RecordCipher, is_new: bool) -> Result<Ca, 
         (None, None) if is_new => {
             let ca = Ca::create(SystemTime::now()).map_err(failure)?;
             let sealed = vault.seal(CA_KEY.as_bytes(), &ca.key_der());
-            record(journal, vec![put(CA_KEY, sealed), put(CA_CERTIFICATE, ca.certificate_pem().as_bytes().to_vec())])?;
+            record(
+                journal,
+                vec![put(CA_KEY, sealed), put(CA_CERTIFICATE, ca.certificate_pem().as_bytes().to_vec())],
+                None,
+            )?;
             return Ok(ca);
         }
         // Another one would shut out every node without a word.
@@ -347,8 +360,8 @@ pub(super) fn load_spec(
     Ok(node_spec(record, seed, chain_code))
 }
 
-fn record(journal: &Journal, puts: Vec<Put>) -> Result<(), AdminFailure> {
-    let commit = Commit { tenant: HOUSE.to_owned(), puts, decision: None };
+fn record(journal: &Journal, puts: Vec<Put>, decision: Option<Decision>) -> Result<(), AdminFailure> {
+    let commit = Commit { tenant: HOUSE.to_owned(), puts, decision };
     let failed = |error: CommitError| AdminFailure::new(FailureKind::Fault, &error, error.hint());
     match journal.commit(commit.clone()) {
         // An earlier commit failed. The house keeps nothing in memory that is not recorded: it may go on at once.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitcoin::{Address, Network, ScriptBuf};
 use claviger_policy::actions::Action;
+use claviger_policy::bundle::Bundle;
 use claviger_policy::facts::FactId;
 use claviger_policy::request::Request;
 use claviger_policy::tooling::{Event, Record};
@@ -33,6 +34,8 @@ pub struct Counter {
 #[derive(Debug, Default)]
 struct Turn {
     channel: Option<ChannelRef>,
+    /// In force when it began.
+    bundle: Option<Arc<Bundle>>,
     asked: Vec<Decided>,
 }
 
@@ -53,12 +56,17 @@ impl Counter {
 
     /// A message begins, of a channel if it names one.
     pub fn begin(&self, channel: Option<ChannelRef>) {
-        *self.lock() = Turn { channel, asked: Vec::new() };
+        *self.lock() = Turn { channel, bundle: self.desk.bundle(), asked: Vec::new() };
     }
 
     /// The channel that the message names.
     pub fn channel(&self) -> Option<ChannelRef> {
         self.lock().channel
+    }
+
+    /// The bundle that was in force when the message began.
+    pub fn bundle(&self) -> Option<Arc<Bundle>> {
+        self.lock().bundle.clone()
     }
 
     /// Begins a request for `action`; `None` if no policy is in force, and nothing needs to be asked.

@@ -16,6 +16,7 @@ use claviger_policy::request::Request;
 use claviger_policy::tooling::{Event, Record};
 use claviger_policy::verdict::{Fault, Verdict};
 
+use super::shadow::Shadow;
 use crate::facts::Fact;
 use crate::journal::Put;
 use crate::names::NodeName;
@@ -70,6 +71,9 @@ pub enum DeskUnreadable {
 pub struct Desk {
     appliance: String,
     state: Mutex<State>,
+    /// Judged beside, under a lock of its own: it delays nobody who is not shown to it. Taken while `state` is held, never
+    /// the other way round.
+    shadow: Mutex<Option<Shadow>>,
 }
 
 #[derive(Default)]
@@ -95,7 +99,7 @@ impl Default for Desk {
 impl Desk {
     /// A desk without a bundle in force. `appliance` names this signer in what people approve.
     pub fn new(appliance: &str) -> Self {
-        Self { appliance: appliance.to_owned(), state: Mutex::default() }
+        Self { appliance: appliance.to_owned(), state: Mutex::default(), shadow: Mutex::default() }
     }
 
     /// Takes a node's budgets and grants out of the entries of its tenant; what was known of them before is forgotten.
@@ -122,6 +126,7 @@ impl Desk {
         state.budgets.remove(node.as_str());
         state.grants.remove(node.as_str());
         state.due.remove(node.as_str());
+        self.in_shadow(|budgets| budgets.remove(node.as_str()));
     }
 
     /// Names this signer in what people approve.
@@ -142,15 +147,15 @@ impl Desk {
         let node = request.node.clone();
         // The rules are asked without the lock, which all nodes share. If another bundle came into force meanwhile, its
         // rules are asked.
-        let (bundle, looked, mut state) = loop {
+        let (bundle, looked, mut held) = loop {
             let bundle = self.active(now_ms)?;
             let looked = decide::look(bundle.policy(), &request, now_ms);
-            let state = self.lock();
-            if state.bundle.as_ref().is_some_and(|active| Arc::ptr_eq(active, &bundle)) {
-                break (bundle, looked, state);
+            let held = self.lock();
+            if held.bundle.as_ref().is_some_and(|active| Arc::ptr_eq(active, &bundle)) {
+                break (bundle, looked, held);
             }
         };
-        let state = &mut *state;
+        let state = &mut *held;
         let grants = state.grants.entry(node.clone()).or_insert_with(|| Grants::new(&self.appliance, &node));
         let known = Known { budgets: &state.budgets, grants };
         let policy = bundle.policy();
@@ -198,7 +203,9 @@ impl Desk {
             Some(Err(error)) => refusal.with_fact(Fact::text("no_ticket", format!("{error}. {}", error.hint()))),
             None => refusal,
         });
+        drop(held);
         let record = Record { id: String::new(), bundle: bundle.hash(), request, key, inputs, verdict };
+        self.show_shadow(&bundle, &record);
         Some(Decided { record, refusal, puts: puts(changes), ends, is_repeat })
     }
 
@@ -208,14 +215,15 @@ impl Desk {
         if decided.refusal.is_some() {
             return Vec::new();
         }
-        let state = &mut *self.lock();
-        puts(match (signed, decided.ends) {
+        let end = |budgets: &mut Budgets| match (signed, decided.ends) {
             // What an earlier one may still spend is not given back. If this one asked for more, that stays counted too.
             (false, _) if decided.is_repeat => Vec::new(),
-            (false, _) => state.budgets.release(node, &key, now_ms),
-            (true, Ends::AtOnce) => state.budgets.settle(node, &key, &[], now_ms),
+            (false, _) => budgets.release(node, &key, now_ms),
+            (true, Ends::AtOnce) => budgets.settle(node, &key, &[], now_ms),
             (true, Ends::WithPayment) => Vec::new(),
-        })
+        };
+        self.in_shadow(|budgets| drop(end(budgets)));
+        puts(end(&mut self.lock().budgets))
     }
 
     /// The payment under `key` has ended: with the `amounts` that it came to, or in nothing. What happened, for the
@@ -227,14 +235,17 @@ impl Desk {
         amounts: Option<&[(FactId, u64)]>,
         now_ms: u64,
     ) -> Option<(Event, Vec<Put>)> {
-        let (reservation, state) = (ReservationKey::new(key), &mut *self.lock());
+        let reservation = ReservationKey::new(key);
+        let end = |budgets: &mut Budgets| match amounts {
+            Some(amounts) => budgets.settle(node.as_str(), &reservation, amounts, now_ms),
+            None => budgets.release(node.as_str(), &reservation, now_ms),
+        };
+        self.in_shadow(|budgets| drop(end(budgets)));
+        let changes = end(&mut self.lock().budgets);
         let (node, key, at_ms) = (node.to_string(), key.to_owned(), now_ms);
-        let (changes, event) = match amounts {
-            Some(amounts) => {
-                let changes = state.budgets.settle(&node, &reservation, amounts, now_ms);
-                (changes, Event::Settled { node, key, amounts: amounts.iter().copied().collect(), at_ms })
-            }
-            None => (state.budgets.release(&node, &reservation, now_ms), Event::Released { node, key, at_ms }),
+        let event = match amounts {
+            Some(amounts) => Event::Settled { node, key, amounts: amounts.iter().copied().collect(), at_ms },
+            None => Event::Released { node, key, at_ms },
         };
         (!changes.is_empty()).then(|| (event, puts(changes)))
     }
@@ -242,6 +253,7 @@ impl Desk {
     /// Entries of a node that changed without a request of its own: what slid out of windows, grants that are over, and
     /// what a new bundle needs kept for longer.
     pub fn tidy(&self, node: &NodeName, now_ms: u64) -> Vec<Put> {
+        self.in_shadow(|budgets| drop(budgets.expire(node.as_str(), now_ms)));
         let state = &mut *self.lock();
         let mut changes = state.due.remove(node.as_str()).unwrap_or_default();
         changes.extend(state.budgets.expire(node.as_str(), now_ms));
@@ -277,7 +289,7 @@ impl Desk {
     /// The bundle in force, after the one that waits for its time took its place.
     fn active(&self, now_ms: u64) -> Option<Arc<Bundle>> {
         let state = &mut *self.lock();
-        state.activate_due(now_ms);
+        self.activate_due(state, now_ms);
         state.bundle.clone()
     }
 
@@ -289,6 +301,11 @@ impl Desk {
     /// Which bundles were, are and will be in force.
     pub fn in_force(&self) -> InForce {
         self.lock().in_force.clone()
+    }
+
+    // The same holds for this one.
+    pub(super) fn shadowing(&self) -> MutexGuard<'_, Option<Shadow>> {
+        self.shadow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // A panic while it is held is in pure code on one node's request; each change is one insertion.

@@ -7,6 +7,7 @@ use bitcoin::Network;
 use claviger_policy::bundle::{Applied, ApplyError, Bundle, BundleError, BundleHash, BundleUnreadable, Files, InForce};
 
 use super::desk::{Desk, State, puts};
+use super::shadow::Shadow;
 use crate::journal::Put;
 
 /// Why a bundle did not come into force.
@@ -21,6 +22,9 @@ pub enum ApplyFailed {
     /// It cannot be read back from the journal.
     #[error("the bundle to go back to cannot be read: {0}")]
     Unreadable(String),
+    /// There is nothing that a shadow could differ from.
+    #[error("no policy is in force to judge it beside")]
+    NothingBeside,
     /// It may not follow the one in force.
     #[error(transparent)]
     Refused(#[from] ApplyError),
@@ -35,9 +39,15 @@ impl Desk {
             applied.map(|applied| read(entries, applied.hash, network).map(Arc::new)).transpose()
         };
         let (active, pending) = (bundle(in_force.active)?, bundle(in_force.pending)?);
+        // It decides nothing: one that cannot be read keeps nothing from being signed.
+        let shadow = bundle(in_force.shadow).unwrap_or_else(|error| {
+            tracing::warn!(%error, "there is no shadow policy");
+            None
+        });
+        *self.shadowing() = shadow.map(|bundle| Shadow::new(bundle, now_ms));
         let state = &mut *self.lock();
         (state.in_force, state.bundle, state.pending) = (in_force, active, pending);
-        state.activate_due(now_ms);
+        self.activate_due(state, now_ms);
         Ok(())
     }
 
@@ -51,11 +61,7 @@ impl Desk {
         now_ms: u64,
         record: impl FnOnce(Vec<Put>) -> Result<(), E>,
     ) -> Result<Arc<Bundle>, E> {
-        let bundle = Arc::new(Bundle::parse(files, network).map_err(ApplyFailed::Invalid)?);
-        let suite = claviger_policy::tooling::test(&bundle);
-        if !suite.passes() {
-            return Err(ApplyFailed::Tests(suite.to_string()).into());
-        }
+        let bundle = tested(files, network)?;
         let (mut in_force, active) = self.standing(now_ms);
         let changes = in_force.apply(&bundle, active.as_deref(), from_ms, now_ms).map_err(ApplyFailed::Refused)?;
         record(puts(changes))?;
@@ -66,6 +72,7 @@ impl Desk {
             Some(_) => state.pending = Some(bundle.clone()),
         }
         state.adopt_all(now_ms);
+        self.end_shadow(&state.in_force);
         Ok(bundle)
     }
 
@@ -91,22 +98,28 @@ impl Desk {
     }
 
     /// What is in force at `now_ms`.
-    fn standing(&self, now_ms: u64) -> (InForce, Option<Arc<Bundle>>) {
+    pub(super) fn standing(&self, now_ms: u64) -> (InForce, Option<Arc<Bundle>>) {
         let state = &mut *self.lock();
-        state.activate_due(now_ms);
+        self.activate_due(state, now_ms);
         (state.in_force.clone(), state.bundle.clone())
+    }
+
+    /// Puts the bundle in force whose time has come. That it waits is recorded, with its time; what follows from that is not
+    /// recorded again.
+    pub(super) fn activate_due(&self, state: &mut State, now_ms: u64) {
+        if !state.in_force.activate_due(now_ms).is_empty() {
+            state.bundle = state.pending.take();
+            state.adopt_all(now_ms);
+            self.end_shadow(&state.in_force);
+        }
     }
 }
 
-impl State {
-    /// Puts the bundle in force whose time has come. That it waits is recorded, with its time; what follows from that is not
-    /// recorded again.
-    pub(super) fn activate_due(&mut self, now_ms: u64) {
-        if !self.in_force.activate_due(now_ms).is_empty() {
-            self.bundle = self.pending.take();
-            self.adopt_all(now_ms);
-        }
-    }
+/// The bundle in `files`, if it is one and its own tests pass.
+pub(super) fn tested(files: Files, network: Network) -> Result<Arc<Bundle>, ApplyFailed> {
+    let bundle = Bundle::parse(files, network).map_err(ApplyFailed::Invalid)?;
+    let suite = claviger_policy::tooling::test(&bundle);
+    if suite.passes() { Ok(Arc::new(bundle)) } else { Err(ApplyFailed::Tests(suite.to_string())) }
 }
 
 /// The bundle with this hash, from the house's entries.

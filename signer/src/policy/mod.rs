@@ -6,10 +6,13 @@
 //! ```text
 //! desk.rs    decides one request at a time, for all nodes
 //! force.rs   puts bundles in force and takes them back
+//! shadow.rs  judges a candidate beside the one in force
 //! ```
 
 mod desk;
 mod force;
+mod shadow;
 
 pub use self::desk::{Ask, Decided, Desk, DeskUnreadable, Ends};
 pub use self::force::ApplyFailed;
+pub use self::shadow::Shadowed;

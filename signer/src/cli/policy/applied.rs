@@ -163,6 +163,7 @@ pub(in crate::cli) fn rows(info: &PolicyInfo) -> Vec<(&'static str, String)> {
     rows.extend(
         info.pending.iter().map(|pending| ("pending", format!("{}, from {}", version(pending), from(pending)))),
     );
+    rows.extend(info.shadow.iter().map(|shadow| ("shadow", super::shadow::counts(shadow))));
     rows.extend(info.budgets.iter().map(|budget| ("budget", left(budget))));
     rows
 }

@@ -9,6 +9,7 @@ use std::sync::mpsc::sync_channel;
 
 use bitcoin::Network;
 use clap::Args;
+use claviger_policy::budget::Budgets;
 use claviger_policy::bundle::Bundle;
 use claviger_policy::tooling::{self, Candidate, Differing, Event, History, HistoryError, MAX_LINE_BYTES};
 use serde_json::json;
@@ -42,7 +43,8 @@ pub(super) fn simulate(
     let mut history = History::read(lines).map_err(unread)?;
     // Approvals were given under the newest; where a group means the same there, they count.
     let newest = bundles(&history, network)?.into_iter().max_by_key(Bundle::version);
-    let with = Candidate::new(candidate.policy(), newest.as_ref().map(Bundle::policy));
+    let mut budgets = Budgets::default();
+    let with = Candidate::new(candidate.policy(), newest.as_ref().map(Bundle::policy), &mut budgets);
     let mut bar = output.bar("simulating", total);
     let mut progress = |_| {
         bar.at(read.get());

@@ -4,6 +4,7 @@ pub(super) mod applied;
 mod dir;
 mod history;
 mod offline;
+mod shadow;
 
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,13 @@ const SIMULATE_EXAMPLES: &str = "Examples:
 
 Budgets are counted along from the beginning of the history, empty at first. Approvals of that time count where their
 group means the same.";
+
+const SHADOW_EXAMPLES: &str = "Examples:
+  claviger policy shadow policy     judge it beside the one in force from now on; it decides nothing
+  claviger policy shadow            what it would have decided otherwise so far
+  claviger policy shadow --stop
+
+Needs no signatures and no higher version. What is counted, and the shadow's budgets, begin anew when the signer does.";
 
 const SHOW_EXAMPLES: &str = "Examples:
   claviger policy show policy            what it says, in words
@@ -125,6 +133,15 @@ pub(super) enum PolicyCommand {
     /// Put a bundle in force: its tests run, what it changes is shown, and all of it counts at once.
     #[command(after_help = APPLY_EXAMPLES)]
     Apply(ApplyArgs),
+    /// Judge a bundle beside the one in force, on every decision and without effect, or show what came of that.
+    #[command(after_help = SHADOW_EXAMPLES)]
+    Shadow {
+        /// The bundle's directory.
+        dir: Option<PathBuf>,
+        /// End it.
+        #[arg(long, conflicts_with = "dir")]
+        stop: bool,
+    },
     /// What was decided, with the bundles that did: lines of JSON, for `simulate` and `replay` elsewhere.
     Export {
         /// Only what was decided within this time: a number and s, m, h or d.
@@ -207,6 +224,7 @@ pub(super) fn policy(data_dir: &Path, command: PolicyCommand, output: &Output) -
         PolicyCommand::Apply(ApplyArgs { dir, at, .. }) => {
             applied::apply(&daemon()?, &dir.unwrap_or_default(), at, output)
         }
+        PolicyCommand::Shadow { dir, stop } => shadow::shadow(&daemon()?, dir.as_deref(), stop, output),
         PolicyCommand::Export { since } => applied::export(&daemon()?, since),
         PolicyCommand::Simulate { candidate, history, network } => {
             history::simulate(data_dir, &candidate, &history, network.into(), output)

@@ -243,6 +243,59 @@ fn a_payment_of_our_own_is_no_forward_however_often_it_is_tried() {
     refused.expect_err("no rule permits forwards");
 }
 
+#[test]
+fn a_shadow_counts_what_it_would_decide_otherwise_in_budgets_of_its_own_and_answers_nothing() {
+    let (mut signer, alice) = signer();
+    // 45,000 sat an hour, and no limit for one payment.
+    let wider = POLICY.replace("version = 1", "version = 2").replace("limit = 50_000_000", "limit = 45_000_000");
+    let rules = r#"@id("all") permit (principal, action, resource);"#;
+    let candidate = [("policy.toml", wider.as_str()), ("rules.cedar", rules)];
+    let record = |puts| {
+        signer.journal().commit(Commit { tenant: HOUSE.to_owned(), puts, decision: None }).expect("recorded");
+        Ok::<_, ApplyFailed>(())
+    };
+    signer.desk.shadow(Some(bundle(&candidate)), Network::Regtest, NOW_MS, record).expect("a shadow");
+
+    assert_eq!(refused(signer.ask(&alice, None, invoice_to_pay(1, 41_000_000))).1.reason, Reason::PolicyForbidden);
+    for _ in 0..2 {
+        replied(signer.ask(&alice, None, invoice_to_pay(2, 20_000_000)));
+    }
+    replied(signer.ask(&alice, None, invoice_to_pay(3, 4_000_000)));
+    assert_eq!(counted(&signer), (4_000_000, 20_000_000), "as without it: small ones are spent at once");
+    let shadowed = signer.desk.shadowed().expect("one");
+    let report = &shadowed.report;
+    assert_eq!(
+        (report.decisions, report.newly_permitted, report.newly_refused, report.refused_otherwise),
+        (4, 1, 2, 0)
+    );
+    let [permitted, first, second] = &shadowed.differing[..] else { panic!("{shadowed:?}") };
+    assert_eq!(first.id, second.id, "one payment, asked for twice");
+    assert_eq!((permitted.then.id(), permitted.now.id()), ("deny", "permit"));
+    assert_eq!((first.then.id(), first.now.id()), ("permit", "deny"));
+
+    signer.restart();
+    signer.add("alice", NodeKind::Ldk);
+    let again = signer.desk.shadowed().expect("still");
+    assert_eq!((again.bundle.hash(), again.report.decisions), (shadowed.bundle.hash(), 0));
+    apply(&signer, &candidate);
+    assert!(signer.desk.shadowed().is_none(), "it is in force");
+}
+
+#[test]
+fn the_bundles_limits_bind_the_channel_rules_from_its_apply_on_and_never_loosen_them() {
+    let mut stage = Stage::new();
+    stage.advance(0, OURS_SAT, &[incoming(1, 20_000, 600), incoming(2, 20_000, 600)]).expect("no bundle");
+    stage.advance(0, OURS_SAT, &[]).expect("failed");
+    let rules = ("rules.cedar", "@id(\"all\") permit (principal, action, resource);");
+    apply(&stage.signer, &[("policy.toml", "version = 1\n[limits]\nmax_htlcs = 1\n"), rules]);
+    assert_eq!(stage.refused(0, OURS_SAT, &[incoming(1, 20_000, 600), incoming(2, 20_000, 600)]), Reason::Validation);
+    stage.advance(0, OURS_SAT, &[incoming(1, 20_000, 600)]).expect("the honest twin");
+    stage.advance(0, OURS_SAT, &[]).expect("failed");
+    // The lowest delay that can be written is below what the signer asks for anyway.
+    apply(&stage.signer, &[("policy.toml", "version = 2\n[limits]\nmin_delay_blocks = 1\nmax_htlcs = 966\n"), rules]);
+    stage.advance(0, OURS_SAT, &[incoming(3, 20_000, 600), incoming(4, 20_000, 600)]).expect("again");
+}
+
 /// Above 20,000 sat, two treasurers approve.
 const FOUR_EYES: &str = r#"
 version = 1

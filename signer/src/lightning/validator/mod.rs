@@ -78,7 +78,8 @@ pub struct View {
 
 /// Makes the validators of one node.
 pub struct HouseValidatorFactory {
-    running: OnchainValidatorFactory,
+    /// Before the bundle in force makes it stricter.
+    running: SimplePolicy,
     ending: OnchainValidatorFactory,
     view: View,
     refused_by: RefusedBy,
@@ -87,15 +88,7 @@ pub struct HouseValidatorFactory {
 impl HouseValidatorFactory {
     /// A factory for the node of `view` on `network`; what refuses is left in `refused_by`.
     pub fn new(network: Network, limits: &LimitsConfig, view: View, refused_by: RefusedBy) -> Self {
-        let factory = |policy: SimplePolicy| {
-            OnchainValidatorFactory::new_with_simple_factory(SimpleValidatorFactory::new_with_policy(policy))
-        };
-        Self {
-            running: factory(policy(network, limits)),
-            ending: factory(policy::ending(network, limits)),
-            view,
-            refused_by,
-        }
+        Self { running: policy(network, limits), ending: factory(policy::ending(network, limits)), view, refused_by }
     }
 }
 
@@ -103,7 +96,7 @@ impl HouseValidatorFactory {
 impl ValidatorFactory for HouseValidatorFactory {
     fn make_validator(&self, network: Network, node: PublicKey, channel: Option<ChannelId>) -> Arc<dyn Validator> {
         Arc::new(HouseValidator {
-            inner: self.running.make_validator(network, node, channel.clone()),
+            inner: self.running().make_validator(network, node, channel.clone()),
             ending: self.ending.make_validator(network, node, channel),
             view: self.view.clone(),
             refused_by: self.refused_by.clone(),
@@ -111,8 +104,22 @@ impl ValidatorFactory for HouseValidatorFactory {
     }
 
     fn policy(&self, network: Network) -> Box<dyn Policy> {
-        self.running.policy(network)
+        self.running().policy(network)
     }
+}
+
+impl HouseValidatorFactory {
+    /// The rules for what goes on, as the bundle has them that the message being handled began under.
+    fn running(&self) -> OnchainValidatorFactory {
+        match self.view.counter.bundle() {
+            Some(bundle) => factory(policy::stricter(self.running.clone(), &bundle.policy().limits)),
+            None => factory(self.running.clone()),
+        }
+    }
+}
+
+fn factory(policy: SimplePolicy) -> OnchainValidatorFactory {
+    OnchainValidatorFactory::new_with_simple_factory(SimpleValidatorFactory::new_with_policy(policy))
 }
 
 /// vls's on-chain validator with our rules around it.

@@ -1,6 +1,7 @@
 //! The numbers of vls's rules, all set here: nothing comes from the environment or from a library default.
 
 use bitcoin::Network;
+use claviger_policy::limits::{Limit, Limits};
 use lightning_signer::policy::filter::PolicyFilter;
 use lightning_signer::policy::simple_validator::SimplePolicy;
 use lightning_signer::util::velocity::VelocityControlSpec;
@@ -54,6 +55,25 @@ pub fn policy(network: Network, limits: &LimitsConfig) -> SimplePolicy {
         max_channels: MAX_CHANNELS,
         max_invoices: MAX_INVOICES,
         fee_velocity_control: VelocityControlSpec::UNLIMITED,
+    }
+}
+
+/// The same, as much stricter as a bundle in force says. What ends a channel it does not touch: nothing that an operator
+/// writes may keep a node from its money.
+pub(super) fn stricter(policy: SimplePolicy, limits: &Limits) -> SimplePolicy {
+    // None is made larger than it can be written: the signer's own numbers are below, or the range of the table is.
+    let short = |limit: Limit, held: u16| limit.stricter(held.into(), limits).try_into().unwrap_or(held);
+    let long = |limit: Limit, held: u32| limit.stricter(held.into(), limits).try_into().unwrap_or(held);
+    let max_htlcs = Limit::MaxHtlcs.stricter(policy.max_htlcs as u64, limits);
+    SimplePolicy {
+        min_delay: short(Limit::MinDelayBlocks, policy.min_delay),
+        max_delay: short(Limit::MaxDelayBlocks, policy.max_delay),
+        max_channel_size_sat: Limit::MaxChannelSat.stricter(policy.max_channel_size_sat, limits),
+        max_htlcs: max_htlcs.try_into().unwrap_or(policy.max_htlcs),
+        max_htlc_value_sat: Limit::MaxHtlcValueSat.stricter(policy.max_htlc_value_sat, limits),
+        min_feerate_per_kw: long(Limit::MinFeerateSatPerKw, policy.min_feerate_per_kw),
+        max_feerate_per_kw: long(Limit::MaxFeerateSatPerKw, policy.max_feerate_per_kw),
+        ..policy
     }
 }
 
