@@ -185,7 +185,7 @@ fn an_unknown_key_is_refused_with_its_place_and_the_known_one_passes() {
 
 #[test]
 fn a_limit_that_is_not_in_the_table_or_out_of_its_range_is_refused_with_its_place() {
-    let limited = |limits: &str| with(files(1), "policy.toml", &format!("version = 1\n[limits]\n{limits}\n"));
+    let limited = |limits: &str| with(Files::default(), "policy.toml", &format!("version = 1\n[limits]\n{limits}\n"));
     let good = bundle(limited("max_htlcs = 30\nmin_delay_blocks = 144\nmax_delay_blocks = 144"));
     assert_eq!(good.policy().limits.get(&crate::limits::Limit::MaxHtlcs), Some(&30));
     for (limits, error) in [
