@@ -149,8 +149,8 @@ impl Envelope {
     ) -> Result<SlotId, EnvelopeError> {
         let kind = slot.kind();
         let candidates = self.of_kind(kind, only)?;
-        // A wrong PIN counts on every token that sees it.
-        if kind == SlotKind::Pkcs11 && candidates.len() > 1 {
+        // A wrong PIN counts wherever it is tried.
+        if matches!(kind, SlotKind::Pkcs11 | SlotKind::Tpm) && candidates.len() > 1 {
             return Err(EnvelopeError::SeveralSlots(kind));
         }
         let mut failure = EnvelopeError::WrongSecret(kind);

@@ -10,13 +10,18 @@ pub mod file;
 pub mod helper;
 mod hexed;
 mod kek;
+#[cfg(not(all(feature = "pkcs11", feature = "tpm")))]
+mod missing;
 pub mod passphrase;
 pub mod pkcs11;
 pub mod shares;
 pub mod slot;
+pub mod tpm;
 
 pub use envelope::{Envelope, EnvelopeError};
 pub use helper::HelperSlot;
 pub use passphrase::{Argon2id, PassphraseSlot};
+pub use pkcs11::Pkcs11Slot;
 pub use shares::{Share, SharesSlot};
-pub use slot::{Binding, KeySlot, SlotError, SlotId, SlotKind, Wrapped};
+pub use slot::{Binding, KeySlot, SlotError, SlotId, SlotKind, Tries, Wrapped};
+pub use tpm::TpmSlot;

@@ -1,17 +1,38 @@
 //! The PKCS#11 slot: an AES key that never leaves a token wraps a random key-encryption key. `token` speaks to the token
-//! and is part of builds with the feature `pkcs11`; every build understands the records.
+//! and is part of builds with the feature `pkcs11`; every build understands the records, and says that it lacks the rest.
 
 #[cfg(feature = "pkcs11")]
 mod token;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "pkcs11")]
-pub use token::{Pkcs11Slot, Tries};
-
 use crate::kek::Sealed;
+use crate::slot::Tries;
+
+/// A token and its PIN. `module` and `token` are for wrapping; unwrapping takes those that were stored.
+#[derive(Clone, Copy)]
+pub struct Pkcs11Slot<'a> {
+    /// The vendor's module, by its absolute path.
+    pub module: &'a Path,
+    /// The token's label.
+    pub token: &'a str,
+    /// The user's PIN.
+    pub pin: &'a [u8],
+    /// Who tries it.
+    pub tries: Tries,
+}
+
+impl<'a> Pkcs11Slot<'a> {
+    /// What unwraps with `pin`.
+    pub fn stored(pin: &'a [u8], tries: Tries) -> Self {
+        Self { module: Path::new(""), token: "", pin, tries }
+    }
+}
+
+#[cfg(not(feature = "pkcs11"))]
+crate::missing::not_built!(Pkcs11Slot, Pkcs11);
 
 /// What is stored for a PKCS#11 slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +55,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// The vendor's module.
+    pub fn module(&self) -> &Path {
+        &self.module
+    }
+
     /// The token's label.
     pub fn token(&self) -> &str {
         &self.token

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{helper, passphrase, pkcs11, shares};
+use crate::{helper, passphrase, pkcs11, shares, tpm};
 
 /// Number of a slot within its envelope.
 pub type SlotId = u16;
@@ -22,6 +22,16 @@ pub trait KeySlot {
 
     /// Whether the device behind `wrapped` answers. Needs no secret and tries none.
     fn health(&self, wrapped: &Wrapped) -> Result<(), SlotError>;
+}
+
+/// Whether a person stands behind a PIN that its device counts. Only a person may go on after mistakes; the last try before
+/// the device locks is nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tries {
+    /// Somebody entered it now.
+    Deliberate,
+    /// It comes from a file or a credential.
+    Automatic,
 }
 
 /// The table of kinds: variant, name (in files, commands and tests), what opens it in words, the first envelope version
@@ -75,6 +85,7 @@ kinds! {
     Shares, shares, "shares", "shares", 2, "Shares of a key, m of n people's.";
     Helper, helper, "helper", "helper's key", 2, "A program of the operator's: a cloud KMS, Vault, age.";
     Pkcs11, pkcs11, "pkcs11", "token's key", 2, "A key inside a PKCS#11 token.";
+    Tpm, tpm, "tpm", "TPM", 2, "The TPM of the machine, in the state that it was sealed to.";
 }
 
 impl fmt::Display for SlotKind {
@@ -120,6 +131,9 @@ pub enum SlotError {
     /// The record is of another kind than the slot.
     #[error("this is a {0} slot")]
     OtherKind(SlotKind),
+    /// This build cannot speak to what is behind the slot.
+    #[error("this program is built without {0} slots")]
+    NotBuilt(SlotKind),
     /// The parameters are outside what is accepted, so nothing was tried.
     #[error("the {0} of the key slot is outside its limits")]
     Parameters(&'static str),
@@ -135,6 +149,9 @@ pub enum SlotError {
     /// See `Pkcs11Error`.
     #[error(transparent)]
     Pkcs11(#[from] pkcs11::Pkcs11Error),
+    /// See `TpmError`.
+    #[error(transparent)]
+    Tpm(#[from] tpm::TpmError),
 }
 
 impl SlotError {
@@ -143,6 +160,9 @@ impl SlotError {
         match self {
             Self::WrongSecret => "Try again, or use another slot: `claviger slots list`.",
             Self::OtherKind(_) => "See which slots there are: `claviger slots list`.",
+            Self::NotBuilt(_) => {
+                "Use the packaged claviger (cargo build --features packaged); other slots still open with this one."
+            }
             Self::Parameters(_) => {
                 "Use the key slot file as Claviger wrote it; restore it from a backup if it was edited."
             }
@@ -150,6 +170,7 @@ impl SlotError {
             Self::Shares(error) => error.hint(),
             Self::Helper(error) => error.failure.hint(),
             Self::Pkcs11(error) => error.hint(),
+            Self::Tpm(error) => error.hint(),
         }
     }
 }

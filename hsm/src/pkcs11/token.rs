@@ -13,35 +13,13 @@ use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
 use zeroize::Zeroizing;
 
-use super::{Pkcs11Error, Record};
+use super::{Pkcs11Error, Pkcs11Slot, Record};
 use crate::kek::{Sealed, random};
-use crate::slot::{Binding, KeySlot, SlotError, SlotKind, Wrapped};
+use crate::slot::{Binding, KeySlot, SlotError, SlotKind, Tries, Wrapped};
 
 const KEY_LABEL: &[u8] = b"claviger";
 /// A module belongs to the process, not to a caller: one conversation at a time.
 static TALKING: Mutex<()> = Mutex::new(());
-
-/// Whether a person stands behind the PIN. Only a person may try after a wrong one; the last try is nobody's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tries {
-    /// Somebody entered it now.
-    Deliberate,
-    /// It comes from a file or a credential.
-    Automatic,
-}
-
-/// A token and its PIN. `module` and `token` are for wrapping; unwrapping takes those that were stored.
-#[derive(Clone, Copy)]
-pub struct Pkcs11Slot<'a> {
-    /// The vendor's module, by its absolute path.
-    pub module: &'a Path,
-    /// The token's label.
-    pub token: &'a str,
-    /// The user's PIN.
-    pub pin: &'a [u8],
-    /// Who tries it.
-    pub tries: Tries,
-}
 
 impl KeySlot for Pkcs11Slot<'_> {
     fn kind(&self) -> SlotKind {

@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use claviger_hsm::helper::{HelperError, HelperFailure, Refusal};
-use claviger_hsm::{Argon2id, HelperSlot, KeySlot, PassphraseSlot, Share, SharesSlot, SlotError, Wrapped};
+use claviger_hsm::{HelperSlot, KeySlot, PassphraseSlot, Share, SharesSlot, SlotError, Wrapped};
 
-use super::Backend;
+use super::{Backend, QUICK};
 
 /// See `docs/hsm/passphrase.md`.
 pub(crate) struct Passphrase;
@@ -17,8 +17,6 @@ impl Passphrase {
         Self
     }
 }
-
-const QUICK: Argon2id = Argon2id { memory_kib: 8, passes: 1, lanes: 1 };
 
 impl Backend for Passphrase {
     fn owner(&self) -> Box<dyn KeySlot + '_> {
@@ -168,7 +166,8 @@ fn python() -> PathBuf {
 pub(crate) mod pkcs11 {
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    use claviger_hsm::pkcs11::{Pkcs11Error, Pkcs11Slot, Tries};
+    use claviger_hsm::Tries;
+    use claviger_hsm::pkcs11::{Pkcs11Error, Pkcs11Slot};
 
     use super::*;
 

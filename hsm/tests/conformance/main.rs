@@ -1,15 +1,18 @@
 //! One suite over all key slots: what every backend must do, and what none may.
 //!
-//! A backend says in `backends` how its slots are made. Devices are played by SoftHSM2, the `age` tool and moto's AWS KMS:
+//! A backend says in `backends` how its slots are made. Devices are played by SoftHSM2, swtpm, the `age` tool and moto's AWS KMS:
 //! their tests are run by `hsm/tests/run`, which `./test` calls, and which fails without them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // what fails may panic
 
 mod backends;
+#[cfg(feature = "tpm")]
+mod tpm;
 
 use claviger_hsm::{Argon2id, Binding, Envelope, EnvelopeError, KeySlot, PassphraseSlot, SlotError, Wrapped};
 
 const KEY: [u8; 32] = [0x42; 32];
+const QUICK: Argon2id = Argon2id { memory_kib: 8, passes: 1, lanes: 1 };
 
 /// A backend ready to be used. Its device goes away with it.
 trait Backend {
@@ -24,32 +27,30 @@ trait Backend {
 }
 
 macro_rules! conformance {
-    ($(#[$attribute:meta])* $name:ident: $backend:ty) => {
+    ($(#[$attribute:meta])* $name:ident: $($backend:ident)::+) => {
         mod $name {
-            use super::backends;
-
             #[test]
             $(#[$attribute])*
             fn the_owner_opens_it_and_a_stranger_does_not() {
-                super::the_owner_opens_it_and_a_stranger_does_not(&<$backend>::new());
+                super::the_owner_opens_it_and_a_stranger_does_not(&super::$($backend)::+::new());
             }
 
             #[test]
             $(#[$attribute])*
             fn a_wrapped_key_opens_only_in_its_own_place() {
-                super::a_wrapped_key_opens_only_in_its_own_place(&<$backend>::new());
+                super::a_wrapped_key_opens_only_in_its_own_place(&super::$($backend)::+::new());
             }
 
             #[test]
             $(#[$attribute])*
             fn an_edited_record_does_not_open() {
-                super::an_edited_record_does_not_open(&<$backend>::new());
+                super::an_edited_record_does_not_open(&super::$($backend)::+::new());
             }
 
             #[test]
             $(#[$attribute])*
             fn it_stands_beside_a_passphrase_in_one_envelope() {
-                super::it_stands_beside_a_passphrase_in_one_envelope(&<$backend>::new());
+                super::it_stands_beside_a_passphrase_in_one_envelope(&super::$($backend)::+::new());
             }
         }
     };
@@ -62,6 +63,10 @@ conformance!(#[ignore = "needs age: hsm/tests/run"] age: backends::Age);
 conformance!(#[ignore = "needs moto: hsm/tests/run"] aws_kms: backends::AwsKms);
 #[cfg(feature = "pkcs11")]
 conformance!(#[ignore = "needs SoftHSM2: hsm/tests/run"] pkcs11: backends::pkcs11::Pkcs11);
+#[cfg(feature = "tpm")]
+conformance!(#[ignore = "needs swtpm: hsm/tests/run"] tpm_with_pin: tpm::WithPin);
+#[cfg(feature = "tpm")]
+conformance!(#[ignore = "needs swtpm: hsm/tests/run"] tpm_without_pin: tpm::WithoutPin);
 
 fn binding(slot: &dyn KeySlot) -> Binding {
     Binding { version: 2, installation: [5; 16], slot: 3, kind: slot.kind() }
@@ -129,10 +134,13 @@ fn an_edited_record_does_not_open(backend: &dyn Backend) {
     }
 }
 
-/// Where strings are in `json`, but for the kind and a helper's command: that is where to ask, not what to believe.
+/// Where strings are in `json`, but for the kind, a helper's command and a TPM's place: that is where to ask, not what to
+/// believe.
 fn strings(json: &serde_json::Value, at: String) -> Vec<String> {
     match json {
-        serde_json::Value::String(text) if !text.is_empty() && at != "/kind" && !at.starts_with("/command/") => {
+        serde_json::Value::String(text)
+            if !text.is_empty() && at != "/kind" && at != "/tcti" && !at.starts_with("/command/") =>
+        {
             vec![at]
         }
         serde_json::Value::Object(map) => {
@@ -146,8 +154,7 @@ fn strings(json: &serde_json::Value, at: String) -> Vec<String> {
 }
 
 fn it_stands_beside_a_passphrase_in_one_envelope(backend: &dyn Backend) {
-    let cost = Argon2id { memory_kib: 8, passes: 1, lanes: 1 };
-    let offline = PassphraseSlot { passphrase: b"kept in a safe", cost };
+    let offline = PassphraseSlot { passphrase: b"kept in a safe", cost: QUICK };
     let owner = backend.owner();
     let mut envelope = Envelope::create(&KEY, &offline).expect("created");
     let id = envelope.add(&KEY, &*owner).expect("added");

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use claviger_hsm::file::write_atomically;
-use claviger_hsm::{Argon2id, Envelope, EnvelopeError, SharesSlot, SlotKind, Wrapped};
+use claviger_hsm::{Argon2id, Envelope, EnvelopeError, SharesSlot, SlotError, SlotKind, Tries, Wrapped, tpm};
 use serde_json::json;
 
 use self::secret::OpenArgs;
-use super::{CliError, Output, PassphraseArgs, harden};
+use super::{CliError, Output, harden};
 use crate::datadir::{DataDir, DirLock};
-use crate::keys::data_key::{self, NewSlot};
+use crate::keys::data_key::{self, NewSlot, Pin};
 use crate::keys::memory::scrub_stack;
+use crate::keys::passphrase::Source;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SlotsCommand {
@@ -24,8 +25,10 @@ pub(super) enum SlotsCommand {
     /// Add a slot. Asks for what opens an existing slot, then for the new one.
     #[command(after_help = ADD_EXAMPLES)]
     Add(AddArgs),
-    /// Wrap the data key anew in a slot: another passphrase, another deal of shares, the helper's key of today.
+    /// Wrap the data key anew in a slot: another passphrase or PIN, another deal of shares, the helper's key of today.
     Rotate(RotateArgs),
+    /// Seal a TPM slot to the present state of the machine, after an update, opening with another slot.
+    Reseal(RotateArgs),
     /// Remove a slot. The last one that can be used stays.
     Remove {
         /// The slot's number, as `slots list` shows it.
@@ -36,7 +39,9 @@ pub(super) enum SlotsCommand {
 const ADD_EXAMPLES: &str = "Examples:
   claviger slots add                                                       another passphrase
   claviger slots add --kind shares --threshold 2 --shares 3 --out DIR      one file for each of three people
-  claviger slots add --kind helper -- /usr/libexec/claviger/aws-kms --key ID --region eu-central-1";
+  claviger slots add --kind helper -- /usr/libexec/claviger/aws-kms --key ID --region eu-central-1
+  claviger slots add --kind pkcs11 --module /usr/lib/softhsm/libsofthsm2.so --token LABEL
+  claviger slots add --kind tpm --pcrs 0,7 --pin                           the machine in its present state, and a PIN";
 
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
@@ -53,9 +58,31 @@ pub(super) struct AddArgs {
     /// How many shares there will be.
     #[arg(long, value_name = "N", required_if_eq("kind", "shares"))]
     shares: Option<u8>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// The helper by its absolute path, and its arguments, which are no place for secrets.
     #[arg(last = true, value_name = "HELPER", required_if_eq("kind", "helper"))]
     helper: Vec<String>,
+}
+
+/// A device that holds the slot's key.
+#[derive(Debug, Args)]
+struct DeviceArgs {
+    /// The PKCS#11 module of the token's vendor, by its absolute path.
+    #[arg(long, value_name = "FILE", required_if_eq("kind", "pkcs11"))]
+    module: Option<PathBuf>,
+    /// The token's label.
+    #[arg(long, value_name = "LABEL", required_if_eq("kind", "pkcs11"))]
+    token: Option<String>,
+    /// How to reach the TPM: device:FILE or swtpm:host=HOST,port=PORT.
+    #[arg(long, value_name = "TCTI", default_value = tpm::DEFAULT_TCTI)]
+    tcti: String,
+    /// The TPM's registers (SHA-256) to seal to, in their present state.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = tpm::DEFAULT_PCRS.iter().copied())]
+    pcrs: Vec<u8>,
+    /// Seal to a PIN, too; asked for, or read from --new-passphrase-fd.
+    #[arg(long)]
+    pin: bool,
 }
 
 #[derive(Debug, Args)]
@@ -72,7 +99,7 @@ pub(super) struct RotateArgs {
 /// Where the new secret comes from, or goes to.
 #[derive(Debug, Args)]
 struct NewArgs {
-    /// Read the new passphrase from this open file descriptor.
+    /// Read the new passphrase, or the PIN, from this open file descriptor.
     #[arg(long, value_name = "N")]
     new_passphrase_fd: Option<i32>,
     /// Write the shares into this directory, one file each, to be handed out.
@@ -86,6 +113,8 @@ enum NewKind {
     Passphrase,
     Shares,
     Helper,
+    Pkcs11,
+    Tpm,
 }
 
 impl SlotsCommand {
@@ -94,7 +123,7 @@ impl SlotsCommand {
         let (open, new) = match self {
             Self::Test(open) => (open, None),
             Self::Add(args) => (&args.open, args.new.new_passphrase_fd),
-            Self::Rotate(args) => (&args.open, args.new.new_passphrase_fd),
+            Self::Rotate(args) | Self::Reseal(args) => (&args.open, args.new.new_passphrase_fd),
             Self::List | Self::Remove { .. } => return Vec::new(),
         };
         open.descriptors().into_iter().chain(new).collect()
@@ -110,6 +139,14 @@ pub(super) fn slots(data_dir: &Path, command: SlotsCommand, output: &Output) -> 
         SlotsCommand::Test(open) => test(&Envelope::read(&dir.keyslots()).map_err(failed)?, &open, output)?,
         SlotsCommand::Add(args) => add(Change::begin(&dir)?, args, output)?,
         SlotsCommand::Rotate(args) => rotate(Change::begin(&dir)?, args, output)?,
+        SlotsCommand::Reseal(args) => {
+            let change = Change::begin(&dir)?;
+            let kind = change.envelope.slots().find(|(id, _)| *id == args.rotated).map(|(_, kind)| kind);
+            if let Some(other) = kind.filter(|kind| *kind != SlotKind::Tpm) {
+                return Err(failed(SlotError::OtherKind(other).into()));
+            }
+            rotate(change, args, output)?;
+        }
         SlotsCommand::Remove { slot } => {
             let mut change = Change::begin(&dir)?;
             change.envelope.remove(slot, data_key::answers).map_err(failed)?;
@@ -173,7 +210,12 @@ fn detail(wrapped: &Wrapped) -> Option<String> {
         Wrapped::Passphrase(_) => None,
         Wrapped::Shares(record) => Some(format!("{} of {}", record.threshold(), record.count())),
         Wrapped::Helper(record) => Some(record.command().join(" ")),
-        Wrapped::Pkcs11(record) => Some(record.token().to_owned()),
+        Wrapped::Pkcs11(record) => Some(format!("token '{}', {}", record.token(), record.module().display())),
+        Wrapped::Tpm(record) => {
+            let pcrs = record.pcrs().iter().map(u8::to_string).collect::<Vec<_>>().join(",");
+            let pin = if record.has_pin() { ", PIN" } else { "" };
+            Some(format!("{}, PCR {pcrs}{pin}", record.tcti()))
+        }
     }
 }
 
@@ -185,7 +227,7 @@ fn test(envelope: &Envelope, open: &OpenArgs, output: &Output) -> Result<(), Cli
     output.result(&json!({ "slot": slot }), || match kind {
         SlotKind::Passphrase => format!("the passphrase opens slot {slot}"),
         SlotKind::Shares => format!("the shares open slot {slot}"),
-        SlotKind::Helper | SlotKind::Pkcs11 => format!("slot {slot} opens"),
+        SlotKind::Helper | SlotKind::Pkcs11 | SlotKind::Tpm => format!("slot {slot} opens"),
     });
     Ok(())
 }
@@ -198,6 +240,15 @@ fn add(mut change: Change<'_>, args: AddArgs, output: &Output) -> Result<(), Cli
         NewKind::Passphrase => args.new.passphrase()?,
         NewKind::Shares => deal(args.threshold.unwrap_or_default(), args.shares.unwrap_or_default())?,
         NewKind::Helper => NewSlot::Helper(args.helper),
+        NewKind::Pkcs11 => NewSlot::Pkcs11 {
+            module: args.device.module.unwrap_or_default(),
+            token: args.device.token.unwrap_or_default(),
+            pin: args.new.pin()?,
+        },
+        NewKind::Tpm => {
+            let pin = args.device.pin.then(|| args.new.new_pin()).transpose()?;
+            NewSlot::Tpm { tcti: args.device.tcti, pcrs: args.device.pcrs, pin }
+        }
     };
     let slot = data_key::add(&mut change.envelope, &data_key, &new);
     scrub_stack();
@@ -221,7 +272,15 @@ fn rotate(mut change: Change<'_>, args: RotateArgs, output: &Output) -> Result<(
         Wrapped::Passphrase(_) => args.new.passphrase()?,
         Wrapped::Shares(record) => deal(record.threshold(), record.count())?,
         Wrapped::Helper(record) => NewSlot::Helper(record.command().to_vec()),
-        Wrapped::Pkcs11(_) => return Err(secret::not_built(SlotKind::Pkcs11)),
+        Wrapped::Pkcs11(record) => NewSlot::Pkcs11 {
+            module: record.module().to_owned(),
+            token: record.token().to_owned(),
+            pin: args.new.pin()?,
+        },
+        Wrapped::Tpm(record) => {
+            let pin = record.has_pin().then(|| args.new.new_pin()).transpose()?;
+            NewSlot::Tpm { tcti: record.tcti().to_owned(), pcrs: record.pcrs(), pin }
+        }
     };
     let rotated = data_key::rewrap(&mut change.envelope, slot, &data_key, &new);
     scrub_stack();
@@ -239,10 +298,24 @@ fn deal(threshold: u8, count: u8) -> Result<NewSlot, CliError> {
 }
 
 impl NewArgs {
+    fn source(&self) -> Source {
+        self.new_passphrase_fd.map_or(Source::Prompt, Source::Descriptor)
+    }
+
     fn passphrase(&self) -> Result<NewSlot, CliError> {
-        let new = PassphraseArgs { passphrase_fd: self.new_passphrase_fd, passphrase_credential: None };
-        let new = new.source().read_new().map_err(|error| CliError::new(&error, error.hint()))?;
+        let new = self.source().read_new().map_err(|error| CliError::new(&error, error.hint()))?;
         Ok(NewSlot::Passphrase(new, Argon2id::default()))
+    }
+
+    /// The PIN that a token has already.
+    fn pin(&self) -> Result<Pin, CliError> {
+        secret::read_pin(&self.source())
+    }
+
+    /// A PIN that a TPM slot shall have. No TPM counts its entering.
+    fn new_pin(&self) -> Result<Pin, CliError> {
+        let text = self.source().read_new_pin().map_err(|error| CliError::new(&error, error.hint()))?;
+        Ok(Pin { text, tries: Tries::Deliberate })
     }
 
     /// Writes dealt shares into files, before the slot counts: a share that is nowhere would be missed too late.

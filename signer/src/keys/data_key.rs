@@ -1,7 +1,10 @@
 //! The data key between its envelope and secret memory: it is never anywhere else.
 
+use std::path::PathBuf;
+
 use claviger_hsm::{
-    Argon2id, Envelope, EnvelopeError, HelperSlot, KeySlot, PassphraseSlot, Share, SharesSlot, SlotId, Wrapped,
+    Argon2id, Envelope, EnvelopeError, HelperSlot, KeySlot, PassphraseSlot, Pkcs11Slot, Share, SharesSlot, SlotId,
+    TpmSlot, Tries, Wrapped,
 };
 
 use super::memory::{Secret, scrubbed};
@@ -23,6 +26,19 @@ pub enum Opener {
     Shares(Vec<Share>),
     /// Nothing: the slot's helper is asked.
     Helper,
+    /// The PIN of a token.
+    Pkcs11(Pin),
+    /// The PIN of a TPM slot, if it has one.
+    Tpm(Option<Pin>),
+}
+
+/// A PIN whose wrong tries the device counts, and who enters it.
+#[derive(Debug)]
+pub struct Pin {
+    /// The PIN.
+    pub text: Passphrase,
+    /// Whether somebody enters it now.
+    pub tries: Tries,
 }
 
 /// What a new slot is made of.
@@ -34,6 +50,24 @@ pub enum NewSlot {
     Shares(SharesSlot),
     /// A helper: its program and arguments.
     Helper(Vec<String>),
+    /// A token: the vendor's module, the token's label, its PIN.
+    Pkcs11 {
+        /// The module, by its absolute path.
+        module: PathBuf,
+        /// The label.
+        token: String,
+        /// The PIN.
+        pin: Pin,
+    },
+    /// A TPM: how to reach it, the registers to seal to, and a PIN.
+    Tpm {
+        /// `device:…` or `swtpm:…`.
+        tcti: String,
+        /// The registers.
+        pcrs: Vec<u8>,
+        /// The PIN, if it shall have one.
+        pin: Option<Pin>,
+    },
 }
 
 /// The data key that a passphrase slot of `envelope` holds, and which slot it was.
@@ -51,6 +85,15 @@ pub fn unlock_with(
         Opener::Passphrase(passphrase) => with_slot(passphrase, Argon2id::default(), |slot| open(envelope, slot, only)),
         Opener::Shares(shares) => scrubbed(|| open(envelope, &SharesSlot::collected(shares.clone()), only)),
         Opener::Helper => scrubbed(|| open(envelope, &HelperSlot::STORED, only)),
+        Opener::Pkcs11(pin) => pin.lend(|pin, tries| open(envelope, &Pkcs11Slot::stored(pin, tries), only)),
+        Opener::Tpm(Some(pin)) => pin.lend(|pin, tries| open(envelope, &TpmSlot::stored(Some(pin), tries), only)),
+        Opener::Tpm(None) => scrubbed(|| open(envelope, &TpmSlot::stored(None, Tries::Automatic), only)),
+    }
+}
+
+impl Pin {
+    fn lend<R>(&self, work: impl FnOnce(&[u8], Tries) -> R) -> R {
+        scrubbed(|| self.text.expose(|text| work(text, self.tries)))
     }
 }
 
@@ -75,7 +118,8 @@ pub fn answers(wrapped: &Wrapped) -> bool {
     match wrapped {
         Wrapped::Passphrase(_) | Wrapped::Shares(_) => true,
         Wrapped::Helper(_) => HelperSlot::STORED.health(wrapped).is_ok(),
-        Wrapped::Pkcs11(_) => false,
+        Wrapped::Pkcs11(_) => Pkcs11Slot::stored(&[], Tries::Automatic).health(wrapped).is_ok(),
+        Wrapped::Tpm(_) => TpmSlot::stored(None, Tries::Automatic).health(wrapped).is_ok(),
     }
 }
 
@@ -86,6 +130,15 @@ fn with_new<R>(new: &NewSlot, work: impl FnOnce(&dyn KeySlot) -> R) -> R {
         NewSlot::Helper(command) => {
             let helper = HelperSlot { command: command.clone(), ..HelperSlot::STORED };
             scrubbed(|| work(&helper))
+        }
+        NewSlot::Pkcs11 { module, token, pin } => {
+            pin.lend(|pin, tries| work(&Pkcs11Slot { module, token, pin, tries }))
+        }
+        NewSlot::Tpm { tcti, pcrs, pin: Some(pin) } => {
+            pin.lend(|pin, tries| work(&TpmSlot { tcti, pcrs, pin: Some(pin), tries }))
+        }
+        NewSlot::Tpm { tcti, pcrs, pin: None } => {
+            scrubbed(|| work(&TpmSlot { tcti, pcrs, pin: None, tries: Tries::Automatic }))
         }
     }
 }

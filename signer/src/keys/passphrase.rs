@@ -77,7 +77,7 @@ pub enum PassphraseError {
     #[error("the passphrase is shorter than {MIN_NEW_LEN} bytes")]
     TooShort,
     /// The two entries differ.
-    #[error("the two passphrases differ")]
+    #[error("the two entries differ")]
     Mismatch,
 }
 
@@ -112,11 +112,20 @@ impl Source {
 
     /// Reads a passphrase for a new slot: long enough, and typed twice if it is typed.
     pub fn read_new(&self) -> Result<Passphrase, PassphraseError> {
-        let passphrase = self.read_with("New passphrase: ", credentials_directory().as_deref())?.long_enough()?;
-        if *self == Self::Prompt && !passphrase.equals(&self.read_with("Once more: ", None)?) {
+        self.read_twice("New passphrase: ")?.long_enough()
+    }
+
+    /// Reads a PIN for a new slot, typed twice if it is typed. Its device limits how often it can be guessed.
+    pub fn read_new_pin(&self) -> Result<Passphrase, PassphraseError> {
+        self.read_twice("New PIN: ")
+    }
+
+    fn read_twice(&self, prompt: &str) -> Result<Passphrase, PassphraseError> {
+        let entered = self.read_with(prompt, credentials_directory().as_deref())?;
+        if *self == Self::Prompt && !entered.equals(&self.read_with("Once more: ", None)?) {
             return Err(PassphraseError::Mismatch);
         }
-        Ok(passphrase)
+        Ok(entered)
     }
 
     fn read_with(&self, prompt: &str, credentials: Option<&Path>) -> Result<Passphrase, PassphraseError> {

@@ -1,18 +1,18 @@
 //! What opens an existing slot, from the command line.
 
 use clap::Args;
-use claviger_hsm::{Envelope, EnvelopeError, Share, SlotKind};
+use claviger_hsm::{Envelope, EnvelopeError, Share, SlotKind, Tries, Wrapped};
 
 use super::super::{CliError, PassphraseArgs};
 use super::failed;
-use crate::keys::data_key::Opener;
+use crate::keys::data_key::{Opener, Pin};
 use crate::keys::passphrase::{Passphrase, Source};
 
 /// Which slot, and where its secret comes from.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct OpenArgs {
     /// Open with this slot, of whatever kind; without it, with a passphrase. Shares are read where a passphrase would be,
-    /// one to a line; a helper needs nothing.
+    /// one to a line, and so is a PIN; a helper and a TPM without a PIN need nothing.
     #[arg(long, value_name = "N")]
     pub(super) slot: Option<u16>,
     #[command(flatten)]
@@ -38,7 +38,13 @@ impl OpenArgs {
             SlotKind::Passphrase => self.passphrase.read().map(Opener::Passphrase),
             SlotKind::Shares => self.read_shares(envelope).map(Opener::Shares),
             SlotKind::Helper => Ok(Opener::Helper),
-            SlotKind::Pkcs11 => Err(not_built(kind)),
+            SlotKind::Pkcs11 => read_pin(&self.passphrase.source()).map(Opener::Pkcs11),
+            SlotKind::Tpm => {
+                let named = envelope.records().find(|(id, _)| Some(*id) == self.slot);
+                let has_pin = matches!(named, Some((_, Wrapped::Tpm(record))) if record.has_pin());
+                let pin = has_pin.then(|| read_pin(&self.passphrase.source())).transpose()?;
+                Ok(Opener::Tpm(pin))
+            }
         }
     }
 
@@ -77,7 +83,11 @@ fn parse(text: &Passphrase) -> Result<Vec<Share>, CliError> {
     })
 }
 
-/// A kind of slot that this program was built without.
-pub(super) fn not_built(kind: SlotKind) -> CliError {
-    CliError::new(format!("this program cannot use {kind} slots"), "Use another slot: `claviger slots list`.")
+/// Reads a PIN that its device knows. Only at a terminal is somebody there to say that it is right.
+pub(super) fn read_pin(source: &Source) -> Result<Pin, CliError> {
+    let (text, tries) = match source {
+        Source::Prompt => (Source::ask("PIN: "), Tries::Deliberate),
+        source => (source.read(), Tries::Automatic),
+    };
+    Ok(Pin { text: text.map_err(|error| CliError::new(&error, error.hint()))?, tries })
 }
