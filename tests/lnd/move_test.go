@@ -27,7 +27,7 @@ func TestLndMovesToTheSignerWithItsSeed(t *testing.T) {
 	w.startChain(w.firstAddress(bundle))
 	w.must(w.chain("generate", nil, 1))
 
-	alice := w.lnd("alice")
+	alice := w.lndUnderTest("alice")
 	w.eventually("alice makes a wallet of her seed", func() error {
 		_, err := lnrpc.NewWalletUnlockerClient(alice.conn).InitWallet(w.ctx(), &lnrpc.InitWalletRequest{
 			WalletPassword: []byte(passphrase), CipherSeedMnemonic: strings.Fields(seedWords),

@@ -7,6 +7,7 @@
 //! channels.rs  channels, and what is ordered about them
 //! doctor.rs    the house and its channels, looked over
 //! lnd.rs       what an lnd node is given
+//! pairing.rs   what an lnd node connects with, looked over
 //! lightspark.rs what an account of Lightspark brings, and is given
 //! explain.rs   one decision, or a refusal that decided nothing
 //! policy.rs    the spending policy: bundles, budgets, what was decided
@@ -22,6 +23,7 @@ mod grants;
 mod lightspark;
 mod lnd;
 mod nodes;
+mod pairing;
 mod policy;
 mod unsealed;
 

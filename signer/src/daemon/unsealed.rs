@@ -387,7 +387,7 @@ fn damaged(what: &str, error: &dyn std::fmt::Display) -> AdminFailure {
 }
 
 /// The host part of `host:port`, which the server certificate must name too.
-fn host_of(address: &str) -> Option<String> {
+pub(super) fn host_of(address: &str) -> Option<String> {
     let host = address.rsplit_once(':')?.0.trim_start_matches('[').trim_end_matches(']');
     (!host.is_empty()).then(|| host.to_owned())
 }
