@@ -60,9 +60,16 @@ func newWorld(t *testing.T) *World {
 // start runs a program until the test ends.
 func (w *World) start(name, program string, stdin string, args ...string) *Process {
 	w.t.Helper()
+	return w.startWith(nil, name, program, stdin, args...)
+}
+
+// startWith hands the program files as well, from descriptor 3 on.
+func (w *World) startWith(files []*os.File, name, program string, stdin string, args ...string) *Process {
+	w.t.Helper()
 	p := &Process{Cmd: exec.Command(program, args...), log: filepath.Join(w.dir, name+".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	w.must(err)
+	p.ExtraFiles = files
 	p.Stdout, p.Stderr, p.Stdin = log, log, strings.NewReader(stdin)
 	w.must(p.Start())
 	go func() { _ = p.Wait(); log.Close(); close(p.done) }()

@@ -27,6 +27,7 @@ mod pairing;
 mod policy;
 mod unsealed;
 
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,7 @@ pub struct Daemon {
     /// Held during a change of state, so that two unseals cannot open the journal twice.
     changing: Mutex<()>,
     state: Mutex<Option<Arc<Unsealed>>>,
+    lnd_socket: Option<TcpListener>,
     _lock: DirLock,
 }
 
@@ -75,8 +77,17 @@ impl Daemon {
             attempts: Mutex::default(),
             changing: Mutex::default(),
             state: Mutex::default(),
+            lnd_socket: None,
             _lock: lock,
         }
+    }
+
+    /// The same with a socket for lnd's door that somebody else opened: it stays open while the signer is sealed, and after it
+    /// ended, so that lnd waits instead of being turned away.
+    #[must_use]
+    pub fn with_lnd_socket(mut self, socket: Option<TcpListener>) -> Self {
+        self.lnd_socket = socket;
+        self
     }
 
     /// Resolves when an administrator asked for the end.
@@ -110,7 +121,8 @@ impl Daemon {
             return Err(AdminFailure::new(FailureKind::NotSealed, "the signer is unsealed already", hint));
         }
         let data_key = unlock()?;
-        let unsealed = scrubbed(|| Unsealed::open(&self.dir, &self.config, &data_key, &self.runtime))?;
+        let unsealed =
+            scrubbed(|| Unsealed::open(&self.dir, &self.config, &data_key, &self.runtime, self.lnd_socket.as_ref()))?;
         let nodes = unsealed.nodes.status().len();
         *lock(&self.state) = Some(Arc::new(unsealed));
         tracing::info!(nodes, "unsealed");
