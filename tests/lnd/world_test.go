@@ -212,64 +212,6 @@ func (n *Node) ready() *lnrpc.GetInfoResponse {
 	return info
 }
 
-// Signer is a running claviger.
-type Signer struct {
-	*Process
-	w    *World
-	bin  string
-	data string
-	lnd  string
-}
-
-// signer makes a data directory with these lines in the sections of its configuration, and runs claviger on it.
-func (w *World) signer(limits string) *Signer {
-	w.t.Helper()
-	bin := os.Getenv("CLAVIGER_BIN")
-	if bin == "" {
-		w.t.Fatal("CLAVIGER_BIN is not set: start these tests with tests/lnd/run")
-	}
-	s := &Signer{w: w, bin: bin, data: w.path("claviger"), lnd: freeAddress(w.t)}
-	s.cli(passphrase, "init", "--network", "regtest", "--kdf-memory-kib", "8", "--kdf-passes", "1", "--passphrase-fd", "0")
-	w.must(os.WriteFile(w.path("no-password"), []byte("p\n"), 0o600))
-	// lnd's keys need no view of the chain: nobody answers there.
-	conf := fmt.Sprintf("network = \"regtest\"\n[link]\nlisten = %q\n[lnd]\nlisten = %q\n[chain]\nurl = %q\nuser = \"u\"\n"+
-		"password_file = %q\n[limits]\n%s\n", freeAddress(w.t), s.lnd, "http://"+freeAddress(w.t), w.path("no-password"), limits)
-	w.must(os.WriteFile(filepath.Join(s.data, "claviger.toml"), []byte(conf), 0o600))
-	s.run()
-	return s
-}
-
-// run starts claviger, again if it ran before.
-func (s *Signer) run() {
-	s.Process = s.w.start("claviger", s.bin, passphrase, "--data-dir", s.data, "run", "--passphrase-fd", "0")
-	s.w.eventually("claviger answers lnd", func() error {
-		conn, err := net.Dial("tcp", s.lnd)
-		if err == nil {
-			conn.Close()
-		}
-		return err
-	})
-}
-
-// cli runs one command and returns what it prints.
-func (s *Signer) cli(stdin string, args ...string) string {
-	s.w.t.Helper()
-	command := exec.Command(s.bin, append([]string{"--data-dir", s.data}, args...)...)
-	command.Stdin = strings.NewReader(stdin)
-	out, err := command.CombinedOutput()
-	if err != nil {
-		s.w.t.Fatalf("claviger %v: %v\n%s", args, err, out)
-	}
-	return string(out)
-}
-
-// add makes keys for a node and returns the folder of its bundle.
-func (s *Signer) add(name string) string {
-	folder := s.w.path(name + ".lnd")
-	s.cli("", "node", "add", name, "--kind", "lnd", "--out", folder)
-	return folder
-}
-
 type account struct {
 	XPub string `json:"extended_public_key"`
 	Path string `json:"derivation_path"`

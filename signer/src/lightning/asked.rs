@@ -56,39 +56,23 @@ impl Counter {
             }),
             Message::SignLocalCommitmentTx2(_) => self.force_close(self.channel()),
             Message::SignCommitmentTx(m) => self.force_close(Some(ChannelRef { peer_id: m.peer_id.0, dbid: m.dbid })),
-            Message::SignMessage(m) => self.request(Action::SignMessage).map(|request| {
-                let digest = sha256::Hash::hash(&m.message).to_string();
-                let request = request
-                    .with(FactId::MessageBytes, m.message.len() as u64)
-                    .with(FactId::MessageSha256, digest.clone());
-                (request, format!("message:{digest}"), Ends::AtOnce)
-            }),
-            Message::SignInvoice(m) => self.request(Action::IssueInvoice).and_then(|request| {
-                let invoice = payments::bolt11(&m.hrp, &m.u5bytes)?;
-                let hash = invoice.payment_hash().map(|hash| hex::encode(hash.0.to_byte_array()))?;
-                let request = request.with(FactId::PaymentHash, hash.clone());
-                let request = match invoice.amount_pico_btc() {
-                    Some(amount_pico_btc) => request.with(FactId::IncomingMsat, amount_pico_btc / 10),
-                    None => request,
-                };
-                Some((request, format!("invoice:{hash}"), Ends::AtOnce))
-            }),
-            Message::SignBolt12Invoice(m) => self.request(Action::IssueInvoice).and_then(|request| {
-                let invoice = UnsignedBolt12Invoice::try_from(m.invoice_bytes.0.clone()).ok()?;
-                let hash = hex::encode(invoice.payment_hash().0);
-                let request = request.with(FactId::PaymentHash, hash.clone());
-                let request = request.with(FactId::IncomingMsat, invoice.amount_msats());
-                Some((request, format!("invoice:{hash}"), Ends::AtOnce))
-            }),
-            Message::SignNodeAnnouncement(m) => self.gossip("node_announcement", &m.announcement),
-            Message::SignChannelUpdate(m) => self.gossip("channel_update", &m.update),
-            Message::SignChannelAnnouncement(m) => self.gossip("channel_announcement", &m.announcement),
-            Message::SignAnyChannelAnnouncement(m) => self.gossip("channel_announcement", &m.announcement),
-            Message::SignGossipMessage(m) => self.gossip(gossip_name(&m.message), &m.message),
-            Message::Ecdh(m) => self.request(Action::Ecdh).map(|request| {
-                let peer = hex::encode(m.point.0);
-                (request.with(FactId::Peer, peer.clone()), format!("ecdh:{peer}"), Ends::AtOnce)
-            }),
+            Message::SignMessage(m) => return self.text(&m.message),
+            Message::SignInvoice(m) => {
+                let Some(invoice) = payments::bolt11(&m.hrp, &m.u5bytes) else { return Ok(()) };
+                let Some(hash) = invoice.payment_hash() else { return Ok(()) };
+                let amount_msat = invoice.amount_pico_btc().map(|amount_pico_btc| amount_pico_btc / 10);
+                return self.invoice(&hex::encode(hash.0.to_byte_array()), amount_msat);
+            }
+            Message::SignBolt12Invoice(m) => {
+                let Ok(invoice) = UnsignedBolt12Invoice::try_from(m.invoice_bytes.0.clone()) else { return Ok(()) };
+                return self.invoice(&hex::encode(invoice.payment_hash().0), Some(invoice.amount_msats()));
+            }
+            Message::SignNodeAnnouncement(m) => return self.gossip("node_announcement", &m.announcement),
+            Message::SignChannelUpdate(m) => return self.gossip("channel_update", &m.update),
+            Message::SignChannelAnnouncement(m) => return self.gossip("channel_announcement", &m.announcement),
+            Message::SignAnyChannelAnnouncement(m) => return self.gossip("channel_announcement", &m.announcement),
+            Message::SignGossipMessage(m) => return self.gossip(gossip_name(&m.message), &m.message),
+            Message::Ecdh(m) => return self.ecdh(&m.point.0, None),
             _ => None,
         };
         asked.map_or(Ok(()), |(request, key, ends)| self.ask(request, key, ends))
@@ -186,9 +170,42 @@ impl Counter {
         Some((about(request, channel), format!("force-close:{channel}"), Ends::AtOnce))
     }
 
-    fn gossip(&self, name: &str, bytes: &[u8]) -> Option<Asked> {
-        let request = self.request(Action::Gossip)?.with(FactId::Gossip, name);
-        Some((request, format!("gossip:{}", sha256::Hash::hash(bytes)), Ends::AtOnce))
+    /// A text is about to be signed as the node.
+    pub(super) fn text(&self, text: &[u8]) -> Result<(), Refusal> {
+        let Some(request) = self.request(Action::SignMessage) else { return Ok(()) };
+        let digest = sha256::Hash::hash(text).to_string();
+        let request = request.with(FactId::MessageBytes, text.len() as u64).with(FactId::MessageSha256, digest.clone());
+        self.ask(request, format!("message:{digest}"), Ends::AtOnce)
+    }
+
+    /// An invoice is about to be signed; its payment hash in hex.
+    pub(super) fn invoice(&self, payment_hash: &str, amount_msat: Option<u64>) -> Result<(), Refusal> {
+        let Some(request) = self.request(Action::IssueInvoice) else { return Ok(()) };
+        let request = request.with(FactId::PaymentHash, payment_hash);
+        let request = match amount_msat {
+            Some(amount_msat) => request.with(FactId::IncomingMsat, amount_msat),
+            None => request,
+        };
+        self.ask(request, format!("invoice:{payment_hash}"), Ends::AtOnce)
+    }
+
+    /// A message of BOLT 7 is about to be signed.
+    pub(super) fn gossip(&self, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
+        let Some(request) = self.request(Action::Gossip) else { return Ok(()) };
+        let key = format!("gossip:{}", sha256::Hash::hash(bytes));
+        self.ask(request.with(FactId::Gossip, name), key, Ends::AtOnce)
+    }
+
+    /// A secret is about to be shared with this key, for the purpose that the node says.
+    pub(super) fn ecdh(&self, peer: &[u8; 33], purpose: Option<&str>) -> Result<(), Refusal> {
+        let Some(request) = self.request(Action::Ecdh) else { return Ok(()) };
+        let peer = hex::encode(peer);
+        let request = request.with(FactId::Peer, peer.clone());
+        let request = match purpose {
+            Some(purpose) => request.with(FactId::Purpose, purpose),
+            None => request,
+        };
+        self.ask(request, format!("ecdh:{peer}"), Ends::AtOnce)
     }
 
     /// Begins a request about the channel that the message names.

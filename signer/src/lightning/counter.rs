@@ -115,6 +115,12 @@ impl Counter {
         all
     }
 
+    /// Whether the policy in force has this output on a list of destinations.
+    pub fn is_listed(&self, script: &ScriptBuf) -> bool {
+        let now_ms = self.clock.now_ms();
+        self.desk.bundle().is_some_and(|bundle| bundle.policy().lists.destination(script, now_ms).next().is_some())
+    }
+
     // A panic while it is held stays with this node: the actor drops it.
     fn lock(&self) -> MutexGuard<'_, Turn> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)

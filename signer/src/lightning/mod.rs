@@ -10,6 +10,7 @@ pub mod counter;
 pub mod driver;
 pub mod engine;
 pub mod guard;
+mod identity;
 pub mod issued;
 mod ldk;
 pub mod lightspark;

@@ -8,3 +8,4 @@ mod justice;
 mod payments;
 mod restarts;
 mod stage;
+mod treasury;

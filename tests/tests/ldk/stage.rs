@@ -13,6 +13,7 @@ use lightning::ln::channel_state::ChannelDetails;
 use lightning::types::payment::PaymentHash;
 
 pub(crate) const CHANNEL: Amount = Amount::from_sat(1_000_000);
+/// Half a channel, and more.
 const LARGEST_PAYMENT_MSAT: i64 = 600_000_000;
 /// Two anchors, which nobody need spend.
 const ANCHORS: Amount = Amount::from_sat(660);
@@ -27,10 +28,17 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new() -> Self {
+        Self::paying(LARGEST_PAYMENT_MSAT)
+    }
+
+    /// The same whose operator lets the node pay so much at once.
+    pub(crate) fn paying(max_payment_msat: i64) -> Self {
         let program = Program::binary(env!("CARGO_BIN_EXE_claviger-under-test"));
         let mut world = World::sealed(program).unwrap();
-        // The operator of this node lets it pay half a channel at once.
-        let limit = |config: &mut toml::Table| config["limits"]["max_payment_msat"] = LARGEST_PAYMENT_MSAT.into();
+        let limit = |config: &mut toml::Table| {
+            config["limits"]["max_payment_msat"] = max_payment_msat.into();
+            config["limits"]["max_payment_msat_per_hour"] = (10 * max_payment_msat).into();
+        };
         world.signer.configure(limit).unwrap();
         world.signer.start().unwrap();
         Self { world, channels: RefCell::default() }
@@ -97,7 +105,12 @@ impl Stage {
 
     /// A usable channel that `opener` funds.
     pub(crate) fn channel(&self, opener: &LdkNode, other: &LdkNode) -> ChannelDetails {
-        let channel = self.world.channel(opener, other, CHANNEL).unwrap();
+        self.channel_of(opener, other, CHANNEL)
+    }
+
+    /// The same of this capacity.
+    pub(crate) fn channel_of(&self, opener: &LdkNode, other: &LdkNode, capacity: Amount) -> ChannelDetails {
+        let channel = self.world.channel(opener, other, capacity).unwrap();
         self.channels.borrow_mut().push(channel.funding_txo.unwrap().into_bitcoin_outpoint());
         channel
     }
@@ -110,8 +123,18 @@ impl Stage {
     /// The signer refused nothing for good, its journal verifies, and no satoshi is missing. Takes no ownership: the nodes,
     /// which wait for a signer that is away, must go before the stage does.
     pub(crate) fn end(&self) {
+        self.end_but(|_| false);
+    }
+
+    /// The same of a signer that refused for this reason, and no other.
+    pub(crate) fn end_refused(&self, reason: &str) {
+        self.end_but(|line| line.contains(reason));
+    }
+
+    fn end_but(&self, is_expected: impl Fn(&str) -> bool) {
         self.books().check(self.world.deposited()).unwrap();
-        let refused = self.refused();
+        let mut refused = self.refused();
+        refused.retain(|line| !is_expected(line));
         assert!(refused.is_empty(), "{refused:#?}");
         let verified = self.world.signer.cli(&["journal", "verify"]).unwrap();
         assert_eq!(verified["verified"], true, "{verified}");

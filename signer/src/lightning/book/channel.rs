@@ -1,5 +1,6 @@
 //! One channel: the valid commitments of both sides, and what is ours by each.
 
+use super::batch::Batch;
 use super::close::Close;
 use super::commitment::Span;
 use super::facts::{Commitment, Direction, Hash, Htlc, Side, Terms};
@@ -35,6 +36,8 @@ pub(super) struct Held {
     pub(super) dust_lost_msat: i64,
     /// What the HTLCs came to that the commitment before still had.
     pub(super) settlements: Vec<Settlement>,
+    /// Those of them of which our balance shows no more than the sum.
+    pub(super) batch: Option<Batch>,
 }
 
 /// HTLCs of one hash that were settled.
@@ -43,8 +46,6 @@ pub(super) struct Settlement {
     pub(super) payment_hash: Hash,
     /// Paid by us.
     pub(super) out_msat: u64,
-    /// Of that, what is certain: a preimage or our balance proves it.
-    pub(super) certain_msat: u64,
     /// Paid to us, as far as it stands for something paid by us.
     pub(super) in_msat: u64,
 }

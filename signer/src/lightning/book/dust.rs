@@ -59,9 +59,10 @@ impl Dust {
         self.approved_msat = self.approved_msat.saturating_add(amount_msat);
     }
 
-    /// It left as an HTLC that can be told apart.
+    /// It left as an HTLC that can be told apart. What of the approval left as dust before was not approved then.
     pub(super) fn withdraw(&mut self, amount_msat: u64) {
-        take(&mut self.approved_msat, amount_msat);
+        let spent_msat = amount_msat - take(&mut self.approved_msat, amount_msat);
+        self.lost_msat = self.lost_msat.saturating_add(take(&mut self.paid_msat, spent_msat));
     }
 
     pub(super) fn view(mut self, now_ms: u64, channels: usize) -> DustView {

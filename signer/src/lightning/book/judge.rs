@@ -1,13 +1,18 @@
 //! The rules a new commitment must keep.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use super::Book;
-use super::channel::{Channel, Held, Place, Settlement};
+use super::batch::{Batch, Claims};
+use super::channel::{Channel, Held, Place};
+use super::close::Depth;
 use super::dust::Dust;
 use super::facts::{ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Side, Terms};
+use super::part::Left;
 use super::payment::Totals;
-use super::removal::{self, Removal};
+use super::removal::{self, Need, Removal};
+use super::settlement::{settlements, untold};
 use crate::facts::{Fact, Unit};
 use crate::reasons::{Reason, Refusal};
 
@@ -23,6 +28,8 @@ pub(super) struct Verdict {
     pub(super) withdrawn: Vec<Hash>,
     /// What leaves for payments that come in as dust, or become dust.
     pub(super) lent: Vec<(Hash, u64)>,
+    /// Batches of which it relies on more than was relied on before, all of a channel.
+    pub(super) batches: BTreeMap<ChannelKey, Vec<Batch>>,
 }
 
 /// What leaves by a commitment, as far as it touches the balance of dust.
@@ -30,6 +37,29 @@ pub(super) struct Verdict {
 struct Leaving {
     withdrawn: Vec<Hash>,
     lent: Vec<(Hash, u64)>,
+    /// Taken to have failed, though only dust can account for that.
+    blurred_msat: u64,
+}
+
+/// A channel with the new commitment or without it, beside the rest of the book.
+#[derive(Clone, Copy)]
+pub(super) struct Case<'a> {
+    pub(super) book: &'a Book,
+    pub(super) key: &'a ChannelKey,
+    /// Not in the book's map.
+    pub(super) channel: &'a Channel,
+    pub(super) at: Moment,
+}
+
+impl<'a> Case<'a> {
+    /// What left and came for `hash`.
+    pub(super) fn totals(&self, hash: &Hash, claims: &Claims<'_>) -> Totals {
+        self.book.totals(hash, Some((self.key, self.channel)), claims, self.at.height)
+    }
+
+    fn depth(&self) -> Depth {
+        self.book.depth(self.at.height)
+    }
 }
 
 /// Judges `commitment` of `side` on `channel`, which is not in the book's map meanwhile and is left as it was. `None`: it
@@ -63,32 +93,47 @@ pub(super) fn judge(
     let brings_preimages = book.rules.brings_preimages;
     let is_known =
         |hash: &Hash| !brings_preimages || book.payments.get(hash).is_some_and(|payment| payment.preimage.is_some());
+    let mut claims = Claims::new(&book.batches);
+    let case = Case { book, key, channel, at };
     // HTLCs come in the order of their hashes: those of one hash over all channels are summed up once.
     let summed: RefCell<Option<(Hash, Totals)>> = RefCell::default();
-    let is_needed = |htlc: &Htlc| {
-        let Some(payment) = book.payments.get(&htlc.payment_hash) else { return false };
+    let need = |htlc: &Htlc| {
+        let Some(payment) = book.payments.get(&htlc.payment_hash) else { return Need::None };
         let mut summed = summed.borrow_mut();
-        let sum_up = || (htlc.payment_hash, book.totals(&htlc.payment_hash, Some((key, channel)), at.height));
+        let sum_up = || (htlc.payment_hash, case.totals(&htlc.payment_hash, &claims));
         let (_, totals) = match summed.take_if(|(hash, _)| *hash != htlc.payment_hash) {
             Some(_) => summed.insert(sum_up()),
             None => summed.get_or_insert_with(sum_up),
         };
-        let settled = payment.settled.iter().find(|settled| settled.channel == *key);
-        let less_msat = Totals::less_without(htlc, channel, (side, base), settled);
-        let totals = totals.excusing([htlc].into_iter(), book.depth(at.height), book.rules.cltv_delta);
-        totals.is_short_of(less_msat, payment.approval.as_ref())
+        let past = book.past(&htlc.payment_hash, payment, key, &claims);
+        let less_msat = Totals::less_without(htlc, channel, (side, base), past);
+        let totals = totals.excusing([htlc].into_iter(), case.depth(), book.rules.cltv_delta);
+        match totals.short_of_msat(less_msat, payment.approval.as_ref()) {
+            0 => Need::None,
+            short_msat if short_msat <= totals.returnable_msat => Need::UnlessFailed(short_msat),
+            _ => Need::Certain,
+        }
     };
-    let removal = removal::compare(base, &commitment, &terms, is_known, is_needed);
+    let mut removal = removal::compare(base, &commitment, &terms, is_known, need);
+    let is_needed = |htlc: &Htlc| need(htlc) == Need::Certain;
     require_conserved(&terms, base, &commitment, &removal, is_known, is_needed)?;
 
-    let before = |(hash, change)| (hash, change, book.totals(&hash, Some((key, channel)), at.height));
+    let settled = |settled: &[Htlc]| settlements(case, side, settled);
+    let (settlements, batch) = if brings_preimages {
+        let all = removal.removed.iter().filter(|(_, settled)| *settled).map(|(htlc, _)| *htlc);
+        (settled(&all.collect::<Vec<_>>()), None)
+    } else {
+        untold(side, commitment.number, &mut removal, need, settled)
+    };
+    let before = |(hash, change)| (hash, change, case.totals(&hash, &claims));
     let before: Vec<(Hash, Change, Totals)> = touched(&removal).into_iter().map(before).collect();
     let lost_before = channel.dust_lost_msat();
     let dust_lost_msat = i128::from(base.dust_lost_msat) + removal.lost_msat;
     let held = Held {
         settled: removal.settled,
         dust_lost_msat: i64::try_from(dust_lost_msat).unwrap_or(i64::MAX),
-        settlements: settlements(book, key, channel, side, &removal, at),
+        settlements,
+        batch,
         commitment,
     };
     let slot = |channel: &mut Channel, held: Option<Held>| {
@@ -97,18 +142,20 @@ pub(super) fn judge(
         std::mem::replace(slot, held)
     };
     let replaced = slot(channel, Some(held));
-    let outcome = require_payments(book, key, channel, &before, &removal.removed, issued, at)
-        .and_then(|leaving| Ok((charge_dust(book, channel, lost_before, &leaving, at)?, leaving)));
+    let case = Case { book, key, channel, at };
+    let outcome = require_payments(case, &before, &removal.removed, issued, &mut claims)
+        .and_then(|leaving| Ok((charge_dust(case, lost_before, &leaving)?, leaving)));
     let held = slot(channel, replaced);
-    let (dust, Leaving { withdrawn, lent }) = outcome?;
-    Ok(held.map(|held| Verdict { side, place, held, terms, dust, withdrawn, lent }))
+    let (dust, Leaving { withdrawn, lent, .. }) = outcome?;
+    let batches = claims.into_changed();
+    Ok(held.map(|held| Verdict { side, place, held, terms, dust, withdrawn, lent, batches }))
 }
 
 impl Held {
     /// What a channel's first commitment is compared with.
     fn opening(terms: &Terms) -> Self {
         let commitment = Commitment { number: 0, feerate_per_kw: 0, to_us_sat: 0, to_them_sat: 0, htlcs: Vec::new() };
-        Self { commitment, settled: terms.opening(), dust_lost_msat: 0, settlements: Vec::new() }
+        Self { commitment, settled: terms.opening(), dust_lost_msat: 0, settlements: Vec::new(), batch: None }
     }
 }
 
@@ -225,67 +272,35 @@ fn touched(removal: &Removal) -> Vec<(Hash, Change)> {
     touched
 }
 
-/// What removed HTLCs mean for their payments. What comes in counts as far as it stands for something that left: the
-/// rest is ours to keep, and covers nothing later.
-fn settlements(
-    book: &Book,
-    key: &ChannelKey,
-    channel: &Channel,
-    side: Side,
-    removal: &Removal,
-    at: Moment,
-) -> Vec<Settlement> {
-    let mut all: Vec<Settlement> = Vec::new();
-    for (htlc, _) in removal.removed.iter().filter(|(_, settled)| *settled) {
-        let (out_msat, in_msat) = match htlc.direction {
-            Direction::Out => (htlc.amount_msat, 0),
-            Direction::In => (0, htlc.amount_msat),
-        };
-        match all.last_mut().filter(|last| last.payment_hash == htlc.payment_hash) {
-            Some(last) => {
-                last.out_msat = last.out_msat.saturating_add(out_msat);
-                last.in_msat = last.in_msat.saturating_add(in_msat);
-            }
-            None => {
-                let payment_hash = htlc.payment_hash;
-                all.push(Settlement { payment_hash, out_msat, certain_msat: 0, in_msat });
-            }
-        }
-    }
-    if removal.is_exact || book.rules.brings_preimages {
-        all.iter_mut().for_each(|settlement| settlement.certain_msat = settlement.out_msat);
-    }
-    for settlement in all.iter_mut().filter(|settlement| settlement.in_msat > 0) {
-        let hash = &settlement.payment_hash;
-        let left_msat = book.totals(hash, Some((key, channel)), at.height).out_msat();
-        let settled = book.payments.get(hash).map_or(&[][..], |payment| &payment.settled);
-        let counted_msat = settled.iter().map(|settled| settled.side(side).in_msat).sum();
-        settlement.in_msat = settlement.in_msat.min(left_msat.saturating_sub(counted_msat));
-    }
-    all.retain(|settlement| settlement.out_msat > 0 || settlement.in_msat > 0);
-    all
-}
-
 /// What leaves is approved or covered, and what comes in is not given up while something depends on it. A forward may
 /// come in as dust and leave as none, where dust means more on one channel than on the other, or become dust while it is on
 /// its way: then it is charged as dust. `channel` has the new commitment in place.
 fn require_payments(
-    book: &Book,
-    key: &ChannelKey,
-    channel: &Channel,
+    case: Case<'_>,
     before: &[(Hash, Change, Totals)],
     removed: &[(Htlc, bool)],
     issued: &[Hash],
-    at: Moment,
+    claims: &mut Claims<'_>,
 ) -> Result<Leaving, Refusal> {
+    let book = case.book;
     let mut leaving = Leaving::default();
     for (hash, change, before) in before {
         let given_up = removed.iter().filter(|(htlc, settled)| !settled && htlc.payment_hash == *hash);
         let given_up = given_up.map(|(htlc, _)| htlc).filter(|htlc| htlc.direction == Direction::In);
-        let after = book.totals(hash, Some((key, channel)), at.height);
-        let after = after.excusing(given_up, book.depth(at.height), book.rules.cltv_delta);
+        let mut after = case.totals(hash, claims).excusing(given_up, case.depth(), book.rules.cltv_delta);
         let payment = book.payments.get(hash);
         let approval = payment.and_then(|payment| payment.approval.as_ref());
+        let is_issued = issued.contains(hash);
+        let short_msat = match change {
+            Change::Leaves if after.out_msat() > before.out_msat() => after.uncovered_msat(approval, is_issued),
+            Change::Leaves => 0,
+            Change::GivenUp | Change::Faded => after.short_msat(approval).saturating_sub(before.short_msat(approval)),
+        };
+        let failed_msat = short_msat.min(after.returnable_msat);
+        if failed_msat > 0 {
+            leaving.blurred_msat += give_back(case, hash, failed_msat, claims);
+            after.give_back(failed_msat);
+        }
         if *change == Change::GivenUp {
             after.require_kept(hash, approval, before, book.rules.cltv_delta)?;
         }
@@ -293,7 +308,6 @@ fn require_payments(
             let short_msat = after.short_msat(approval).saturating_sub(before.short_msat(approval));
             leaving.lent.extend((short_msat > 0).then_some((*hash, short_msat)));
         } else if after.out_msat() > before.out_msat() {
-            let is_issued = issued.contains(hash);
             if let Err(refusal) = after.require_cover(hash, approval, is_issued, book.rules.cltv_delta) {
                 let uncovered_msat = after.out_msat().saturating_sub(after.in_msat());
                 if approval.is_some() || is_issued || !(1..book.dust_below_msat).contains(&uncovered_msat) {
@@ -307,16 +321,31 @@ fn require_payments(
     Ok(leaving)
 }
 
+/// The judged commitment relies on it that `amount_msat` of what left for `hash` failed. Returns how much of that dust must
+/// have made up for.
+fn give_back(case: Case<'_>, hash: &Hash, amount_msat: u64, claims: &mut Claims<'_>) -> u64 {
+    let Case { book, key, channel, .. } = case;
+    let Some(payment) = book.payments.get(hash) else { return 0 };
+    let (mut left_msat, mut blurred_msat) = (amount_msat, 0);
+    for known in payment.settled.iter().map(|settled| &settled.channel) {
+        let Some(channel) = (if known == key { Some(channel) } else { book.channels.get(known) }) else { continue };
+        let left = Left::of(channel, book.past(hash, payment, known, claims), case.depth());
+        let given_msat = left_msat.min(left.most_msat() - left.least_msat);
+        let rest_msat = left.most_msat() - given_msat;
+        let by_side = left
+            .by_side
+            .map(|(side, out_msat)| claims.give_back(known, side, hash, out_msat.saturating_sub(rest_msat)));
+        (left_msat, blurred_msat) = (left_msat - given_msat, blurred_msat + by_side[0].max(by_side[1]));
+    }
+    blurred_msat
+}
+
 /// The balance of dust with the new commitment in place, if it changes. Refuses with `dust-exceeded`.
-fn charge_dust(
-    book: &Book,
-    channel: &Channel,
-    lost_before: i64,
-    leaving: &Leaving,
-    at: Moment,
-) -> Result<Option<Dust>, Refusal> {
+fn charge_dust(case: Case<'_>, lost_before: i64, leaving: &Leaving) -> Result<Option<Dust>, Refusal> {
+    let Case { book, channel, at, .. } = case;
     let lent_msat: i128 = leaving.lent.iter().map(|(_, lent_msat)| i128::from(*lent_msat)).sum();
-    let left_msat = i128::from(channel.dust_lost_msat()) - i128::from(lost_before) + lent_msat;
+    let moved_msat = i128::from(channel.dust_lost_msat()) - i128::from(lost_before);
+    let left_msat = moved_msat + lent_msat + i128::from(leaving.blurred_msat);
     if left_msat == 0 && leaving.withdrawn.is_empty() {
         return Ok(None);
     }

@@ -9,15 +9,18 @@
 //! journal. It knows no wire and no library's types. A commitment is judged and kept aside by [`Book::commitment`], and
 //! counts once [`Book::adopt`] is called: a request that is refused elsewhere leaves the book as it was.
 
+mod batch;
 mod channel;
 mod close;
 mod commitment;
 mod dust;
 mod facts;
 mod judge;
+mod part;
 mod payment;
 mod record;
 mod removal;
+mod settlement;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -27,12 +30,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bitcoin::hashes::{Hash as _, sha256};
 use bitcoin::{OutPoint, Transaction};
 
+use self::batch::{Batches, Claims};
 use self::channel::{Channel, Place};
 use self::close::{Close, Depth};
 use self::dust::Dust;
 pub use self::dust::SMALL_PAYMENT_MSAT;
 pub use self::facts::{Approval, ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Rules, Side, Terms};
 use self::judge::Verdict;
+use self::part::Past;
 use self::payment::{Payment, Totals};
 pub use self::record::BookUnreadable;
 use self::view::{BookView, PaymentView, Standing};
@@ -47,6 +52,7 @@ pub struct Book {
     rules: Rules,
     channels: HashMap<ChannelKey, Channel>,
     payments: HashMap<Hash, Payment>,
+    batches: Batches,
     dust: Dust,
     /// What is dust on the channel where most is.
     dust_below_msat: u64,
@@ -71,15 +77,19 @@ struct Dirty {
     channels: BTreeSet<ChannelKey>,
     closes: BTreeSet<ChannelKey>,
     payments: BTreeSet<Hash>,
+    batches: BTreeSet<BatchKey>,
     dust: bool,
 }
+
+/// Channel, whether the commitment is ours, its number.
+type BatchKey = (ChannelKey, bool, u64);
 
 impl Book {
     /// An empty book.
     pub fn new(rules: Rules) -> Self {
-        let (channels, payments) = (HashMap::new(), HashMap::new());
+        let (channels, payments, batches) = (HashMap::new(), HashMap::new(), Batches::new());
         let (dust, dirty) = (Dust::default(), Dirty::default());
-        Self { rules, channels, payments, dust, dust_below_msat: 0, staged: None, dirty, ended: Vec::new() }
+        Self { rules, channels, payments, batches, dust, dust_below_msat: 0, staged: None, dirty, ended: Vec::new() }
     }
 
     /// The book from its entries, which all begin with [`PREFIX`].
@@ -117,7 +127,7 @@ impl Book {
     /// The request that brought the commitment kept aside succeeded: it counts.
     pub fn adopt(&mut self, at: Moment) {
         let Some((key, verdict)) = self.staged.take() else { return };
-        let Verdict { side, place, held, terms, dust, withdrawn, lent } = verdict;
+        let Verdict { side, place, held, terms, dust, withdrawn, lent, batches } = verdict;
         self.dust_below_msat = self.dust_below_msat.max(terms.dust_below_msat(held.commitment.feerate_per_kw));
         if let Some(dust) = dust {
             self.dust = dust;
@@ -137,6 +147,9 @@ impl Book {
             Place::First => chain.current.replace(held),
             Place::Next => chain.next.replace(held),
         };
+        for (key, changed) in batches {
+            self.put_batches(&key, changed);
+        }
         for (hash, lent_msat) in lent {
             self.payments.entry(hash).or_default().lent_msat += lent_msat;
             self.dirty.payments.insert(hash);
@@ -168,7 +181,7 @@ impl Book {
             return;
         }
         let Some(mut next) = chain.next.take() else { return };
-        let settlements = std::mem::take(&mut next.settlements);
+        let (settlements, batch) = (std::mem::take(&mut next.settlements), next.batch.take());
         let Some(revoked) = chain.current.replace(next) else { return };
         // One valid commitment less: nothing can be lost by that.
         let back_msat = i128::from(channel.dust_lost_msat()) - i128::from(lost_before);
@@ -179,9 +192,11 @@ impl Book {
             let hash = settlement.payment_hash;
             let sums = self.payments.entry(hash).or_default().settled_on(key).side_mut(side);
             sums.out_msat = sums.out_msat.saturating_add(settlement.out_msat);
-            sums.certain_msat = sums.certain_msat.saturating_add(settlement.certain_msat);
             sums.in_msat = sums.in_msat.saturating_add(settlement.in_msat);
             self.dirty.payments.insert(hash);
+        }
+        if let Some(batch) = batch {
+            self.add_batch(key, batch);
         }
         self.dirty.channels.insert(key.clone());
         self.release(key, &revoked.commitment, at.now_ms);
@@ -203,7 +218,10 @@ impl Book {
             return;
         }
         let most_msat = merged.most_msat();
-        if payment.approval.is_none() && payment.channels.is_empty() && most_msat <= SMALL_PAYMENT_MSAT {
+        if payment.approval.is_none()
+            && payment.channels.is_empty()
+            && most_msat <= SMALL_PAYMENT_MSAT.max(self.dust_below_msat)
+        {
             payment.small_msat = most_msat;
             self.dust.approve(at.now_ms, most_msat, self.channels.len());
             self.dirty.dust = true;
@@ -284,7 +302,7 @@ impl Book {
     /// Drops closed channels that `is_gone` elsewhere and that nothing which comes in depends on, and payments that are over.
     pub fn prune(&mut self, is_gone: impl Fn(&ChannelKey) -> bool, at: Moment) {
         let closed = self.channels.iter().filter(|(_, channel)| channel.standing == Standing::Closed);
-        let gone = closed.filter(|(key, channel)| is_gone(key) && !self.is_awaited(channel, at.height));
+        let gone = closed.filter(|(key, channel)| is_gone(key) && !self.is_awaited(key, channel, at.height));
         let gone: Vec<ChannelKey> = gone.map(|(key, _)| key.clone()).collect();
         for key in gone {
             let Some(channel) = self.channels.remove(&key) else { continue };
@@ -294,6 +312,7 @@ impl Book {
             for (_, held) in channel.valid() {
                 self.release(&key, &held.commitment, at.now_ms);
             }
+            self.close_batches(&key, 0);
             self.dirty.channels.insert(key);
         }
         let over = self.payments.iter().filter(|(_, payment)| payment.is_over(at.now_ms));
@@ -319,7 +338,7 @@ impl Book {
         let channels: BTreeMap<_, _> = self.channels.iter().collect();
         let payments: BTreeMap<_, _> = self.payments.iter().collect();
         let payments = payments.into_iter().map(|(hash, payment)| {
-            let totals = self.totals(hash, None, at.height);
+            let totals = self.totals(hash, None, &Claims::new(&self.batches), at.height);
             PaymentView {
                 payment_hash: hash.to_string(),
                 approved_msat: payment.approval.map_or(0, |approval| approval.amount_msat),
@@ -338,29 +357,6 @@ impl Book {
         }
     }
 
-    /// What of `hash` left and came. `apart` is a channel that is not in the map at the moment.
-    fn totals(&self, hash: &Hash, apart: Option<(&ChannelKey, &Channel)>, height: u32) -> Totals {
-        let mut totals = Totals::default();
-        let empty = Payment::default();
-        let payment = self.payments.get(hash).unwrap_or(&empty);
-        let (is_known, depth) = (payment.preimage.is_some(), self.depth(height));
-        let settled_on = |key: &ChannelKey| payment.settled.iter().find(|settled| settled.channel == *key);
-        if let Some((key, channel)) = apart {
-            totals.add(channel, hash, settled_on(key), is_known, depth);
-        }
-        let is_apart = |key: &ChannelKey| apart.is_some_and(|(apart, _)| apart == key);
-        for key in payment.channels.iter().filter(|key| !is_apart(key)) {
-            if let Some(channel) = self.channels.get(key) {
-                totals.add(channel, hash, settled_on(key), is_known, depth);
-            }
-        }
-        let elsewhere = payment.settled.iter().filter(|s| !payment.channels.contains(&s.channel));
-        for settled in elsewhere.filter(|settled| !is_apart(&settled.channel)) {
-            totals.add_settled(settled);
-        }
-        totals
-    }
-
     fn depth(&self, height: u32) -> Depth {
         Depth { height, buried: self.rules.buried }
     }
@@ -374,8 +370,9 @@ impl Book {
         for hash in hashes {
             let Some(payment) = self.payments.get_mut(&hash) else { continue };
             payment.channels.retain(|other| other != key);
+            let Some(payment) = self.payments.get(&hash) else { continue };
             let approved_msat = payment.approval.map_or(0, |approval| approval.amount_msat);
-            if payment.channels.is_empty() && approved_msat > 0 && payment.paid_msat() >= approved_msat {
+            if payment.channels.is_empty() && approved_msat > 0 && self.paid_msat(&hash, payment) >= approved_msat {
                 self.ended.push((hash, Paid::All));
             }
             if payment.is_over(now_ms) {
@@ -385,27 +382,30 @@ impl Book {
     }
 
     /// Whether something that comes in on another channel depends on what this one's peer took or may take.
-    fn is_awaited(&self, channel: &Channel, height: u32) -> bool {
+    fn is_awaited(&self, key: &ChannelKey, channel: &Channel, height: u32) -> bool {
+        let claims = Claims::new(&self.batches);
         channel.valid().flat_map(|(_, held)| &held.commitment.htlcs).any(|htlc| {
             let hash = &htlc.payment_hash;
             let elsewhere = self.payments.get(hash).is_some_and(|payment| payment.channels.len() > 1);
             let mut totals = Totals::default();
-            totals.add(channel, hash, None, true, self.depth(height));
+            totals.add(channel, Past { hash, channel: key, settled: None, claims: &claims }, true, self.depth(height));
             elsewhere && totals.out_msat() > 0
         })
     }
 
     fn drop_payment(&mut self, hash: Hash, now_ms: u64) {
         let Some(payment) = self.payments.remove(&hash) else { return };
+        let paid_msat = self.end_batches(&hash, &payment);
         if payment.approval.is_some() {
-            self.ended.push((hash, Paid::Part(payment.paid_msat())));
+            // What may have left as dust counts as paid: no commitment shows that it did not.
+            self.ended.push((hash, if payment.small_msat > 0 { Paid::All } else { Paid::Part(paid_msat) }));
         }
         if payment.stored {
             self.dirty.payments.insert(hash);
         } else {
             self.dirty.payments.remove(&hash);
         }
-        let returned_msat = payment.returned_msat();
+        let returned_msat = payment.lent_msat.saturating_sub(paid_msat);
         if returned_msat > 0 && self.dust.charge(now_ms, -i128::from(returned_msat), self.channels.len()).is_ok() {
             self.dirty.dust = true;
         }

@@ -1,8 +1,9 @@
 //! One payment hash over all channels of a node: what may leave, what left, what came.
 
-use super::channel::{Channel, Held, of_hash};
+use super::channel::{Channel, Held};
 use super::close::Depth;
-use super::facts::{Approval, ChannelKey, Direction, Hash, Htlc, Side};
+use super::facts::{Approval, ChannelKey, Hash, Htlc, Side};
+use super::part::{Part, Past};
 use super::view::Standing;
 use crate::facts::Fact;
 use crate::reasons::{Reason, Refusal};
@@ -39,8 +40,6 @@ pub(super) struct Settled {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sums {
     pub(super) out_msat: u64,
-    /// Of that, what is certain.
-    pub(super) certain_msat: u64,
     pub(super) in_msat: u64,
 }
 
@@ -92,16 +91,6 @@ impl Payment {
     pub(super) fn is_durable(&self) -> bool {
         self.approval.is_some() || self.preimage.is_some() || !self.settled.is_empty() || self.lent_msat > 0
     }
-
-    /// What came back of what was lent, once nothing is in flight.
-    pub(super) fn returned_msat(&self) -> u64 {
-        self.lent_msat.saturating_sub(self.paid_msat())
-    }
-
-    /// What left and settled, over all channels.
-    pub(super) fn paid_msat(&self) -> u64 {
-        self.settled.iter().map(|settled| settled.ours.out_msat.max(settled.theirs.out_msat)).fold(0, add)
-    }
 }
 
 /// What of one hash left, at most, and came, at least, if the worst of the valid commitments count.
@@ -111,31 +100,28 @@ pub(super) struct Totals {
     outs: Vec<(u32, u64)>,
     /// Amounts with their expiry; `u32::MAX` for what is settled.
     ins: Vec<(u32, u64)>,
-    /// Of what left, what must be covered by what came even if nothing more leaves: what is certain, or may still leave.
+    /// Of what left, what must be covered by what came even if nothing more leaves: what was paid, or may still be.
     binding: Vec<(u32, u64)>,
     /// The same on channels that are closing or closed, where the chain has not shown yet what becomes of it.
     open: Vec<(u32, u64)>,
+    /// Of what left, what failed if whoever asks relies on it.
+    pub(super) returnable_msat: u64,
 }
 
 impl Totals {
-    /// Adds what `channel` says of `hash`, and what settled there before. Whose preimage `is_known` the peer can take as
-    /// long as the chain does not show that it did not.
-    pub(super) fn add(
-        &mut self,
-        channel: &Channel,
-        hash: &Hash,
-        settled: Option<&Settled>,
-        is_known: bool,
-        depth: Depth,
-    ) {
-        let part = |side, held| Part::new(channel, side, held, hash, settled).without_returned(channel, hash, depth);
+    /// Adds what `channel` says of `hash`, and what ended there before. Whose preimage `is_known` the peer can take as long
+    /// as the chain does not show that it did not.
+    pub(super) fn add(&mut self, channel: &Channel, past: Past<'_>, is_known: bool, depth: Depth) {
+        let part = |side, held| Part::new(channel, side, held, past).without_returned(channel, past.hash, depth);
         let parts = || channel.valid().map(|(side, held)| part(side, held));
         if let Some(worst) = parts().max_by_key(Part::out_msat) {
             let is_certain = channel.standing == Standing::Ready || is_known;
             let binding = if is_certain { &mut self.binding } else { &mut self.open };
             binding.extend(&worst.outs);
+            let least_msat = parts().map(|part| part.out_msat() - part.returnable_msat).max().unwrap_or(0);
+            self.returnable_msat = add(self.returnable_msat, worst.out_msat() - least_msat);
+            self.add_paid(worst.settled.out_msat);
             self.outs.extend(worst.outs);
-            self.add_paid(worst.settled.out_msat, worst.settled.certain_msat);
         }
         // What is not in both sides' commitments in force may never come.
         if channel.ours.current.is_none() || channel.theirs.current.is_none() {
@@ -149,13 +135,8 @@ impl Totals {
 
     /// What less comes in on `channel` if a commitment of this side follows this one without `htlc`, and the other side
     /// may have gone ahead with that.
-    pub(super) fn less_without(
-        htlc: &Htlc,
-        channel: &Channel,
-        (side, base): (Side, &Held),
-        settled: Option<&Settled>,
-    ) -> u64 {
-        let in_msat = |side, held| Part::new(channel, side, held, &htlc.payment_hash, settled).in_msat();
+    pub(super) fn less_without(htlc: &Htlc, channel: &Channel, (side, base): (Side, &Held), past: Past<'_>) -> u64 {
+        let in_msat = |side, held| Part::new(channel, side, held, past).in_msat();
         let counted_msat = channel.valid().map(|(side, held)| in_msat(side, held)).min().unwrap_or(0);
         counted_msat.saturating_sub(in_msat(side, base).saturating_sub(htlc.amount_msat))
     }
@@ -163,8 +144,20 @@ impl Totals {
     /// What settled on a channel that is no longer in the book.
     pub(super) fn add_settled(&mut self, settled: &Settled) {
         let (ours, theirs) = (settled.ours, settled.theirs);
-        self.add_paid(ours.out_msat.max(theirs.out_msat), ours.certain_msat.max(theirs.certain_msat));
+        self.add_paid(ours.out_msat.max(theirs.out_msat));
         self.ins.push((u32::MAX, ours.in_msat.min(theirs.in_msat)));
+    }
+
+    /// What was paid before is `amount_msat` less: so much of it failed.
+    pub(super) fn give_back(&mut self, amount_msat: u64) {
+        for amounts in [&mut self.outs, &mut self.binding] {
+            let mut left_msat = amount_msat;
+            for (_, amount_msat) in amounts.iter_mut().filter(|(expiry, _)| *expiry == 0) {
+                let taken_msat = left_msat.min(*amount_msat);
+                (*amount_msat, left_msat) = (*amount_msat - taken_msat, left_msat - taken_msat);
+            }
+        }
+        self.returnable_msat = self.returnable_msat.saturating_sub(amount_msat);
     }
 
     /// The same without what `given_up` covered, incoming HTLCs that an honest node gives up by now: what the chain has
@@ -183,9 +176,9 @@ impl Totals {
         excused
     }
 
-    fn add_paid(&mut self, out_msat: u64, certain_msat: u64) {
+    fn add_paid(&mut self, out_msat: u64) {
         self.outs.extend((out_msat > 0).then_some((0, out_msat)));
-        self.binding.extend((certain_msat > 0).then_some((0, certain_msat)));
+        self.binding.extend((out_msat > 0).then_some((0, out_msat)));
     }
 
     pub(super) fn out_msat(&self) -> u64 {
@@ -216,13 +209,20 @@ impl Totals {
         require_outlasted(hash, &self.outs, ins, most_msat, cltv_delta)
     }
 
-    /// Whether what came would not cover what left without `amount_msat` of it.
-    pub(super) fn is_short_of(&self, amount_msat: u64, approval: Option<&Approval>) -> bool {
+    /// How much of what was paid, or may still be, what came would not cover without `amount_msat` of it.
+    pub(super) fn short_of_msat(&self, amount_msat: u64, approval: Option<&Approval>) -> u64 {
         let rest_msat = self.in_msat().saturating_sub(amount_msat);
-        amount_msat > 0 && self.binding_msat() > add(approval.map_or(0, Approval::most_msat), rest_msat)
+        let covered_msat = add(approval.map_or(0, Approval::most_msat), rest_msat);
+        if amount_msat == 0 { 0 } else { self.binding_msat().saturating_sub(covered_msat) }
     }
 
-    /// What neither an approval nor what comes covers of what left or may leave.
+    /// What neither an approval nor what comes covers of all that left.
+    pub(super) fn uncovered_msat(&self, approval: Option<&Approval>, is_issued: bool) -> u64 {
+        let in_msat = if is_issued { 0 } else { self.in_msat() };
+        self.out_msat().saturating_sub(add(approval.map_or(0, Approval::most_msat), in_msat))
+    }
+
+    /// What neither an approval nor what comes covers of what was paid or may still be.
     pub(super) fn short_msat(&self, approval: Option<&Approval>) -> u64 {
         let covered_msat = add(approval.map_or(0, Approval::most_msat), self.in_msat());
         self.binding_msat().saturating_sub(covered_msat)
@@ -336,52 +336,10 @@ fn uncovered_in_words(
     }
 }
 
-/// What one commitment says of one hash.
-struct Part {
-    outs: Vec<(u32, u64)>,
-    ins: Vec<(u32, u64)>,
-    settled: Sums,
-}
-
-impl Part {
-    fn new(channel: &Channel, side: Side, held: &Held, hash: &Hash, settled: Option<&Settled>) -> Self {
-        let commitment = &held.commitment;
-        let of = |direction| {
-            let htlcs = of_hash(&commitment.htlcs, hash).iter().filter(move |htlc| {
-                htlc.direction == direction && !channel.terms.is_dust(commitment.feerate_per_kw, htlc.amount_msat)
-            });
-            htlcs.map(|htlc| (htlc.cltv_expiry, htlc.amount_msat)).collect()
-        };
-        let mut sums = settled.map_or(Sums::default(), |settled| settled.side(side));
-        if let Some(step) = held.settlements.iter().find(|step| step.payment_hash == *hash) {
-            sums.out_msat = add(sums.out_msat, step.out_msat);
-            sums.certain_msat = add(sums.certain_msat, step.certain_msat);
-            sums.in_msat = add(sums.in_msat, step.in_msat);
-        }
-        Self { outs: of(Direction::Out), ins: of(Direction::In), settled: sums }
-    }
-
-    /// The same without what the chain has shown not to be the peer's.
-    fn without_returned(mut self, channel: &Channel, hash: &Hash, depth: Depth) -> Self {
-        if let Some(close) = &channel.close {
-            close.retain(hash, &mut self.outs, depth);
-        }
-        self
-    }
-
-    fn out_msat(&self) -> u64 {
-        add(self.settled.out_msat, sum(self.outs.iter().map(|(_, amount)| amount)))
-    }
-
-    fn in_msat(&self) -> u64 {
-        add(self.settled.in_msat, sum(self.ins.iter().map(|(_, amount)| amount)))
-    }
-}
-
-fn add(a: u64, b: u64) -> u64 {
+pub(super) fn add(a: u64, b: u64) -> u64 {
     a.saturating_add(b)
 }
 
-fn sum<'a>(amounts: impl Iterator<Item = &'a u64>) -> u64 {
+pub(super) fn sum<'a>(amounts: impl Iterator<Item = &'a u64>) -> u64 {
     amounts.fold(0, |sum, amount| add(sum, *amount))
 }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `book/channel/<peer id>:<dbid>` | terms, standing, valid commitments | commitments, revocations, closes |
 //! | `book/close/<peer id>:<dbid>` | what the chain shows of the channel's close | blocks that hold some of it |
+//! | `book/batch/<peer id>:<dbid>/<ours or theirs>/<number>` | what that commitment removed, as far as it is not told apart | the same, and who relies on it |
 //! | `book/payment/<hash>` | approval, preimage, what settled | those; not HTLCs in flight, which channels hold |
 //! | `book/dust` | the balance of dust | commitments that move it, small approvals |
 
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
+use super::batch::{Batch, Removed};
 use super::channel::{Chain, Channel, Held, Settlement};
 use super::close::{Close, CloseOutput, Spent};
 use super::commitment::Span;
@@ -24,7 +26,8 @@ use super::view::Standing;
 use super::{Book, PREFIX};
 use crate::journal::Put;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const BATCH: &str = "batch/";
 const CHANNEL: &str = "channel/";
 const CLOSE: &str = "close/"; // read after the channels: entries come in the order of their keys
 const PAYMENT: &str = "payment/";
@@ -44,12 +47,17 @@ struct ChannelRecord {
 }
 
 /// Number, feerate, to us, to them, HTLCs of [`HTLC_BYTES`] each, settled (lowest, highest), dust lost, settlements of
-/// [`SETTLEMENT_BYTES`] each.
+/// [`SETTLEMENT_BYTES`] each, batch.
 #[derive(Serialize, Deserialize)]
-struct HeldRecord(u64, u32, u64, u64, ByteBuf, u64, u64, i64, ByteBuf);
+struct HeldRecord(u64, u32, u64, u64, ByteBuf, u64, u64, i64, ByteBuf, Option<BatchRecord>);
+
+/// HTLCs of [`REMOVED_BYTES`] each, failed, credited, blurred.
+#[derive(Serialize, Deserialize)]
+struct BatchRecord(ByteBuf, u64, u64, u64);
 
 const HTLC_BYTES: usize = 32 + 1 + 8 + 4;
-const SETTLEMENT_BYTES: usize = 32 + 8 + 8 + 8;
+const SETTLEMENT_BYTES: usize = 32 + 8 + 8;
+const REMOVED_BYTES: usize = 32 + 8 + 8;
 
 /// Transaction id, height, outputs.
 #[derive(Serialize, Deserialize)]
@@ -66,11 +74,11 @@ struct PaymentRecord {
     small_msat: u64,
     lent_msat: u64,
     preimage: Option<ByteArray<32>>,
-    /// Channel; out, certainly out and in, by our commitments and by theirs.
+    /// Channel; out and in, by our commitments and by theirs.
     settled: Vec<(String, SumsRecord, SumsRecord)>,
 }
 
-type SumsRecord = (u64, u64, u64);
+type SumsRecord = (u64, u64);
 
 /// The entries of what is dirty, which is then clean.
 pub(super) fn changes(book: &mut Book) -> Vec<Put> {
@@ -84,6 +92,13 @@ pub(super) fn changes(book: &mut Book) -> Vec<Put> {
         let close = book.channels.get(&key).and_then(|channel| channel.close.as_ref());
         let value = close.map(|close| encode(&CloseRecord::from(close)));
         puts.push(Put { key: format!("{PREFIX}{CLOSE}{key}"), value });
+    }
+    for (key, is_ours, number) in dirty.batches {
+        let side = if is_ours { Side::Ours } else { Side::Theirs };
+        let known = book.batches.get(&key).into_iter().flatten();
+        let batch = known.into_iter().find(|batch| batch.side == side && batch.number == number);
+        let value = batch.map(|batch| encode(&BatchRecord::from(batch)));
+        puts.push(Put { key: format!("{PREFIX}{BATCH}{key}/{}/{number:016x}", side_name(side)), value });
     }
     for hash in dirty.payments {
         let value = match book.payments.get_mut(&hash) {
@@ -124,7 +139,14 @@ pub(super) fn read(book: &mut Book, entries: &BTreeMap<String, Vec<u8>>) -> Resu
 
 fn read_entry(book: &mut Book, key: &str, value: &[u8]) -> Option<()> {
     let name = key.strip_prefix(PREFIX)?;
-    if let Some(channel) = name.strip_prefix(CHANNEL) {
+    if let Some(batch) = name.strip_prefix(BATCH) {
+        let (rest, number) = batch.rsplit_once('/')?;
+        let (channel, side) = rest.rsplit_once('/')?;
+        let side = [Side::Ours, Side::Theirs].into_iter().find(|known| side_name(*known) == side)?;
+        let record: BatchRecord = decode(value)?;
+        let batch = record.into_batch(side, u64::from_str_radix(number, 16).ok()?)?;
+        book.batches.entry(ChannelKey(channel.into())).or_default().push(batch);
+    } else if let Some(channel) = name.strip_prefix(CHANNEL) {
         let record: ChannelRecord = decode(value)?;
         book.channels.insert(ChannelKey(channel.into()), record.into_channel()?);
     } else if let Some(channel) = name.strip_prefix(CLOSE) {
@@ -141,6 +163,13 @@ fn read_entry(book: &mut Book, key: &str, value: &[u8]) -> Option<()> {
         return None;
     }
     Some(())
+}
+
+fn side_name(side: Side) -> &'static str {
+    match side {
+        Side::Ours => "ours",
+        Side::Theirs => "theirs",
+    }
 }
 
 fn encode(record: &impl Serialize) -> Vec<u8> {
@@ -173,16 +202,16 @@ impl From<&Channel> for ChannelRecord {
 
 impl ChannelRecord {
     fn into_channel(self) -> Option<Channel> {
-        let chain = |(current, next): (Option<HeldRecord>, Option<HeldRecord>)| {
+        let chain = |side, (current, next): (Option<HeldRecord>, Option<HeldRecord>)| {
             let held = |record: Option<HeldRecord>| match record {
-                Some(record) => record.into_held().map(Some),
+                Some(record) => record.into_held(side).map(Some),
                 None => Some(None),
             };
             Some(Chain { current: held(current)?, next: held(next)? })
         };
         let standing = [Standing::Ready, Standing::Closing, Standing::Closed];
         let standing = standing.into_iter().find(|standing| *standing as u8 == self.standing)?;
-        let (ours, theirs) = (chain(self.ours)?, chain(self.theirs)?);
+        let (ours, theirs) = (chain(Side::Ours, self.ours)?, chain(Side::Theirs, self.theirs)?);
         Some(Channel { terms: self.terms, standing, ours, theirs, close: None })
     }
 }
@@ -228,20 +257,32 @@ impl From<&Held> for HeldRecord {
         for settlement in &held.settlements {
             settlements.extend(settlement.payment_hash.0);
             settlements.extend(settlement.out_msat.to_be_bytes());
-            settlements.extend(settlement.certain_msat.to_be_bytes());
             settlements.extend(settlement.in_msat.to_be_bytes());
         }
         // A balance that was read from outputs is not negative.
         let msat = |msat: i128| u64::try_from(msat.max(0)).unwrap_or(u64::MAX);
         let (lo, hi) = (msat(held.settled.lo), msat(held.settled.hi));
         let (packed, settlements) = (ByteBuf::from(packed), ByteBuf::from(settlements));
-        Self(*number, *feerate_per_kw, *to_us_sat, *to_them_sat, packed, lo, hi, held.dust_lost_msat, settlements)
+        let batch = held.batch.as_ref().map(BatchRecord::from);
+        Self(
+            *number,
+            *feerate_per_kw,
+            *to_us_sat,
+            *to_them_sat,
+            packed,
+            lo,
+            hi,
+            held.dust_lost_msat,
+            settlements,
+            batch,
+        )
     }
 }
 
 impl HeldRecord {
-    fn into_held(self) -> Option<Held> {
-        let Self(number, feerate_per_kw, to_us_sat, to_them_sat, htlcs, lo, hi, dust_lost_msat, settlements) = self;
+    fn into_held(self, side: Side) -> Option<Held> {
+        let Self(number, feerate_per_kw, to_us_sat, to_them_sat, htlcs, lo, hi, dust_lost_msat, settlements, batch) =
+            self;
         let htlcs = unpack(&htlcs, HTLC_BYTES, |bytes| {
             let (direction, rest) = bytes.split_first()?;
             let direction = if *direction == 0 { Direction::Out } else { Direction::In };
@@ -257,21 +298,48 @@ impl HeldRecord {
         });
         let settlements = unpack(&settlements, SETTLEMENT_BYTES, |bytes| {
             let (amounts, _) = bytes.as_chunks::<8>();
-            let [out_msat, certain_msat, in_msat] = <[[u8; 8]; 3]>::try_from(amounts).ok()?.map(u64::from_be_bytes);
-            Some((out_msat, certain_msat, in_msat))
+            let [out_msat, in_msat] = <[[u8; 8]; 2]>::try_from(amounts).ok()?.map(u64::from_be_bytes);
+            Some((out_msat, in_msat))
         })?;
-        let settlements = settlements.into_iter().map(|(payment_hash, (out_msat, certain_msat, in_msat))| Settlement {
-            payment_hash,
-            out_msat,
-            certain_msat,
-            in_msat,
-        });
+        let settlements = settlements.into_iter();
+        let settlements =
+            settlements.map(|(payment_hash, (out_msat, in_msat))| Settlement { payment_hash, out_msat, in_msat });
+        let batch = match batch {
+            Some(record) => Some(record.into_batch(side, number)?),
+            None => None,
+        };
         Some(Held {
             commitment: Commitment { number, feerate_per_kw, to_us_sat, to_them_sat, htlcs: htlcs.collect() },
             settled: Span { lo: lo.into(), hi: hi.into() },
             dust_lost_msat,
             settlements: settlements.collect(),
+            batch,
         })
+    }
+}
+
+impl From<&Batch> for BatchRecord {
+    fn from(batch: &Batch) -> Self {
+        let mut packed = Vec::with_capacity(batch.htlcs.len() * REMOVED_BYTES);
+        for htlc in &batch.htlcs {
+            packed.extend(htlc.payment_hash.0);
+            packed.extend(htlc.out_msat.to_be_bytes());
+            packed.extend(htlc.paid_msat.to_be_bytes());
+        }
+        Self(ByteBuf::from(packed), batch.failed_msat, batch.credited_msat, batch.blurred_msat)
+    }
+}
+
+impl BatchRecord {
+    fn into_batch(self, side: Side, number: u64) -> Option<Batch> {
+        let Self(htlcs, failed_msat, credited_msat, blurred_msat) = self;
+        let htlcs = unpack(&htlcs, REMOVED_BYTES, |bytes| {
+            let (amounts, _) = bytes.as_chunks::<8>();
+            Some(<[[u8; 8]; 2]>::try_from(amounts).ok()?.map(u64::from_be_bytes))
+        })?;
+        let htlcs = htlcs.into_iter();
+        let htlcs = htlcs.map(|(payment_hash, [out_msat, paid_msat])| Removed { payment_hash, out_msat, paid_msat });
+        Some(Batch { side, number, htlcs: htlcs.collect(), failed_msat, credited_msat, blurred_msat })
     }
 }
 
@@ -289,7 +357,7 @@ fn unpack<T>(bytes: &[u8], size: usize, rest: impl Fn(&[u8]) -> Option<T>) -> Op
 
 impl From<&Payment> for PaymentRecord {
     fn from(payment: &Payment) -> Self {
-        let sums = |sums: &Sums| (sums.out_msat, sums.certain_msat, sums.in_msat);
+        let sums = |sums: &Sums| (sums.out_msat, sums.in_msat);
         let settled = payment.settled.iter();
         let settled = settled.map(|settled| (settled.channel.to_string(), sums(&settled.ours), sums(&settled.theirs)));
         Self {
@@ -305,7 +373,7 @@ impl From<&Payment> for PaymentRecord {
 impl From<PaymentRecord> for Payment {
     fn from(record: PaymentRecord) -> Self {
         let approval = record.approval.map(|(amount_msat, expires_ms)| Approval { amount_msat, expires_ms });
-        let sums = |(out_msat, certain_msat, in_msat): SumsRecord| Sums { out_msat, certain_msat, in_msat };
+        let sums = |(out_msat, in_msat): SumsRecord| Sums { out_msat, in_msat };
         let settled = record.settled.into_iter();
         let settled = settled.map(|(channel, ours, theirs)| Settled {
             channel: ChannelKey(channel.into()),

@@ -9,6 +9,9 @@ use super::channel::Held;
 use super::commitment::Span;
 use super::facts::{Commitment, Direction, Hash, Htlc, Terms};
 
+/// What two balances that were read from outputs may be off by.
+const ROUNDED_MSAT: u64 = 2 * 999;
+
 /// Removed HTLCs of which every combination is tried; of more, one after the other.
 const ALL_COMBINATIONS: usize = 16;
 
@@ -17,47 +20,66 @@ const ALL_COMBINATIONS: usize = 16;
 pub(super) struct Removal {
     /// HTLCs that are no longer there, and whether each was settled.
     pub(super) removed: Vec<(Htlc, bool)>,
-    /// Whether that accounts for our balance to the satoshi.
-    pub(super) is_exact: bool,
     /// HTLCs that were not there.
     pub(super) added: Vec<Htlc>,
     /// Incoming HTLCs that the new feerate makes dust: from now on nobody sees what becomes of them.
     pub(super) faded: Vec<Htlc>,
     /// What is ours now.
     pub(super) settled: Span,
+    /// What is ours more (positive) or less by that.
+    pub(super) gained_msat: i128,
+    /// By how much that may be wrong, because of dust and of what outputs round.
+    pub(super) blurred_msat: u64,
     /// What is ours less (positive) or more (negative) than HTLCs account for: at least, which is 0 where they do.
     pub(super) least_lost_msat: i128,
     /// The same, counted from lower bound to lower bound, so that it adds up over commitments without an error.
     pub(super) lost_msat: i128,
 }
 
-/// Compares `new` with the commitment before it. `is_known` tells whether the preimage is known, `is_needed` whether what
-/// left depends on an incoming HTLC.
+/// Whether what left depends on an incoming HTLC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    None,
+    /// With so much of what left, unless that is taken to have failed.
+    UnlessFailed(u64),
+    Certain,
+}
+
+/// Compares `new` with the commitment before it. `is_known` tells whether the preimage is known, `need` whether what left
+/// depends on an incoming HTLC.
 pub(super) fn compare(
     base: &Held,
     new: &Commitment,
     terms: &Terms,
     is_known: impl Fn(&Hash) -> bool,
-    is_needed: impl Fn(&Htlc) -> bool,
+    need: impl Fn(&Htlc) -> Need,
 ) -> Removal {
     let Difference { removed, added, faded } = difference(&base.commitment, new, terms);
     let observed = new.ours(terms);
     let mut candidates: Vec<Candidate> =
-        removed.into_iter().map(|htlc| Candidate::new(htlc, &is_known, &is_needed)).collect();
+        removed.into_iter().map(|htlc| Candidate::new(htlc, &is_known, &need)).collect();
     let gained: i128 = candidates.iter().map(Candidate::gained_msat).sum();
     let dust = Span { lo: -new.dust_msat(terms).hi, hi: base.commitment.dust_msat(terms).hi };
-    let (expected, is_exact) = tell_apart(&mut candidates, base.settled.shifted(gained), observed, dust);
+    let expected = tell_apart(&mut candidates, base.settled.shifted(gained), observed, dust);
     let removed = candidates.into_iter().map(|candidate| (candidate.htlc, candidate.settled)).collect();
+    let gained_msat = expected.lo - base.settled.lo;
+    let blurred_msat = u64::try_from(dust.hi - dust.lo).unwrap_or(0).saturating_add(ROUNDED_MSAT);
+    let common = |settled| Removal {
+        removed,
+        added,
+        faded,
+        settled,
+        gained_msat,
+        blurred_msat,
+        least_lost_msat: 0,
+        lost_msat: 0,
+    };
     match expected.intersection(observed) {
-        Some(settled) => Removal { removed, is_exact, added, faded, settled, least_lost_msat: 0, lost_msat: 0 },
+        Some(settled) => common(settled),
         None => Removal {
-            removed,
-            is_exact: false,
-            added,
-            faded,
-            settled: observed,
             least_lost_msat: -expected.distance_to(observed),
             lost_msat: expected.lo - observed.lo,
+            ..common(observed)
         },
     }
 }
@@ -102,17 +124,18 @@ fn difference(base: &Commitment, new: &Commitment, terms: &Terms) -> Difference 
 struct Candidate {
     htlc: Htlc,
     settled: bool,
+    /// Whether nothing else may have become of it.
     is_certain: bool,
 }
 
 impl Candidate {
-    fn new(htlc: Htlc, is_known: impl Fn(&Hash) -> bool, is_needed: impl Fn(&Htlc) -> bool) -> Self {
+    fn new(htlc: Htlc, is_known: impl Fn(&Hash) -> bool, need: impl Fn(&Htlc) -> Need) -> Self {
         let is_known = is_known(&htlc.payment_hash);
         match htlc.direction {
             Direction::Out => Self { htlc, settled: is_known, is_certain: !is_known },
             Direction::In => {
-                let is_needed = is_needed(&htlc);
-                Self { htlc, settled: is_needed || is_known, is_certain: is_needed }
+                let is_certain = need(&htlc) == Need::Certain;
+                Self { htlc, settled: is_certain || is_known, is_certain }
             }
         }
     }
@@ -134,13 +157,13 @@ impl Candidate {
     }
 }
 
-/// Turns candidates until what is `expected` meets what is `observed`; returns what is expected then, and whether each
-/// candidate is told apart. If nothing meets it, dust made the difference: the expectation stands as long as dust is
-/// enough for that. Of too many to try, any part may have turned.
-fn tell_apart(candidates: &mut [Candidate], expected: Span, observed: Span, dust: Span) -> (Span, bool) {
+/// Turns candidates until what is `expected` meets what is `observed`; returns what is expected then. If nothing meets it,
+/// dust made the difference: the expectation stands as long as dust is enough for that. Of too many to try, any part may
+/// have turned.
+fn tell_apart(candidates: &mut [Candidate], expected: Span, observed: Span, dust: Span) -> Span {
     let gap = |expected: Span| expected.distance_to(observed);
     if gap(expected) == 0 {
-        return (expected, true);
+        return expected;
     }
     let mut open: Vec<&mut Candidate> = candidates.iter_mut().filter(|candidate| !candidate.is_certain).collect();
     let is_tried = open.len() <= ALL_COMBINATIONS;
@@ -152,17 +175,17 @@ fn tell_apart(candidates: &mut [Candidate], expected: Span, observed: Span, dust
     let turned = turns.iter().map(|n| open[*n].turn_msat()).sum();
     let told_apart = expected.shifted(turned);
     if gap(told_apart) != 0 && (dust.lo..=dust.hi).contains(&gap(expected)) {
-        return (expected, false);
+        return expected;
     }
     for n in turns {
         open[n].settled ^= true;
     }
     if gap(told_apart) == 0 || is_tried {
-        return (told_apart, gap(told_apart) == 0);
+        return told_apart;
     }
     let turns = open.iter().map(|candidate| candidate.turn_msat());
     let (fall, rise) = turns.fold((0, 0), |(fall, rise), turn| (fall + turn.min(0), rise + turn.max(0)));
-    (told_apart.shifted(gap(told_apart).clamp(fall, rise)), false)
+    told_apart.shifted(gap(told_apart).clamp(fall, rise))
 }
 
 /// The fewest turns that leave the smallest gap, if they can no gap beyond `dust`.

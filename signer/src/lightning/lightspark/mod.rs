@@ -27,7 +27,6 @@ use bitcoin::secp256k1::{PublicKey, SecretKey};
 use bitcoin::{Address, Network, ScriptBuf, Txid};
 use lightning::ln::chan_utils::CounterpartyCommitmentSecrets;
 use lightning::util::ser::{Readable, Writeable};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 pub use self::event::{Ask, Event, EventError, Job, Method, SubEvent};
@@ -40,6 +39,7 @@ use self::seen::Seen;
 use super::clock::NodeClock;
 use super::engine::{Handled, NodeSpec, RestoreError, Settings};
 use super::guard::Row;
+use super::identity;
 use super::limits::{self, Limits};
 use super::orders::{Given, Order, OrderError, Orders};
 use crate::config::LimitsConfig;
@@ -58,14 +58,6 @@ const CHANNEL: &str = "lightspark/channel/";
 const REVEALED: &str = "lightspark/revealed/";
 /// So many L1 transactions are remembered.
 const REMEMBERED: usize = 64;
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Identity {
-    version: u8,
-    node_id: PublicKey,
-    network: Network,
-}
 
 /// One account. After a panic inside, or a failed commit, it must be dropped (P6).
 pub struct LightsparkNode {
@@ -110,8 +102,7 @@ pub fn node_id(spec: &NodeSpec) -> PublicKey {
 
 /// The entries of an account that has not run yet.
 pub fn first_entries(spec: &NodeSpec) -> Vec<Put> {
-    let identity = Identity { version: 1, node_id: node_id(spec), network: spec.network };
-    vec![put(IDENTITY.to_owned(), serde_json::to_vec(&identity).expect("text always encodes"))]
+    vec![identity::put(IDENTITY, node_id(spec), spec.network)]
 }
 
 /// What refuses an event that is not understood.
@@ -140,14 +131,7 @@ impl LightsparkNode {
     ) -> Result<Self, RestoreError> {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
         let keys = keys(spec);
-        let identity = entries.remove(IDENTITY).and_then(|value| serde_json::from_slice::<Identity>(&value).ok());
-        let identity = identity.filter(|identity| identity.version == 1).ok_or_else(|| unreadable(&IDENTITY))?;
-        if identity.node_id != keys.node_id() {
-            return Err(RestoreError::OtherNode("the seed does not match"));
-        }
-        if identity.network != spec.network {
-            return Err(RestoreError::OtherNode("the network does not match"));
-        }
+        identity::take(&mut entries, IDENTITY, keys.node_id(), spec.network)?;
         settings.desk.load(&spec.name, &mut entries, clock.now_ms()).map_err(|error| unreadable(&error))?;
         let orders = Orders::restore(&mut entries).map_err(|error| unreadable(&error))?;
         let spent = entries.remove(limits::KEY);

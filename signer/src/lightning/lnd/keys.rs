@@ -52,6 +52,11 @@ impl Family {
     pub fn by_number(number: u32) -> Option<Self> {
         Self::ALL.iter().copied().find(|family| *family as u32 == number)
     }
+
+    /// Whether its keys speak with watchtowers, or as one.
+    pub fn is_for_towers(self) -> bool {
+        matches!(self, Self::TowerSession | Self::TowerId)
+    }
 }
 
 /// Whose wallet accounts lnd keeps.

@@ -27,7 +27,7 @@ use crate::reasons::{Reason, Refusal};
 const TEXT: &[u8] = b"Lightning Signed Message:";
 
 /// What a message turned out to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// `node_announcement`
     NodeAnnouncement,
@@ -36,9 +36,36 @@ pub(super) enum Kind {
     /// `channel_announcement`
     ChannelAnnouncement,
     /// A BOLT 11 invoice.
-    Invoice,
+    Invoice(Invoice),
     /// What people sign.
     Text,
+}
+
+/// What an invoice asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Invoice {
+    /// In hex.
+    pub payment_hash: String,
+    /// If it names an amount.
+    pub amount_msat: Option<u64>,
+}
+
+impl Kind {
+    /// Its name in decisions; of gossip, BOLT 7's.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::NodeAnnouncement => "node_announcement",
+            Self::ChannelUpdate => "channel_update",
+            Self::ChannelAnnouncement => "channel_announcement",
+            Self::Invoice(_) => "invoice",
+            Self::Text => "text",
+        }
+    }
+}
+
+/// What people see of a text that is signed.
+pub(super) fn shown(message: &[u8]) -> &[u8] {
+    message.strip_prefix(TEXT).unwrap_or(message)
 }
 
 /// Judges a request. Returns what the message is and the signature.
@@ -146,9 +173,14 @@ fn invoice(message: &[u8], keys: &Keys, network: Network) -> Result<Kind, Refusa
     for count in [most, most.saturating_sub(1)] {
         let (used, rest) = groups.split_at(count);
         let is_padding = rest.iter().all(|group| *group == 0) && pads_with_zeros(data, count);
-        if is_padding && packed_bytes(count) == data.len() && bolt11(hrp, used).is_some() {
+        let fits = is_padding && packed_bytes(count) == data.len();
+        if let Some(read) = fits.then(|| bolt11(hrp, used)).flatten() {
             invoices::judge_bolt11(hrp, used, keys.node_id(), network)?;
-            return Ok(Kind::Invoice);
+            let payment_hash = read.payment_hash().ok_or_else(unreadable)?;
+            return Ok(Kind::Invoice(Invoice {
+                payment_hash: hex::encode(payment_hash.0.to_byte_array()),
+                amount_msat: read.amount_pico_btc().map(|amount_pico_btc| amount_pico_btc / 10),
+            }));
         }
     }
     Err(unreadable())

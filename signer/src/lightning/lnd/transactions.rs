@@ -6,7 +6,7 @@
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut};
 
-use super::channels::Asked;
+use super::channel::Asked;
 use super::keys::{Family, KeyPath, Keys};
 use super::psbt::{Input, Packet};
 use super::scripts::{ChannelScript, Htlc, payment_outputs};
@@ -195,8 +195,15 @@ fn funding_spend(
     // BOLT 3, "Commitment Transaction": the upper bytes of both are fixed, the lower ones hold the number.
     if lock_time >> 24 == 0x20 && sequence >> 24 == 0x80 {
         let obscured = u64::from(sequence & 0xff_ffff) << 24 | u64::from(lock_time & 0xff_ffff);
-        let pays = tx.output.iter().filter_map(|out| Some((our_payment(&out.script_pubkey)?, out.value.to_sat())));
-        let (pays, txid) = (pays.collect(), tx.compute_txid());
+        let (mut pays, mut others, mut anchors) = (Vec::new(), Vec::new(), 0);
+        for TxOut { value, script_pubkey } in &tx.output {
+            match our_payment(script_pubkey) {
+                Some(index) => pays.push((index, value.to_sat())),
+                None if value.to_sat() == ANCHOR_SAT && anchors < 2 => anchors += 1,
+                None => others.push(value.to_sat()),
+            }
+        }
+        let txid = tx.compute_txid();
         return Ok(Candidate::Commitment(Asked {
             funding,
             capacity_sat,
@@ -205,6 +212,7 @@ fn funding_spend(
             obscured,
             txid,
             pays,
+            others,
         }));
     }
     let is_close = matches!(sequence, 0xffff_ffff | 0xffff_fffd) && lock_time < 500_000_000 && tx.output.len() <= 2;

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bitcoin::{Address, Network, OutPoint, ScriptBuf, TxOut, Txid};
+use bitcoin::{Address, Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use serde::{Deserialize, Serialize};
 use vls_protocol_signer::approver::Approve;
 
@@ -20,7 +20,7 @@ use super::windows::{Windows, addresses};
 use crate::config::LimitsConfig;
 use crate::facts::{Fact, Unit};
 use crate::journal::Put;
-use crate::lightning::limits::Limits;
+use crate::lightning::limits::{Limits, Onchain};
 use crate::reasons::{Reason, Refusal};
 
 /// The entry that holds the bucket.
@@ -55,6 +55,16 @@ struct Charged {
 
 /// A coin that is to be spent: the input's index, the key's path, what it holds.
 pub(super) type Spend<'a> = (usize, KeyPath, &'a TxOut);
+
+/// What a transaction takes from the wallet: outputs by their place.
+pub(super) struct Spending {
+    /// That do not pay the wallet, and fund no channel.
+    pub leaving: Vec<usize>,
+    /// That may fund a channel.
+    pub funding: Vec<usize>,
+    /// What others bring in, and the fee.
+    pub onchain: Onchain,
+}
 
 /// An output that may fund a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,8 +113,9 @@ impl Wallet {
         windows.wallet(keys, output).is_some() || self.allow.contains(output)
     }
 
-    /// Judges the spending of coins, all that one question asks for: nothing is remembered unless all of them pass. What the
-    /// limits take note of is charged by [`Limits::charge`]. Returns what was compared, and the changed entry.
+    /// Judges the spending of coins, all that one question asks for: nothing is remembered unless all of them pass, and
+    /// `permit` lets what they take leave. What the limits take note of is charged by [`Limits::charge`]. `is_listed` knows
+    /// outputs that pay somebody, and fund no channel. Returns what was compared, and the changed entry.
     pub(super) fn judge(
         &mut self,
         packet: &Packet<'_>,
@@ -112,6 +123,8 @@ impl Wallet {
         (keys, windows): (&Keys, &mut Windows),
         coins: &Coins,
         (limits, now_ms): (&Limits, u64),
+        is_listed: impl Fn(&ScriptBuf) -> bool,
+        permit: impl FnOnce(&Spending) -> Result<(), Refusal>,
     ) -> Result<(Vec<Fact>, Option<Put>), Refusal> {
         for (index, path, coin) in spends {
             require_its_own(packet, (*index, *path, coin), keys)?;
@@ -127,29 +140,35 @@ impl Wallet {
         if self.transactions.contains(&charged) {
             return Ok((Vec::new(), None));
         }
-        let (mut facts, mut put) = (Vec::new(), None);
-        let outputs = 0..tx.output.len();
-        let foreign: Vec<usize> =
-            outputs.filter(|at| !self.is_ours(keys, windows, &tx.output[*at].script_pubkey)).collect();
-        let may_fund = |at: &usize| all_ours && tx.output[*at].script_pubkey.is_p2wsh();
-        let (funding, unknown): (Vec<usize>, Vec<usize>) = foreign.iter().copied().partition(may_fund);
+        let script = |at: &usize| &tx.output[*at].script_pubkey;
         let sat = |outputs: &[usize]| {
             outputs.iter().fold(0, |sum: u64, at| sum.saturating_add(tx.output[*at].value.to_sat()))
         };
-        let (funding_sat, unknown_sat) = (sat(&funding), sat(&unknown));
-        let fits = self.fits(funding_sat, funding.len(), now_ms);
-        let unknown = if fits { unknown } else { foreign };
+        let not_the_wallets = (0..tx.output.len()).filter(|at| windows.wallet(keys, script(at)).is_none());
+        let may_fund = |at: &usize| {
+            all_ours && script(at).is_p2wsh() && !self.allow.contains(script(at)) && !is_listed(script(at))
+        };
+        let (mut funding, mut leaving): (Vec<usize>, Vec<usize>) = not_the_wallets.partition(may_fund);
+        let fits = self.fits(&funding, &packet.tx, txid, now_ms);
+        let bucket = (!funding.is_empty()).then(|| self.sum_sat(now_ms));
+        if !fits {
+            leaving.append(&mut funding);
+        }
+        let unknown: Vec<usize> = leaving.iter().copied().filter(|at| !self.allow.contains(script(at))).collect();
         if !unknown.is_empty() && !limits.approve_onchain(tx, &[], &unknown) {
             let denied = || Refusal::new(Reason::Limit, "the wallet may not pay this");
             let refusal = limits.take_denial().unwrap_or_else(denied);
-            let bucket = Fact::number("unproven_funding", self.sum_sat(now_ms), Unit::Sat).at_most(self.limit_sat);
-            return Err(if funding.is_empty() { refusal } else { refusal.with_fact(bucket) });
+            let bucket = bucket.map(|sat| Fact::number("unproven_funding", sat, Unit::Sat).at_most(self.limit_sat));
+            return Err(bucket.into_iter().fold(refusal, Refusal::with_fact));
         }
-        facts.push(Fact::number("onchain_send", unknown_sat, Unit::Sat));
-        if fits && !funding.is_empty() {
-            facts.push(Fact::number("unproven_funding", funding_sat, Unit::Sat));
+        let onchain = limits.onchain().ok_or_else(|| Refusal::new(Reason::Fault, "the fee was not checked"))?;
+        let spending = Spending { leaving, funding, onchain };
+        permit(&spending)?;
+        let (mut facts, mut put) = (vec![Fact::number("onchain_send", sat(&unknown), Unit::Sat)], None);
+        if !spending.funding.is_empty() {
+            facts.push(Fact::number("unproven_funding", sat(&spending.funding), Unit::Sat));
             self.unproven.retain(|_, unproven| unproven.at_ms + DAY_MS > now_ms);
-            for vout in funding {
+            for vout in spending.funding {
                 let unproven = Unproven { sat: tx.output[vout].value.to_sat(), at_ms: now_ms };
                 self.unproven.insert(OutPoint { txid, vout: vout as u32 }, unproven);
             }
@@ -162,6 +181,11 @@ impl Wallet {
         Ok((facts, put))
     }
 
+    /// Whether the wallet's money waits in this output for its channel.
+    pub(super) fn funds(&self, funding: &OutPoint) -> bool {
+        self.unproven.contains_key(funding)
+    }
+
     /// A channel began with this funding output and pays us `ours_sat`. Returns the changed entry.
     pub(super) fn funded(&mut self, funding: &OutPoint, ours_sat: u64) -> Option<Put> {
         let unproven = self.unproven.get(funding)?;
@@ -172,9 +196,12 @@ impl Wallet {
         Some(self.put())
     }
 
-    fn fits(&self, more_sat: u64, outputs: usize, now_ms: u64) -> bool {
-        let sum_sat = self.sum_sat(now_ms).saturating_add(more_sat);
-        sum_sat <= self.limit_sat && self.unproven.len() + outputs <= MAX_UNPROVEN
+    /// Whether the bucket has room for these outputs of `tx`. What is in it already, from before a restart, needs none.
+    fn fits(&self, funding: &[usize], tx: &Transaction, txid: Txid, now_ms: u64) -> bool {
+        let is_new = |at: &&usize| !self.unproven.contains_key(&OutPoint { txid, vout: **at as u32 });
+        let more = funding.iter().filter(is_new).map(|at| tx.output[*at].value.to_sat());
+        let sum_sat = more.clone().fold(self.sum_sat(now_ms), u64::saturating_add);
+        sum_sat <= self.limit_sat && self.unproven.len() + more.count() <= MAX_UNPROVEN
     }
 
     fn sum_sat(&self, now_ms: u64) -> u64 {

@@ -101,6 +101,41 @@ fn hostile_use_of_an_approval_as_dust_and_as_an_htlc_counts_once() {
     assert_eq!(paid, 200, "the allowance and no more");
 }
 
+/// A small approval that left as dust is used up: what leaves by it as an HTLC after that was not approved.
+#[test]
+fn hostile_use_of_a_small_approval_twice_is_charged_and_an_honest_single_use_is_not() {
+    for (as_dust, lost_msat) in [(true, 9_000_000), (false, 0)] {
+        let mut node = Node::new(WITH_PREIMAGES);
+        let a = node.balanced();
+        node.approve(1, 9_000_000);
+        if as_dust {
+            for n in 100..118 {
+                pay(&mut node, a, n, 500_000).unwrap();
+            }
+        }
+        pay(&mut node, a, 1, 9_000_000).unwrap();
+        assert_eq!(node.view().dust.lost_msat, lost_msat);
+    }
+}
+
+/// Where HTLC transactions pay a fee, a high feerate makes dust of larger payments, and approved ones of them cost nothing.
+#[test]
+fn honest_payments_that_a_high_feerate_makes_dust_pass_for_ever() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    let mut old = terms(0, 10_000_000, false, 5_000_000_000);
+    (old.anchors, old.zero_fee_htlcs) = (false, false);
+    let a = node.open(old);
+    node.set_feerate(a, 25_000);
+    node.sync(a).unwrap();
+    pay(&mut node, a, 100, 15_000_000).unwrap();
+    assert_eq!(node.view().dust.lost_msat, 15_000_000, "not approved");
+    for n in 0..40 {
+        node.approve(n, 15_000_000);
+        pay(&mut node, a, n, 15_000_000).unwrap();
+    }
+    assert_eq!(node.view().dust.lost_msat, 15_000_000);
+}
+
 #[test]
 fn honest_htlc_that_only_one_side_can_show_is_forwarded() {
     let mut node = Node::new(WITH_PREIMAGES);

@@ -1,6 +1,7 @@
 //! The book alone, against an honest model of channels and what an attacker makes of it.
 
 mod arithmetic;
+mod batch;
 mod closing;
 mod dust;
 mod model;

@@ -450,7 +450,7 @@ impl Node {
         assert_eq!(after, before);
     }
 
-    pub(super) fn entries(&self) -> usize {
-        self.entries.len()
+    pub(super) fn entries(&self, prefix: &str) -> usize {
+        self.entries.keys().filter(|key| key.starts_with(prefix)).count()
     }
 }

@@ -5,7 +5,7 @@ use super::super::{Commitment, Direction, Hash, Rules, Side};
 use super::model::{DELTA, Node, WITH_PREIMAGES, WITHOUT_PREIMAGES, Who, htlc, secret, terms};
 use Direction::{In, Out};
 
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 40;
 const STEPS: usize = 300;
 
 /// splitmix64.
@@ -67,7 +67,9 @@ fn run(rules: Rules, seed: u64) -> usize {
     for (channel, view) in honest.node.channels.iter().zip(honest.node.view().channels) {
         let ours_msat = channel.balance_msat(Side::Ours) as i64;
         let off_msat = ours_msat - (view.settled_msat as i64);
-        assert!((0..1_000).contains(&off_msat), "seed {seed}: {ours_msat} msat, in the book {}", view.settled_msat);
+        // Which of two HTLCs was paid that differ by less than a satoshi, our balance does not show.
+        let is_met = off_msat.abs() < 1_000;
+        assert!(is_met, "seed {seed}: {ours_msat} msat, in the book {}", view.settled_msat);
     }
     honest.refused_attacks
 }

@@ -355,7 +355,7 @@ fn hostile_amounts_do_not_overflow() {
 fn what_is_over_leaves_nothing_behind() {
     let mut node = Node::new(WITH_PREIMAGES);
     let (a, b) = (node.balanced(), node.balanced());
-    let empty = node.entries();
+    let empty = node.entries("");
     node.approve(1, 100_000_000);
     let payment = node.add(a, htlc(1, Out, 100_000_000, 500));
     let received = node.add(b, htlc(2, In, 100_000_000, 500));
@@ -367,13 +367,13 @@ fn what_is_over_leaves_nothing_behind() {
     for channel in [a, b] {
         node.sync(channel).unwrap();
     }
-    assert_eq!(node.entries(), empty + 1, "the approval");
+    assert_eq!(node.entries(""), empty + 1, "the approval");
     node.at.now_ms += super::model::DAY_MS;
     node.book.prune(|_| false, node.at);
     node.sync(a).unwrap();
     node.set_feerate(a, 1_100);
     node.sync(a).unwrap(); // writes
-    assert_eq!(node.entries(), empty);
+    assert_eq!(node.entries(""), empty);
     node.close(b, &[]);
     node.book.prune(|_| true, node.at);
     assert_eq!(node.view().channels.len(), 1);

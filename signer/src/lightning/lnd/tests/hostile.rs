@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::lightning::lnd::scripts::Htlc;
+use crate::lightning::lnd::sign_psbt::MAX_DUST_SAT;
 
 fn thief() -> ScriptBuf {
     ScriptBuf::new_p2wpkh(&bitcoin::WPubkeyHash::all_zeros())
@@ -107,29 +108,6 @@ fn an_old_commitment_of_ours_is_not_signed_and_one_a_few_updates_behind_is() {
     assert_eq!(lnd.class(&ours), Ok("holder-commitment".to_owned()));
 }
 
-/// A sweep of a delayed output of our commitment with this number.
-fn delayed_sweep(lnd: &mut Lnd, number: u64) -> Result<String, Reason> {
-    let root = lnd.share(Family::RevocationRoot as i32, 1, &lnd.key(Family::Multisig, 0)).expect("the channel's");
-    let root: [u8; 32] = root.try_into().expect("32 bytes");
-    let secret = lightning::ln::chan_utils::build_commitment_secret(&root, (1 << 48) - 1 - number);
-    let point = SecretKey::from_slice(&secret).expect("a key").public_key(&Secp256k1::new());
-    let basepoint = lnd.key(Family::DelayBase, 7);
-    let tweak = channels::tweak(&point, &basepoint);
-    let scalar = Scalar::from_be_bytes(tweak).expect("a scalar");
-    let delayed = basepoint.add_exp_tweak(&Secp256k1::new(), &scalar).expect("a key");
-    let script = lightning::ln::chan_utils::get_revokeable_redeemscript(
-        &lightning::ln::channel_keys::RevocationKey(peer_key(5)),
-        144,
-        &lightning::ln::channel_keys::DelayedPaymentKey(delayed),
-    );
-    let spends = OutPoint { txid: Txid::from_byte_array([1; 32]), vout: 0 };
-    let outputs = vec![out(99_000, lnd.address(1))];
-    let mut psbt = Psbt::from_unsigned_tx(tx(vec![(spends, 144)], 0, outputs)).expect("unsigned");
-    channel_input(&mut psbt, 0, 100_000, &script, (Family::DelayBase, 7, basepoint), EcdsaSighashType::All);
-    tweaked(&mut psbt, 0x51, tweak);
-    lnd.class(&psbt)
-}
-
 #[test]
 fn a_channel_in_which_we_own_next_to_nothing_closes_by_force_and_is_swept() {
     // Our commitment may have the number of the counterparty's last one, the next, or the one before.
@@ -137,13 +115,13 @@ fn a_channel_in_which_we_own_next_to_nothing_closes_by_force_and_is_swept() {
         let mut lnd = Lnd::with_channel(0, 4);
         let low = lnd.commitment(0, 5, Some(1_000));
         assert!(lnd.class(&low).is_ok());
-        assert_eq!(delayed_sweep(&mut lnd, number), Err(Reason::TransactionUnknown), "nothing was signed to close");
+        assert_eq!(lnd.delayed_sweep(number), Err(Reason::TransactionUnknown), "nothing was signed to close");
         let ours = lnd.commitment(0, number, None);
         assert!(lnd.class(&ours).is_ok(), "{number}");
         lnd = lnd.restarted();
         assert!(lnd.class(&ours).is_ok(), "{number}, asked again");
-        assert_eq!(delayed_sweep(&mut lnd, number), Ok("delayed-sweep".to_owned()), "{number}");
-        assert_eq!(delayed_sweep(&mut lnd, number - 1), Err(Reason::TransactionUnknown), "{number}");
+        assert_eq!(lnd.delayed_sweep(number), Ok("delayed-sweep".to_owned()), "{number}");
+        assert_eq!(lnd.delayed_sweep(number - 1), Err(Reason::TransactionUnknown), "{number}");
     }
     // The honest twin: it was the counterparty's, and the channel goes on.
     let mut lnd = Lnd::with_channel(0, 4);
@@ -151,23 +129,23 @@ fn a_channel_in_which_we_own_next_to_nothing_closes_by_force_and_is_swept() {
         let commitment = lnd.commitment(0, number, ours_sat);
         assert_eq!(lnd.class(&commitment), Ok("counterparty-commitment".to_owned()), "{number}");
     }
-    assert_eq!(delayed_sweep(&mut lnd, 7), Err(Reason::TransactionUnknown));
+    assert_eq!(lnd.delayed_sweep(7), Err(Reason::TransactionUnknown));
 }
 
 #[test]
 fn a_channel_without_an_update_closes_by_force_and_is_swept_and_with_one_it_does_not_by_its_first_commitment() {
     let mut lnd = Lnd::with_channel(0, 0);
-    assert_eq!(delayed_sweep(&mut lnd, 0), Err(Reason::TransactionUnknown), "nothing was signed to close");
+    assert_eq!(lnd.delayed_sweep(0), Err(Reason::TransactionUnknown), "nothing was signed to close");
     // When the channel opens, and when it closes.
     let first = lnd.commitment(0, 0, None);
     for _ in 0..2 {
         assert_eq!(lnd.class(&first), Ok("holder-commitment".to_owned()));
         lnd = lnd.restarted();
     }
-    assert_eq!(delayed_sweep(&mut lnd, 0), Ok("delayed-sweep".to_owned()));
+    assert_eq!(lnd.delayed_sweep(0), Ok("delayed-sweep".to_owned()));
     let next = lnd.commitment(0, 1, Some(600_000));
     assert!(lnd.class(&next).is_ok());
-    assert_eq!(delayed_sweep(&mut lnd, 0), Err(Reason::TransactionUnknown), "it is old");
+    assert_eq!(lnd.delayed_sweep(0), Err(Reason::TransactionUnknown), "it is old");
 }
 
 #[test]

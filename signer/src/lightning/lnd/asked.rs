@@ -1,0 +1,172 @@
+//! What lnd's calls ask of the spending policy: actions and their facts, from what was parsed.
+//!
+//! | action | when it is asked |
+//! |---|---|
+//! | `OpenChannel` | a funding output of the wallet's is signed for, and again with the channel's first commitment |
+//! | `UpdateChannel` | a later commitment of the counterparty's is signed |
+//! | `ForceClose` | a commitment of ours is signed, but for the first one, which lnd tries when a channel opens |
+//! | `CloseChannel`, `Sweep` | the transaction is signed; what pays the wallet itself does not leave |
+//! | `Withdraw`, `BumpFee` | coins of the wallet are spent; an anchor is |
+//! | `IssueInvoice`, `SignMessage`, `Gossip`, `Ecdh` | the signature or secret is asked for |
+//!
+//! lnd does not name its peers: the one of an `OpenChannel` is "unknown", and elsewhere there is none. The secrets of a
+//! channel's commitments are shared with nobody and not asked about. Penalties are not either, nor what a counterparty's
+//! commitment pays us, which may be part of one, as long as it comes home (P3).
+
+use bitcoin::{OutPoint, Transaction, TxOut};
+use claviger_policy::actions::Action;
+use claviger_policy::facts::FactId;
+use claviger_policy::request::Request;
+
+use super::channel::{Asked, Side};
+use super::channels::Judged;
+use super::messages::{Kind, shown};
+use super::transactions::Class;
+use super::wallet::Spending;
+use crate::lightning::counter::Counter;
+use crate::policy::Ends;
+use crate::reasons::Refusal;
+
+/// lnd does not tell who a channel's peer is.
+const PEER: &str = "unknown";
+
+/// A commitment is about to be signed. `is_funded` tells whether the channel's money is the wallet's.
+pub(super) fn commitment(
+    counter: &Counter,
+    commitment: &Asked,
+    judged: &Judged,
+    is_funded: bool,
+) -> Result<(), Refusal> {
+    let funding = commitment.funding;
+    if judged.is_new {
+        let sat = if is_funded { (commitment.capacity_sat, judged.given_sat) } else { (0, 0) };
+        return open(counter, funding, sat, None);
+    }
+    match judged.side {
+        Side::Holder if judged.closes => {
+            ask(counter, Action::ForceClose, format!("force-close:{funding}"), |request| of(request, &funding))
+        }
+        Side::Holder => Ok(()),
+        Side::Counterparty | Side::Either => {
+            let key = format!("commitment:{funding}:{}", judged.number);
+            // One of them is the counterparty's balance.
+            let htlcs = commitment.others.len().saturating_sub(1) as u64;
+            ask(counter, Action::UpdateChannel, key, |request| of(request, &funding).with(FactId::Htlcs, htlcs))
+        }
+    }
+}
+
+/// A mutual close is about to be signed; `leaving` are outputs of ours that do not pay the wallet.
+pub(super) fn close<'a>(
+    counter: &Counter,
+    funding: &OutPoint,
+    leaving: impl Iterator<Item = &'a TxOut> + Clone,
+) -> Result<(), Refusal> {
+    ask(counter, Action::CloseChannel, format!("close:{funding}"), |request| {
+        paying(counter, of(request, funding), leaving, 0)
+    })
+}
+
+/// What a channel left is about to be claimed; `leaving` are outputs that neither pay the wallet nor go on.
+pub(super) fn claim<'a>(
+    counter: &Counter,
+    class: Class,
+    tx: &Transaction,
+    leaving: impl Iterator<Item = &'a TxOut> + Clone,
+    fee_sat: u64,
+) -> Result<(), Refusal> {
+    match class {
+        Class::Justice => Ok(()),
+        Class::ToRemoteSweep if leaving.clone().next().is_none() => Ok(()),
+        Class::AnchorSpend if leaving.clone().next().is_none() => bump(counter, tx, fee_sat),
+        _ => ask(counter, Action::Sweep, format!("sweep:{}", tx.compute_txid()), |request| {
+            paying(counter, request, leaving, 0)
+        }),
+    }
+}
+
+/// Coins of the wallet are about to be spent. `given_sat` tells what a channel gave its counterparty, if it is known.
+pub(super) fn spend(
+    counter: &Counter,
+    tx: &Transaction,
+    spending: &Spending,
+    given_sat: impl Fn(&OutPoint) -> u64,
+) -> Result<(), Refusal> {
+    let Spending { leaving, funding, onchain } = spending;
+    let leaving = leaving.iter().map(|at| &tx.output[*at]);
+    let leaving_sat: u64 = leaving.clone().map(|out| out.value.to_sat()).sum();
+    let is_withdrawal = leaving_sat > onchain.foreign_sat;
+    let txid = tx.compute_txid();
+    if is_withdrawal {
+        ask(counter, Action::Withdraw, format!("withdraw:{txid}"), |request| {
+            let request = request.with(FactId::FeeMsat, msat(onchain.fee_sat));
+            paying(counter, request, leaving, onchain.foreign_sat)
+        })?;
+    } else if funding.is_empty() {
+        return bump(counter, tx, onchain.fee_sat);
+    }
+    // The fee is counted once.
+    let mut fee_sat = (!is_withdrawal).then_some(onchain.fee_sat);
+    for at in funding {
+        let outpoint = OutPoint { txid, vout: *at as u32 };
+        let sat = (tx.output[*at].value.to_sat(), given_sat(&outpoint));
+        open(counter, outpoint, sat, fee_sat.take())?;
+    }
+    Ok(())
+}
+
+/// A message is about to be signed.
+pub(super) fn message(counter: &Counter, kind: &Kind, bytes: &[u8]) -> Result<(), Refusal> {
+    match kind {
+        Kind::NodeAnnouncement | Kind::ChannelUpdate | Kind::ChannelAnnouncement => counter.gossip(kind.name(), bytes),
+        Kind::Invoice(invoice) => counter.invoice(&invoice.payment_hash, invoice.amount_msat),
+        Kind::Text => counter.text(shown(bytes)),
+    }
+}
+
+/// A channel puts `puts_in` of the wallet's into its funding output and gives the counterparty `gives` of it, in sat.
+fn open(
+    counter: &Counter,
+    funding: OutPoint,
+    (puts_in_sat, gives_sat): (u64, u64),
+    fee_sat: Option<u64>,
+) -> Result<(), Refusal> {
+    ask(counter, Action::OpenChannel, format!("open:{funding}"), |request| {
+        let request = request
+            .with(FactId::Peer, PEER)
+            .with(FactId::AmountMsat, msat(puts_in_sat))
+            .with(FactId::PushMsat, msat(gives_sat));
+        fee_sat.into_iter().fold(request, |request, fee_sat| request.with(FactId::FeeMsat, msat(fee_sat)))
+    })
+}
+
+fn bump(counter: &Counter, tx: &Transaction, fee_sat: u64) -> Result<(), Refusal> {
+    ask(counter, Action::BumpFee, format!("bump:{}", tx.compute_txid()), |request| {
+        request.with(FactId::FeeMsat, msat(fee_sat))
+    })
+}
+
+fn ask(counter: &Counter, action: Action, key: String, facts: impl FnOnce(Request) -> Request) -> Result<(), Refusal> {
+    counter.request(action).map_or(Ok(()), |request| counter.ask(facts(request), key, Ends::AtOnce))
+}
+
+fn of(request: Request, funding: &OutPoint) -> Request {
+    request.with(FactId::Channel, funding.to_string())
+}
+
+/// What leaves, less what others bring in, and where to.
+fn paying<'a>(
+    counter: &Counter,
+    request: Request,
+    leaving: impl Iterator<Item = &'a TxOut> + Clone,
+    foreign_sat: u64,
+) -> Request {
+    let sat: u64 = leaving.clone().map(|out| out.value.to_sat()).sum();
+    request
+        .with(FactId::AmountMsat, msat(sat.saturating_sub(foreign_sat)))
+        .paying_to(counter.destinations(leaving.map(|out| &out.script_pubkey)))
+}
+
+fn msat(sat: u64) -> u64 {
+    sat.saturating_mul(1_000)
+}
