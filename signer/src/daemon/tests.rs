@@ -13,8 +13,10 @@ use tokio::runtime::Runtime;
 
 use super::unsealed::{gone, put};
 use super::*;
-use crate::admin::api::{AdminApi, Sink};
+use crate::admin::api::{AdminApi, FailureKind, Sink};
 use crate::journal::{Commit, Decision, HOUSE, Verdict};
+use crate::keys::data_key;
+use crate::keys::passphrase::Passphrase;
 
 /// An unsealed daemon that never hears of a chain.
 pub(super) struct World {
@@ -28,7 +30,7 @@ impl World {
         Self::with(|_| {})
     }
 
-    fn with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(super) fn with(change: impl FnOnce(&mut Config)) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let dir = DataDir::create(&temporary.path().join("data")).unwrap();
         let cost = Argon2id { memory_kib: 8, passes: 1, lanes: 1 };
@@ -349,7 +351,7 @@ fn the_doctor_says_what_is_wrong_and_what_to_do_sealed_or_not() {
     let world = World::with(|config| config.limits.max_payment_msat = 5);
     world.add("alice", None).unwrap();
     world.add("bob", None).unwrap();
-    let ask = |node: &str, repair| world.daemon.doctor(&DoctorRequest { node: node.to_owned(), repair });
+    let ask = |node: &str, repair| world.daemon.doctor(&DoctorRequest { node: node.to_owned(), repair, lnd: vec![] });
     let reply = ask("", false).unwrap();
     let found = checks(&reply);
     let has = |id: &str, state: &str| found.contains(&(id.to_owned(), state.to_owned()));
