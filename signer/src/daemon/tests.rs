@@ -210,7 +210,7 @@ fn a_ca_that_is_gone_is_not_replaced_in_silence() {
 
 #[test]
 fn a_signer_that_could_not_open_its_link_opens_once_it_can() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let world = World::with(|config| config.link.listen = taken.local_addr().unwrap());
     let failure = world.daemon.open(&passphrase()).unwrap_err();
     assert!(failure.kind == FailureKind::Fault && failure.what.starts_with("cannot listen on 127.0.0.1:"), "{failure}");
