@@ -81,11 +81,12 @@ fn hostile_switches_do_not_start_the_signer() {
         ("[safety]", "revoke_after_close = \"warn\""),
     ] {
         // What belongs to no section stands before the first.
-        std::fs::write(
-            &file,
-            if section.is_empty() { format!("{line}\n{honest}") } else { format!("{honest}\n{section}\n{line}\n") },
-        )
-        .unwrap();
+        let hostile = match section {
+            "" => format!("{line}\n{honest}"),
+            "[policy]" => honest.replace(section, &format!("{section}\n{line}")),
+            _ => format!("{honest}\n{section}\n{line}\n"),
+        };
+        std::fs::write(&file, hostile).unwrap();
         let (code, stderr) = start(None, None);
         assert_eq!(code, Some(1), "{section} {line}: {stderr}");
         assert!(stderr.contains("unknown field"), "{stderr}");

@@ -10,13 +10,14 @@ use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::lock;
+use super::policy::Failed;
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{Ca, CaError};
 use crate::admin::fingerprint::Fingerprint;
 use crate::admin::record::NodeRecord;
 use crate::admin::registry::Registry;
 use crate::chain::{Attestor, Auth, BitcoindSource, ChainSource, ChainView, Follower, FollowerOptions};
-use crate::config::{ChainConfig, Config};
+use crate::config::{ChainConfig, Config, NO_PRESET};
 use crate::datadir::DataDir;
 use crate::gateway::lightspark::{Accounts, LightsparkServer};
 use crate::gateway::link::{LinkOptions, LinkServer, ServerIdentity};
@@ -95,7 +96,7 @@ impl Unsealed {
                 )
             })?;
         let attestor = Arc::new(Attestor::new(&attestor));
-        let desk = open_desk(&journal, &ca, config.network)?;
+        let desk = open_desk(&journal, &ca, config)?;
         let settings = Settings {
             limits: config.limits.clone(),
             funding_depth: config.chain.funding_depth,
@@ -298,12 +299,16 @@ fn load_ca(journal: &Journal, vault: &RecordCipher, is_new: bool) -> Result<Ca, 
     Ca::load(&key, &certificate).map_err(failure)
 }
 
-/// The spending policy that the house's entries name. One that cannot be read stops everything: nothing is signed (P4).
-fn open_desk(journal: &Journal, ca: &Ca, network: bitcoin::Network) -> Result<Arc<Desk>, AdminFailure> {
+/// The spending policy that the house's entries name, or the one to begin with. One that cannot be read stops everything:
+/// nothing is signed (P4).
+fn open_desk(journal: &Journal, ca: &Ca, config: &Config) -> Result<Arc<Desk>, AdminFailure> {
     let entries = journal.load(HOUSE).map_err(journal_failure)?;
     let desk = Desk::new(&Fingerprint::of(ca.certificate_der()).to_string());
-    desk.open(&entries, network, NodeClock::default().now_ms())
-        .map_err(|error| damaged("the policy in force", &error))?;
+    let now_ms = NodeClock::default().now_ms();
+    desk.open(&entries, config.network, now_ms).map_err(|error| damaged("the policy in force", &error))?;
+    let preset = Some(config.policy.preset.as_str()).filter(|preset| *preset != NO_PRESET);
+    let record = |puts| record(journal, puts).map_err(Failed::Record);
+    desk.begin(preset, config.network, now_ms, record).map_err(Failed::failure)?;
     Ok(Arc::new(desk))
 }
 

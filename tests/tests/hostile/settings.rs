@@ -63,7 +63,7 @@ fn most_permissive(config: &mut toml::Table, largest: bool) {
         let candidates = match default {
             toml::Value::Integer(_) => extremes,
             toml::Value::Boolean(value) => vec![(!value).into()],
-            toml::Value::String(_) => ["trace", "json", "off", "*"].map(Into::into).to_vec(),
+            toml::Value::String(_) => ["trace", "json", "none", "*"].map(Into::into).to_vec(),
             toml::Value::Array(_) => vec![vec!["*"].into(), vec![STRANGER].into()],
             _ => Vec::new(),
         };
