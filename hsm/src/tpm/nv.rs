@@ -1,5 +1,5 @@
 //! A counter in the TPM's non-volatile memory. A TPM begins each new counter above every counter that it ever had (TPM 2.0
-//! part 1, 37.2.4): deleting one and making it anew sets nothing back, and its random policy makes it another one.
+//! part 1, NV counters): deleting one and making it anew sets nothing back, and its random policy makes it another one.
 
 use sha2::{Digest as _, Sha256};
 use tss_esapi::attributes::NvIndexAttributesBuilder;
@@ -22,7 +22,7 @@ pub struct TpmCounter<'a> {
     pub index: u32,
 }
 
-/// An index that the TCG's registry gives to nobody.
+/// An index in the range that is the owner's to give away.
 pub const DEFAULT_INDEX: u32 = 0x0180_C1A0;
 
 impl Counter for TpmCounter<'_> {
