@@ -6,9 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use claviger::admin::api::{AdminApi, AdminFailure, FailureKind, Sink};
+use claviger::admin::api::{AdminApi, AdminFailure, Brought, FailureKind, Sink};
 use claviger::admin::socket::{AdminSocket, SocketError};
-use claviger::keys::passphrase::Passphrase;
 use claviger_proto::v1::admin_client::AdminClient;
 use claviger_proto::v1::*;
 use hyper_util::rt::TokioIo;
@@ -32,9 +31,11 @@ impl AdminApi for Scribe {
     fn status(&self) -> StatusReply {
         StatusReply { sealed: true, ..StatusReply::default() }
     }
-    fn unseal(&self, passphrase: &Passphrase) -> Result<UnsealReply, AdminFailure> {
-        if passphrase.expose(|bytes| bytes == b"open sesame") {
-            return Ok(UnsealReply { nodes: 2 });
+    fn unseal(&self, brought: Brought) -> Result<UnsealReply, AdminFailure> {
+        if let Some(slot) = brought.slot {
+            self.note(format!("unseal slot {slot}, secret {}, {:?}", brought.secret.is_some(), brought.tries));
+        } else if brought.secret.unwrap().expose(|bytes| bytes == b"open sesame") {
+            return Ok(UnsealReply { nodes: 2, shares: None });
         }
         Err(AdminFailure::new(FailureKind::Passphrase, "the passphrase is wrong", "Try again in 2 s."))
     }
@@ -185,7 +186,7 @@ async fn questions_arrive_and_answers_come_back() {
     let world = World::new();
     let mut admin = connect(&world.path()).await;
     assert!(admin.status(StatusRequest {}).await.unwrap().into_inner().sealed);
-    let unseal = UnsealRequest { passphrase: b"open sesame".to_vec() };
+    let unseal = UnsealRequest { passphrase: b"open sesame".to_vec(), ..UnsealRequest::default() };
     assert_eq!(admin.unseal(unseal).await.unwrap().into_inner().nodes, 2);
     assert_eq!(admin.node_list(NodeListRequest {}).await.unwrap().into_inner().nodes.len(), 3);
     let import = Some(SeedImport { format: "bip39".into(), secret: vec![1; 9], passphrase: vec![] });
@@ -203,6 +204,22 @@ async fn questions_arrive_and_answers_come_back() {
     let expected =
         ["add alice ldk Some((\"bip39\", 9))", "revoke alice 0a", "remove alice alice", "shutdown"].map(str::to_owned);
     assert_eq!(world.notes(), expected);
+}
+
+#[tokio::test]
+async fn what_opens_a_slot_arrives_with_who_enters_it() {
+    let world = World::new();
+    let mut admin = connect(&world.path()).await;
+    for (passphrase, slot, deliberate) in [("271828", 2, true), ("271828", 3, false), ("", 4, false)] {
+        let unseal = UnsealRequest { passphrase: passphrase.into(), slot, deliberate };
+        admin.unseal(unseal).await.unwrap_err();
+    }
+    let arrived = ["2, secret true, Deliberate", "3, secret true, Automatic", "4, secret false, Automatic"];
+    assert_eq!(world.notes(), arrived.map(|words| format!("unseal slot {words}")));
+    for (slot, id) in [(65_538, "not-found"), (0, "passphrase")] {
+        let nobody = admin.unseal(UnsealRequest { slot, ..UnsealRequest::default() }).await.unwrap_err();
+        assert_eq!(failure(&nobody).1, id);
+    }
 }
 
 #[tokio::test]
@@ -239,7 +256,8 @@ async fn a_long_answer_stops_when_nobody_reads_it() {
 async fn an_error_arrives_with_its_kind_words_and_hint() {
     let world = World::new();
     let mut admin = connect(&world.path()).await;
-    let wrong = admin.unseal(UnsealRequest { passphrase: b"guess".to_vec() }).await.unwrap_err();
+    let wrong =
+        admin.unseal(UnsealRequest { passphrase: b"guess".to_vec(), ..UnsealRequest::default() }).await.unwrap_err();
     assert_eq!(failure(&wrong), (Code::PermissionDenied, "passphrase".to_owned()));
     let sealed = admin.seal(SealRequest {}).await.unwrap_err();
     assert_eq!(failure(&sealed), (Code::FailedPrecondition, "sealed".to_owned()));

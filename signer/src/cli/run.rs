@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
+use claviger_hsm::Tries;
 use listenfd::ListenFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{CliError, PassphraseArgs, harden};
+use crate::admin::api::Brought;
 use crate::admin::socket::AdminSocket;
 use crate::config::{Config, LogConfig, LogFormat};
 use crate::daemon::Daemon;
@@ -21,6 +23,10 @@ use crate::reasons::Reason;
 /// What `run` is told.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
+    /// Unseal at once with this slot, and the PIN or passphrase from the source if it wants one. If it does not open, stay
+    /// sealed.
+    #[arg(long, value_name = "N")]
+    slot: Option<u16>,
     /// Unseal at once with the passphrase from this source.
     #[command(flatten)]
     passphrase: PassphraseArgs,
@@ -58,10 +64,17 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let socket = runtime.block_on(async { AdminSocket::start(&socket_path, daemon.clone()) });
     let socket = socket.map_err(|error| CliError::new(&error, error.hint()))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started, sealed");
-    if args.passphrase.is_given() {
+    let opened = if args.slot.is_some() {
+        let secret = args.passphrase.is_given().then(|| args.passphrase.read()).transpose()?;
+        daemon.open_by(Brought { secret, slot: args.slot, tries: Tries::Automatic }).map(drop)
+    } else if args.passphrase.is_given() {
         let passphrase = args.passphrase.read()?;
         daemon.open(&passphrase).map_err(|failure| CliError::new(&failure, failure.hint.clone()))?;
-    } else if let Err(failure) = daemon.open_by_helper() {
+        Ok(())
+    } else {
+        daemon.open_unattended()
+    };
+    if let Err(failure) = opened {
         // Somebody may still come with a passphrase.
         tracing::warn!(%failure, hint = %failure.hint, "still sealed");
     }

@@ -13,8 +13,10 @@ use tokio::runtime::Runtime;
 
 use super::unsealed::{gone, put};
 use super::*;
-use crate::admin::api::{AdminApi, Sink};
+use crate::admin::api::{AdminApi, FailureKind, Sink};
 use crate::journal::{Commit, Decision, HOUSE, Verdict};
+use crate::keys::data_key;
+use crate::keys::passphrase::Passphrase;
 
 /// An unsealed daemon that never hears of a chain.
 pub(super) struct World {

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::lock;
-use super::policy::Failed;
+use super::policy::{Failed, now_ms};
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{Ca, CaError};
 use crate::admin::fingerprint::Fingerprint;
@@ -29,7 +29,6 @@ use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
 use crate::keys::purpose::{Purpose, subkey};
 use crate::lightning::actor::House;
-use crate::lightning::clock::NodeClock;
 use crate::lightning::engine::{NodeSpec, Settings};
 use crate::lightning::nodes::Nodes;
 use crate::names::{NodeKind, NodeName};
@@ -309,7 +308,7 @@ fn load_ca(journal: &Journal, vault: &RecordCipher, is_new: bool) -> Result<Ca, 
 fn open_desk(journal: &Journal, ca: &Ca, config: &Config) -> Result<Arc<Desk>, AdminFailure> {
     let entries = journal.load(HOUSE).map_err(journal_failure)?;
     let desk = Desk::new(&Fingerprint::of(ca.certificate_der()).to_string());
-    let now_ms = NodeClock::default().now_ms();
+    let now_ms = now_ms();
     desk.open(&entries, config.network, now_ms).map_err(|error| damaged("the policy in force", &error))?;
     let preset = Some(config.policy.preset.as_str()).filter(|preset| *preset != NO_PRESET);
     let record = |puts| record(journal, puts).map_err(Failed::Record);
