@@ -9,6 +9,7 @@ use claviger::config::{Config, all_keys};
 use claviger::harden::refuse_environment;
 use claviger_demo::signer::Program;
 use claviger_demo::world::World;
+use claviger_policy::preset::Preset;
 
 use crate::channel::Channel;
 use crate::thief::{CLAVIGER, Scene, Thief};
@@ -82,6 +83,21 @@ fn most_permissive(config: &mut toml::Table, largest: bool) {
 fn hostile_no_configuration_opens_what_the_rules_close() {
     for largest in [true, false] {
         let scene = Scene::with("ldk", |config| most_permissive(config, largest));
+        attack(&scene);
+    }
+}
+
+/// Nothing at all, and each preset: a rule that permits everything stands beside it.
+#[test]
+fn hostile_no_policy_opens_what_the_rules_close() {
+    let presets = Preset::all().iter().map(|preset| format!("preset = \"{}\"", preset.name));
+    for preset in presets.chain([String::new()]) {
+        let scene = Scene::new("ldk");
+        let bundle = scene.world.dir().join("permissive");
+        std::fs::create_dir(&bundle).unwrap();
+        std::fs::write(bundle.join("policy.toml"), format!("version = 1\n{preset}\n")).unwrap();
+        std::fs::write(bundle.join("all.cedar"), "@id(\"all\") permit (principal, action, resource);").unwrap();
+        scene.world.signer.cli(&["policy", "apply", bundle.to_str().unwrap()]).unwrap();
         attack(&scene);
     }
 }
