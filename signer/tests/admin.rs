@@ -232,7 +232,7 @@ async fn an_order_arrives_with_the_name_of_who_gave_it() {
     assert_eq!((list.node.as_str(), list.channels.len()), ("alice", 2));
     let show = ChannelShowRequest { node: "alice".into(), channel: "7".into() };
     assert_eq!(admin.channel_show(show).await.unwrap().into_inner().channel, "7 of alice");
-    admin.doctor(DoctorRequest { node: String::new(), repair: true }).await.unwrap();
+    admin.doctor(DoctorRequest { node: String::new(), repair: true, lnd: vec![] }).await.unwrap();
     let own = rustix::process::geteuid().as_raw();
     assert_eq!(world.notes(), [format!("freeze alice by uid {own}"), "doctor \"\" true".to_owned()]);
 }

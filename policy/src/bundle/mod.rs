@@ -20,4 +20,4 @@ pub use self::files::{
 pub use self::force::{Applied, ApplyError, InForce};
 pub use self::parse::Bundle;
 pub use self::signing::{NAMESPACE, Signing, SigningError, text_to_roll_back, text_to_sign};
-pub use self::stored::{BundleUnreadable, PREFIX};
+pub use self::stored::BundleUnreadable;

@@ -13,9 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::{BundleHash, Files, InForce};
 use crate::budget::Change;
 
-/// What all keys begin with.
-pub const PREFIX: &str = "policy/";
-
 const BUNDLE: &str = "policy/bundle/";
 const IN_FORCE: &str = "policy/in-force";
 const LAYOUT: u8 = 1;
@@ -49,16 +46,16 @@ impl BundleUnreadable {
     }
 }
 
-/// The key of a bundle's entry.
-fn bundle_key(hash: BundleHash) -> String {
-    format!("{BUNDLE}{hash}")
-}
-
 impl Files {
+    /// The key of the entry that keeps the bundle with this hash.
+    pub fn key(hash: BundleHash) -> String {
+        format!("{BUNDLE}{hash}")
+    }
+
     /// The entry that keeps the files.
     pub(super) fn change(&self) -> Change {
         let files: Vec<_> = self.iter().map(|(name, bytes)| (name, serde_bytes::Bytes::new(bytes))).collect();
-        Change { key: bundle_key(self.hash()), value: Some(encode(&files)) }
+        Change { key: Self::key(self.hash()), value: Some(encode(&files)) }
     }
 
     /// Reads what is kept under `key`.
@@ -69,7 +66,7 @@ impl Files {
             files.add(&name, bytes.into_vec()).map_err(|_| BundleUnreadable::Contents(key.to_owned()))?;
         }
         let found = files.hash();
-        if bundle_key(found) == key { Ok(files) } else { Err(BundleUnreadable::Hash { key: key.to_owned(), found }) }
+        if Self::key(found) == key { Ok(files) } else { Err(BundleUnreadable::Hash { key: key.to_owned(), found }) }
     }
 }
 

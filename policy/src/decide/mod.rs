@@ -12,13 +12,13 @@ use bitcoin::{Address, ScriptBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, Budgets, ReservationKey, Room, Scope, Standing};
-use crate::engine::{Memberships, Rules};
+use crate::engine::{Evaluation, Memberships, Rules};
 use crate::facts::FactId;
 use crate::grant::{Approvals, GrantId, Grants};
 use crate::lists::Lists;
 use crate::request::Request;
 use crate::value::Value;
-use crate::verdict::{BudgetDenial, BudgetRoom, Denial, Permit, RuleId, Verdict};
+use crate::verdict::{BudgetDenial, BudgetRoom, Denial, Fault, Permit, RuleId, Verdict};
 
 /// How many rules are named that would have permitted.
 const MAX_CLOSEST: usize = 3;
@@ -63,7 +63,21 @@ pub struct Inputs {
     pub approved: BTreeMap<String, GrantId>,
 }
 
-/// Decides: [`inputs`], then [`judge`]. `key` is what the request is known by if it comes again (P5).
+/// What lists and rules say to a request: the part of a decision that takes time, and that no spending changes.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    memberships: Memberships,
+    evaluation: Result<Evaluation, Fault>,
+}
+
+/// Asks lists and rules.
+pub fn look(policy: &Policy, request: &Request, now_ms: u64) -> Looked {
+    let memberships = memberships(&policy.lists, request, now_ms);
+    let evaluation = policy.rules.evaluate(request, &memberships);
+    Looked { memberships, evaluation }
+}
+
+/// Decides: [`look`], then [`decide_looked`].
 pub fn decide(
     policy: &Policy,
     state: State<'_>,
@@ -71,8 +85,21 @@ pub fn decide(
     key: Option<&ReservationKey>,
     now_ms: u64,
 ) -> (Inputs, Verdict) {
-    let inputs = inputs(policy, state, request, key, now_ms);
-    let verdict = judge(policy, request, &inputs);
+    decide_looked(policy, look(policy, request, now_ms), state, request, key, now_ms)
+}
+
+/// Decides what was [`look`]ed at under the same policy, by what was spent and approved. `key` is what the request is known
+/// by if it comes again (P5).
+pub fn decide_looked(
+    policy: &Policy,
+    looked: Looked,
+    state: State<'_>,
+    request: &Request,
+    key: Option<&ReservationKey>,
+    now_ms: u64,
+) -> (Inputs, Verdict) {
+    let inputs = beside(policy, looked.memberships, state, request, key, now_ms);
+    let verdict = conclude(policy, request, &inputs, looked.evaluation);
     (inputs, verdict)
 }
 
@@ -84,19 +111,31 @@ pub fn inputs(
     key: Option<&ReservationKey>,
     now_ms: u64,
 ) -> Inputs {
+    beside(policy, memberships(&policy.lists, request, now_ms), state, request, key, now_ms)
+}
+
+/// The inputs with these `memberships`.
+fn beside(
+    policy: &Policy,
+    memberships: Memberships,
+    state: State<'_>,
+    request: &Request,
+    key: Option<&ReservationKey>,
+    now_ms: u64,
+) -> Inputs {
     let groups = policy.approvals.groups().map(|(name, _)| name);
     let grant = |group: &str, key| state.grants.find(&policy.approvals, request, group, key, now_ms);
     let approved = groups.filter_map(|group| Some((group.to_owned(), grant(group, key?)?))).collect();
-    Inputs {
-        memberships: memberships(&policy.lists, request, now_ms),
-        standings: state.budgets.check(&policy.budgets, request, key, now_ms),
-        approved,
-    }
+    Inputs { memberships, standings: state.budgets.check(&policy.budgets, request, key, now_ms), approved }
 }
 
 /// The verdict on `request`, from `inputs` alone.
 pub fn judge(policy: &Policy, request: &Request, inputs: &Inputs) -> Verdict {
-    let evaluation = match policy.rules.evaluate(request, &inputs.memberships) {
+    conclude(policy, request, inputs, policy.rules.evaluate(request, &inputs.memberships))
+}
+
+fn conclude(policy: &Policy, request: &Request, inputs: &Inputs, evaluation: Result<Evaluation, Fault>) -> Verdict {
+    let evaluation = match evaluation {
         Ok(evaluation) => evaluation,
         Err(fault) => return Verdict::Fault(fault),
     };

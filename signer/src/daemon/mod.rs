@@ -8,6 +8,7 @@
 //! channels.rs  channels, and what is ordered about them
 //! doctor.rs    the house and its channels, looked over
 //! lnd.rs       what an lnd node is given
+//! pairing.rs   what an lnd node connects with, looked over
 //! lightspark.rs what an account of Lightspark brings, and is given
 //! explain.rs   one decision, or a refusal that decided nothing
 //! policy.rs    the spending policy: bundles, budgets, what was decided
@@ -24,9 +25,11 @@ mod lightspark;
 mod lnd;
 mod nodes;
 mod opening;
+mod pairing;
 mod policy;
 mod unsealed;
 
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,6 +60,7 @@ pub struct Daemon {
     /// Held during a change of state, so that two unseals cannot open the journal twice.
     changing: Mutex<()>,
     state: Mutex<Option<Arc<Unsealed>>>,
+    lnd_socket: Option<TcpListener>,
     _lock: DirLock,
 }
 
@@ -74,8 +78,17 @@ impl Daemon {
             shares: Arc::default(),
             changing: Mutex::default(),
             state: Mutex::default(),
+            lnd_socket: None,
             _lock: lock,
         }
+    }
+
+    /// The same with a socket for lnd's door that somebody else opened: it stays open while the signer is sealed, and after it
+    /// ended, so that lnd waits instead of being turned away.
+    #[must_use]
+    pub fn with_lnd_socket(mut self, socket: Option<TcpListener>) -> Self {
+        self.lnd_socket = socket;
+        self
     }
 
     /// Resolves when an administrator asked for the end.

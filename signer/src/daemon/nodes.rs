@@ -135,6 +135,7 @@ impl Unsealed {
             let _ = load_spec(&self.journal, &self.vault, &record).and_then(|spec| self.begin(&record, spec));
             return Err(failure);
         }
+        self.desk.remove(&record.name);
         self.erase_state(&record.name)
     }
 

@@ -165,7 +165,8 @@ impl Daemon {
         let (data_key, slot) = unlock(&self.envelope()?)?;
         let _changing = lock(&self.changing);
         self.refuse_if_unsealed()?;
-        let unsealed = scrubbed(|| Unsealed::open(&self.dir, &self.config, &data_key, &self.runtime))?;
+        let unsealed =
+            scrubbed(|| Unsealed::open(&self.dir, &self.config, &data_key, &self.runtime, self.lnd_socket.as_ref()))?;
         let nodes = unsealed.nodes.status().len();
         *lock(&self.state) = Some(unsealed.into());
         *lock(&self.shares) = None;

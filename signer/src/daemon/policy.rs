@@ -1,7 +1,7 @@
 //! The calls about the spending policy: what is in force, bundles that come into force and go, and what was decided.
 
 use claviger_policy::budget::{Scope, Standing};
-use claviger_policy::bundle::{Applied, ApplyError, Bundle, BundleHash, Files, PREFIX};
+use claviger_policy::bundle::{Applied, ApplyError, Bundle, BundleHash, Files};
 use claviger_policy::facts::{FactId, Unit};
 use claviger_policy::tooling::{Event, explain};
 use claviger_proto::v1::{
@@ -74,7 +74,7 @@ impl Unsealed {
 
     /// The files of a bundle that was in force once.
     pub(super) fn bundle_files(&self, hash: BundleHash) -> Result<Option<Files>, AdminFailure> {
-        let key = format!("{PREFIX}bundle/{hash}");
+        let key = Files::key(hash);
         let value = self.journal.get(HOUSE, &key).map_err(journal_failure)?;
         let read = |value: Vec<u8>| {
             Files::read(&key, &value).map_err(|error| AdminFailure::new(FailureKind::Damaged, &error, error.hint()))

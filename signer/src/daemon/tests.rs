@@ -30,7 +30,7 @@ impl World {
         Self::with(|_| {})
     }
 
-    fn with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(super) fn with(change: impl FnOnce(&mut Config)) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let dir = DataDir::create(&temporary.path().join("data")).unwrap();
         let cost = Argon2id { memory_kib: 8, passes: 1, lanes: 1 };
@@ -210,7 +210,7 @@ fn a_ca_that_is_gone_is_not_replaced_in_silence() {
 
 #[test]
 fn a_signer_that_could_not_open_its_link_opens_once_it_can() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let world = World::with(|config| config.link.listen = taken.local_addr().unwrap());
     let failure = world.daemon.open(&passphrase()).unwrap_err();
     assert!(failure.kind == FailureKind::Fault && failure.what.starts_with("cannot listen on 127.0.0.1:"), "{failure}");
@@ -351,7 +351,7 @@ fn the_doctor_says_what_is_wrong_and_what_to_do_sealed_or_not() {
     let world = World::with(|config| config.limits.max_payment_msat = 5);
     world.add("alice", None).unwrap();
     world.add("bob", None).unwrap();
-    let ask = |node: &str, repair| world.daemon.doctor(&DoctorRequest { node: node.to_owned(), repair });
+    let ask = |node: &str, repair| world.daemon.doctor(&DoctorRequest { node: node.to_owned(), repair, lnd: vec![] });
     let reply = ask("", false).unwrap();
     let found = checks(&reply);
     let has = |id: &str, state: &str| found.contains(&(id.to_owned(), state.to_owned()));

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::lock;
-use super::policy::Failed;
+use super::policy::{Failed, now_ms};
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{Ca, CaError};
 use crate::admin::fingerprint::Fingerprint;
@@ -29,7 +29,6 @@ use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
 use crate::keys::purpose::{Purpose, subkey};
 use crate::lightning::actor::House;
-use crate::lightning::clock::NodeClock;
 use crate::lightning::engine::{NodeSpec, Settings};
 use crate::lightning::nodes::Nodes;
 use crate::names::{NodeKind, NodeName};
@@ -68,12 +67,13 @@ const CA_KEY: &str = "ca/key";
 const CA_CERTIFICATE: &str = "ca/certificate";
 
 impl Unsealed {
-    /// Opens everything in `dir` that `data_key` protects and begins to serve.
+    /// Opens everything in `dir` that `data_key` protects and begins to serve, lnd nodes on `lnd_socket` if there is one.
     pub(super) fn open(
         dir: &DataDir,
         config: &Config,
         data_key: &Secret<32>,
         runtime: &Handle,
+        lnd_socket: Option<&std::net::TcpListener>,
     ) -> Result<Self, AdminFailure> {
         let store: Arc<dyn Store> = Arc::new(
             RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(|error| journal_failure(error.into()))?,
@@ -129,7 +129,11 @@ impl Unsealed {
         let lnd = config.lnd.listen.map(|address| {
             runtime
                 .block_on(async {
-                    let listener = TcpListener::bind(address).await.map_err(|error| error.to_string())?;
+                    let listener = match lnd_socket {
+                        Some(socket) => shared(socket),
+                        None => TcpListener::bind(address).await,
+                    };
+                    let listener = listener.map_err(|error| error.to_string())?;
                     LndServer::start(listener, identity.clone(), mint.clone(), registry.clone(), nodes.clone())
                         .map_err(|error| error.to_string())
                 })
@@ -304,7 +308,7 @@ fn load_ca(journal: &Journal, vault: &RecordCipher, is_new: bool) -> Result<Ca, 
 fn open_desk(journal: &Journal, ca: &Ca, config: &Config) -> Result<Arc<Desk>, AdminFailure> {
     let entries = journal.load(HOUSE).map_err(journal_failure)?;
     let desk = Desk::new(&Fingerprint::of(ca.certificate_der()).to_string());
-    let now_ms = NodeClock::default().now_ms();
+    let now_ms = now_ms();
     desk.open(&entries, config.network, now_ms).map_err(|error| damaged("the policy in force", &error))?;
     let preset = Some(config.policy.preset.as_str()).filter(|preset| *preset != NO_PRESET);
     let record = |puts| record(journal, puts).map_err(Failed::Record);
@@ -392,7 +396,14 @@ fn damaged(what: &str, error: &dyn std::fmt::Display) -> AdminFailure {
 }
 
 /// The host part of `host:port`, which the server certificate must name too.
-fn host_of(address: &str) -> Option<String> {
+/// Another handle to a socket that stays open.
+fn shared(socket: &std::net::TcpListener) -> std::io::Result<TcpListener> {
+    let socket = socket.try_clone()?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
+pub(super) fn host_of(address: &str) -> Option<String> {
     let host = address.rsplit_once(':')?.0.trim_start_matches('[').trim_end_matches(']');
     (!host.is_empty()).then(|| host.to_owned())
 }

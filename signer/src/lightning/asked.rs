@@ -5,6 +5,7 @@
 //! | `PayInvoice`, `Keysend` | the node announces a payment | the invoice's signature; of a keysend the payee is the node's word |
 //! | `OpenChannel` | a channel is set up | funding output and terms are checked when it is used |
 //! | `UpdateChannel` | a commitment of the peer's is signed | the transaction |
+//! | `Forward` | such a commitment has more for a hash than is approved | the transaction, and the book of all channels |
 //! | `CloseChannel`, `Sweep`, `Withdraw`, `BumpFee` | the transaction is signed | its outputs, of which the wallet's own are known by their keys |
 //! | `ForceClose` | our own commitment is signed | the channel |
 //! | `IssueInvoice`, `SignMessage`, `Gossip`, `Ecdh` | the signature or secret is asked for | the bytes themselves |
@@ -24,7 +25,7 @@ use lightning_signer::lightning::offers::invoice::UnsignedBolt12Invoice;
 use lightning_signer::tx::tx::CommitmentInfo2;
 use vls_protocol::msgs::Message;
 
-use super::book::SMALL_PAYMENT_MSAT;
+use super::book::{Forward, SMALL_PAYMENT_MSAT};
 use super::counter::{Counter, payment_key};
 use super::limits::Onchain;
 use super::payments;
@@ -89,6 +90,24 @@ impl Counter {
             .with(FactId::OutgoingMsat, outgoing_msat)
             .with(FactId::FeerateSatPerKw, u64::from(info.feerate_per_kw));
         self.ask(request, format!("commitment:{channel}:{number}"), Ends::AtOnce)
+    }
+
+    /// What the peer's commitment `number` passes on for others, each hash by itself. `forwards` tells what that is, once the
+    /// book has accepted it.
+    pub(super) fn forwards(&self, number: u64, forwards: impl FnOnce() -> Vec<Forward>) -> Result<(), Refusal> {
+        let Some((request, channel)) = self.of_channel(Action::Forward) else { return Ok(()) };
+        forwards().into_iter().try_for_each(|forward| {
+            let request = about(request.clone(), channel)
+                .with(FactId::PaymentHash, forward.payment_hash.to_string())
+                .with(FactId::AmountMsat, forward.amount_msat)
+                .with(FactId::IncomingMsat, forward.incoming_msat);
+            let request = match forward.cltv_delta_blocks {
+                Some(blocks) => request.with(FactId::CltvDeltaBlocks, u64::from(blocks)),
+                None => request,
+            };
+            // An HTLC is added by one commitment; a repeat of that has its number.
+            self.ask(request, format!("forward:{channel}:{number}:{}", forward.payment_hash), Ends::AtOnce)
+        })
     }
 
     /// A channel is about to be closed with the peer's help. `foreign` tells where our share goes if that is not the wallet.

@@ -17,8 +17,8 @@ use vls_protocol::msgs::Message;
 
 use super::book::view::BookView;
 use super::book::{
-    self, Approval, Book, BookUnreadable, ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Paid, Rules, Side,
-    Terms,
+    self, Approval, Book, BookUnreadable, ChannelKey, Commitment, Direction, Forward, Hash, Htlc, Moment, Paid, Rules,
+    Side, Terms,
 };
 use super::clock::NodeClock;
 use crate::chain::ChainBlock;
@@ -147,6 +147,11 @@ impl Bookkeeper {
         let commitment = Commitment { number, feerate_per_kw, to_us_sat, to_them_sat, htlcs: std::mem::take(htlcs) };
         let at = Moment { now_ms: self.clock.now_ms(), height };
         book.commitment(channel, &terms(setup), side, commitment, issued, at)
+    }
+
+    /// What the commitment that was accepted last passes on for others.
+    pub fn forwards(&self, height: u32) -> Vec<Forward> {
+        self.lock().book.forwards(Moment { now_ms: self.clock.now_ms(), height })
     }
 
     /// The message succeeded. Returns the changed entries.

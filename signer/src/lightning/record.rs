@@ -21,16 +21,16 @@ pub(super) struct Recorded<'a> {
     pub(super) request: &'a Request,
     pub(super) reply: Result<&'a [u8], &'a Refusal>,
     /// What a permit looked at; a refusal has facts of its own.
-    pub(super) facts: &'a [Fact],
+    pub(super) facts: Vec<Fact>,
     /// What the spending policy decided.
-    pub(super) policy: &'a [Record],
+    pub(super) policy: Vec<Record>,
     /// What payments came to.
-    pub(super) came_to: &'a [Event],
+    pub(super) came_to: Vec<Event>,
 }
 
 impl Recorded<'_> {
     /// The line of the log.
-    pub(super) fn decision(&self) -> Decision {
+    pub(super) fn decision(self) -> Decision {
         let verdict = match self.reply {
             Ok(_) => Verdict::Permit,
             Err(refusal) if refusal.reason == Reason::Fault => Verdict::Fault { detail: refusal.detail.clone() },
@@ -43,9 +43,9 @@ impl Recorded<'_> {
             action: self.action(),
             channel,
             verdict,
-            facts: self.reply.as_ref().err().map_or(self.facts, |refusal| &refusal.facts).to_vec(),
-            policy: self.policy.iter().map(|record| Record { id: self.name.to_owned(), ..record.clone() }).collect(),
-            came_to: self.came_to.to_vec(),
+            facts: self.reply.err().map_or(self.facts, |refusal| refusal.facts.clone()),
+            policy: self.policy.into_iter().map(|record| Record { id: self.name.to_owned(), ..record }).collect(),
+            came_to: self.came_to,
             request_sha256: digest(&self.request.message),
             reply_sha256: self.reply.ok().map(digest),
         }

@@ -137,17 +137,25 @@ impl Desk {
 
     /// Decides, and sets aside what a permit takes; `None` if no bundle is in force.
     pub fn decide(&self, ask: Ask, now_ms: u64) -> Option<Decided> {
-        let state = &mut *self.lock();
-        state.activate_due(now_ms);
-        let bundle = state.bundle.clone()?;
         let Ask { request, key, ends } = ask;
         let reservation = ReservationKey::new(&key);
         let node = request.node.clone();
+        // The rules are asked without the lock, which all nodes share. If another bundle came into force meanwhile, its
+        // rules are asked.
+        let (bundle, looked, mut state) = loop {
+            let bundle = self.active(now_ms)?;
+            let looked = decide::look(bundle.policy(), &request, now_ms);
+            let state = self.lock();
+            if state.bundle.as_ref().is_some_and(|active| Arc::ptr_eq(active, &bundle)) {
+                break (bundle, looked, state);
+            }
+        };
+        let state = &mut *state;
         let grants = state.grants.entry(node.clone()).or_insert_with(|| Grants::new(&self.appliance, &node));
         let known = Known { budgets: &state.budgets, grants };
         let policy = bundle.policy();
         let (inputs, mut verdict) = match request.check() {
-            Ok(()) => decide::decide(policy, known, &request, Some(&reservation), now_ms),
+            Ok(()) => decide::decide_looked(policy, looked, known, &request, Some(&reservation), now_ms),
             Err(error) => (decide::Inputs::default(), fault(&error)),
         };
         let is_repeat = state.budgets.knows(&node, &reservation);
@@ -266,6 +274,13 @@ impl Desk {
         state.bundle.as_ref().map_or_else(Vec::new, |bundle| state.budgets.show(&bundle.policy().budgets, most, now_ms))
     }
 
+    /// The bundle in force, after the one that waits for its time took its place.
+    fn active(&self, now_ms: u64) -> Option<Arc<Bundle>> {
+        let state = &mut *self.lock();
+        state.activate_due(now_ms);
+        state.bundle.clone()
+    }
+
     /// The bundle in force.
     pub fn bundle(&self) -> Option<Arc<Bundle>> {
         self.lock().bundle.clone()
@@ -320,7 +335,7 @@ fn fault(error: &impl ToString) -> Verdict {
     Verdict::Fault(Fault { rule: None, message: error.to_string() })
 }
 
-fn puts(changes: Vec<Change>) -> Vec<Put> {
+pub(super) fn puts(changes: Vec<Change>) -> Vec<Put> {
     changes.into_iter().map(|Change { key, value }| Put { key, value }).collect()
 }
 

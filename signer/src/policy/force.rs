@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitcoin::Network;
-use claviger_policy::budget::Change;
-use claviger_policy::bundle::{
-    Applied, ApplyError, Bundle, BundleError, BundleHash, BundleUnreadable, Files, InForce, PREFIX,
-};
+use claviger_policy::bundle::{Applied, ApplyError, Bundle, BundleError, BundleHash, BundleUnreadable, Files, InForce};
 
-use super::desk::{Desk, State};
+use super::desk::{Desk, State, puts};
 use crate::journal::Put;
 
 /// Why a bundle did not come into force.
@@ -30,7 +27,7 @@ pub enum ApplyFailed {
 }
 
 impl Desk {
-    /// Puts the bundle in force that the entries of the house's tenant name.
+    /// Puts the bundle in force that the entries of the house's tenant name; before any node is [loaded](Self::load).
     pub fn open(&self, entries: &BTreeMap<String, Vec<u8>>, network: Network, now_ms: u64) -> Result<(), String> {
         let Some(in_force) = entries.get(InForce::KEY) else { return Ok(()) };
         let in_force = InForce::read(in_force).map_err(|error| format!("{error}. {}", error.hint()))?;
@@ -41,7 +38,6 @@ impl Desk {
         let state = &mut *self.lock();
         (state.in_force, state.bundle, state.pending) = (in_force, active, pending);
         state.activate_due(now_ms);
-        state.adopt_all(now_ms);
         Ok(())
     }
 
@@ -144,14 +140,10 @@ fn starter(preset: &str, network: Network) -> Result<Bundle, Vec<BundleError>> {
 
 /// The bundle with this hash, from the house's entries.
 fn read(entries: &BTreeMap<String, Vec<u8>>, hash: BundleHash, network: Network) -> Result<Bundle, String> {
-    let key = format!("{PREFIX}bundle/{hash}");
+    let key = Files::key(hash);
     let value = entries.get(&key).ok_or_else(|| BundleUnreadable::Contents(key.clone()).to_string())?;
     let files = Files::read(&key, value).map_err(|error| error.to_string())?;
     Bundle::parse(files, network).map_err(|errors| first(&errors))
-}
-
-fn puts(changes: Vec<Change>) -> Vec<Put> {
-    changes.into_iter().map(|change| Put { key: change.key, value: change.value }).collect()
 }
 
 fn first(errors: &[BundleError]) -> String {

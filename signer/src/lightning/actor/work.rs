@@ -235,16 +235,16 @@ impl Asked {
     }
 
     /// The line of the log, for what the request came to.
-    pub(super) fn decision(&self, name: &str, at_ms: u64, reply: Result<&[u8], &Refusal>) -> Decision {
+    pub(super) fn decision(self, name: &str, at_ms: u64, reply: Result<&[u8], &Refusal>) -> Decision {
         Recorded {
             name,
             at_ms,
             row: self.row,
             request: &self.request,
             reply,
-            facts: &self.facts,
-            policy: &self.policy,
-            came_to: &self.came_to,
+            facts: self.facts,
+            policy: self.policy,
+            came_to: self.came_to,
         }
         .decision()
     }

@@ -1,13 +1,15 @@
 //! The spending policy in force: what it refuses is refused with its reason, the honest twin is answered, and what was
 //! counted is neither lost nor counted twice.
 
+use claviger_policy::actions::Action;
 use claviger_policy::bundle::Files;
+use claviger_policy::facts::FactId;
 use claviger_policy::verdict::Verdict;
 
-use super::book::{OURS_SAT, Stage, out, secret};
+use super::book::{OURS_SAT, Stage, incoming, out, secret};
 use super::*;
 use crate::journal::Commit;
-use crate::lightning::driver::{invoice_to_pay, keysend};
+use crate::lightning::driver::{DriverError, Holdings, invoice_to_pay, keysend};
 use crate::policy::ApplyFailed;
 
 /// 50,000 sat an hour over both actions, and nothing to pay at all above 40,000 sat.
@@ -173,6 +175,72 @@ fn what_no_rule_permits_is_refused_and_safety_goes_on() {
     );
     assert_eq!(refused(signer.ask(&alice, None, keysend(1, 1))).1.reason, Reason::PolicyNothingPermits);
     driver.advance(&mut signer.asking(&alice), 0).expect_err("no commitment either");
+}
+
+/// Forwards of 60,000 sat at most, with a fee, that outlast by 40 blocks; 100,000 sat an hour.
+const FORWARDS: &str = r#"
+version = 1
+
+[[budget]]
+name = "hourly"
+actions = ["Forward"]
+fact = "amount_msat"
+scope = ["node"]
+window = "1h"
+limit = 100_000_000
+"#;
+
+const FORWARD_RULES: &str = r#"
+@id("rest") permit (principal, action, resource) unless { action == Action::"Forward" };
+@id("forward") permit (principal, action == Action::"Forward", resource)
+    when {
+        context.amount_msat <= 60000000 && context.amount_msat < context.incoming_msat
+        && context has cltv_delta_blocks && context.cltv_delta_blocks >= 40
+    };
+"#;
+
+#[test]
+fn a_forward_is_judged_by_what_the_book_knows_of_it_and_counted_once() {
+    let mut stage = Stage::new();
+    apply(&stage.signer, &[("policy.toml", FORWARDS), ("rules.cedar", FORWARD_RULES)]);
+    stage.advance(0, OURS_SAT, &[incoming(1, 50_000, 540)]).expect("it comes");
+    for wrong in [out(1, 50_000, 500), out(1, 49_000, 501)] {
+        let to_us_sat = OURS_SAT - wrong.amount_sat;
+        let holdings = Holdings { to_us_sat, htlcs: vec![wrong] };
+        let refused = stage.channels[1].sign_next(&mut stage.signer.asking(&stage.alice), &holdings);
+        assert!(
+            matches!(refused, Err(DriverError::Refused { refusal, .. }) if refusal.reason == Reason::PolicyNothingPermits)
+        );
+    }
+    assert_eq!(counted(&stage.signer), (0, 0), "nothing left");
+    let ours_sat = OURS_SAT - 49_000;
+    stage.advance(1, ours_sat, &[out(1, 49_000, 500)]).expect("with a fee, and in time");
+    stage.advance(1, ours_sat, &[out(1, 49_000, 500)]).expect("goes on");
+    stage.restart();
+    stage.advance(1, ours_sat, &[out(1, 49_000, 500)]).expect("goes on");
+    assert_eq!(counted(&stage.signer), (49_000_000, 0));
+    let decided: Vec<_> = stage.signer.journal().decisions(1, 1_000).expect("readable");
+    let forwards = decided.iter().flat_map(|line| &line.decision.policy);
+    let forwards = forwards.filter(|record| record.request.action == Action::Forward && record.verdict.permits());
+    let [record] = &forwards.collect::<Vec<_>>()[..] else { panic!("asked once") };
+    assert_eq!(record.request.number(FactId::IncomingMsat), Some(50_000_000));
+    assert_eq!(record.request.number(FactId::CltvDeltaBlocks), Some(40));
+}
+
+#[test]
+fn a_payment_of_our_own_is_no_forward_however_often_it_is_tried() {
+    let mut stage = Stage::new();
+    let rules = r#"@id("rest") permit (principal, action, resource) unless { action == Action::"Forward" };"#;
+    apply(&stage.signer, &[("policy.toml", "version = 1\n"), ("rules.cedar", rules)]);
+    stage.approve(1, 30_000);
+    for n in [0, 0, 1] {
+        stage.advance(n, OURS_SAT - 33_000, &[out(1, 33_000, 500)]).expect("tried, with a fee");
+        stage.advance(n, OURS_SAT, &[]).expect("failed");
+    }
+    stage.advance(0, OURS_SAT, &[incoming(2, 50_000, 600)]).expect("it comes");
+    let holdings = Holdings { to_us_sat: OURS_SAT - 49_000, htlcs: vec![out(2, 49_000, 500)] };
+    let refused = stage.channels[1].sign_next(&mut stage.signer.asking(&stage.alice), &holdings);
+    refused.expect_err("no rule permits forwards");
 }
 
 /// Above 20,000 sat, two treasurers approve.

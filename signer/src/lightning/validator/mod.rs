@@ -251,7 +251,9 @@ impl Validator for HouseValidator {
         self.noted(inner.validate_counterparty_commitment_tx(state, number, point, setup, chain, info))?;
         self.house(funding::check(&self.view, number, setup, chain))?;
         self.house(self.view.bookkeeper.commitment(setup, chain.current_height, number, info))?;
-        self.house(self.view.counter.commitment(number, info))
+        self.house(self.view.counter.commitment(number, info))?;
+        let forwards = || self.view.bookkeeper.forwards(chain.current_height);
+        self.house(self.view.counter.forwards(number, forwards))
     }
 
     fn validate_holder_commitment_tx(
