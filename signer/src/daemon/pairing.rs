@@ -70,8 +70,8 @@ impl Unsealed {
             return vec![warn("lnd-host", "there is no lnd.conf", fix)];
         };
         let value = |key: &str| {
-            let lines = conf.lines().filter_map(|line| line.trim().split_once('='));
-            lines.filter(|(found, _)| found.trim() == key).last().map(|(_, value)| value.trim())
+            let mut lines = conf.lines().filter_map(|line| line.trim().split_once('='));
+            lines.rfind(|(found, _)| found.trim() == key).map(|(_, value)| value.trim())
         };
         let known = self.identity.names().join(", ");
         let fix =
