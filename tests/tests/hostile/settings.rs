@@ -40,7 +40,7 @@ const STRANGER: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
 const DEEPEST: u32 = 100;
 
 /// What `claviger run` takes. None of it says what may be signed.
-const FLAGS: [&str; 5] = ["--data-dir", "--passphrase-fd", "--passphrase-credential", "--json", "--help"];
+const FLAGS: [&str; 6] = ["--data-dir", "--slot", "--passphrase-fd", "--passphrase-credential", "--json", "--help"];
 
 /// Tries to take the channel, then the secret of a state that was signed to close: what no setting may allow.
 fn attack(scene: &Scene) {
