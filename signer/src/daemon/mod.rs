@@ -56,7 +56,7 @@ pub struct Daemon {
     ending: Arc<Notify>,
     attempts: Mutex<Attempts>,
     /// Shares that people entered, until there are enough.
-    shares: Mutex<Option<opening::Collected>>,
+    shares: Arc<Mutex<Option<opening::Collected>>>,
     /// Held during a change of state, so that two unseals cannot open the journal twice.
     changing: Mutex<()>,
     state: Mutex<Option<Arc<Unsealed>>>,
@@ -75,7 +75,7 @@ impl Daemon {
             runtime,
             ending: Arc::new(Notify::new()),
             attempts: Mutex::default(),
-            shares: Mutex::default(),
+            shares: Arc::default(),
             changing: Mutex::default(),
             state: Mutex::default(),
             lnd_socket: None,

@@ -3,6 +3,7 @@
 //!
 //! Nothing is locked while a device or a helper is asked: one that hangs keeps nobody from opening with another slot.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use claviger_hsm::{Envelope, EnvelopeError, Share, SlotError, SlotId, SlotKind, Tries, Wrapped, pkcs11, tpm};
@@ -41,10 +42,6 @@ impl Collected {
             entered: self.shares.iter().map(|share| share.index().into()).collect(),
             needed: self.needed.into(),
         }
-    }
-
-    fn is_fresh(&self) -> bool {
-        self.last.elapsed() < SHARES_WAIT
     }
 }
 
@@ -106,50 +103,46 @@ impl Daemon {
 
     /// The shares that were entered and are not enough yet.
     pub(super) fn shares_entered(&self) -> Option<SharesProgress> {
-        lock(&self.shares).as_ref().filter(|collected| collected.is_fresh()).map(Collected::progress)
+        lock(&self.shares).as_ref().map(Collected::progress)
     }
 
-    /// Takes one share; opens with it if it is the last that is needed.
+    /// Takes one share; opens with it if it is the last that is needed. A wrong one undoes nothing.
     fn take_share(&self, envelope: &Envelope, slot: SlotId, text: &Passphrase) -> Result<Opened, AdminFailure> {
+        self.refuse_if_unsealed()?;
         let share = text.expose(|text| std::str::from_utf8(text).unwrap_or_default().parse::<Share>());
         let share = share.map_err(|error| envelope_failure(SlotError::from(error).into()))?;
-        let shares = {
-            let mut collected = lock(&self.shares);
-            let before = collected.take().filter(|collected| collected.slot == slot && collected.is_fresh());
-            let mut shares = before.map(|before| before.shares).unwrap_or_default();
-            let judged = envelope.judge_share(&share, &shares).map(|(found, record)| (found, record.threshold()));
-            let (needed, failure) = match judged {
-                Ok((found, needed)) if found == slot => (needed, None),
-                Ok((found, needed)) => {
-                    let what = format!("share {} is of slot {found}", share.index());
-                    let hint = "Name that slot with --slot, or bring a share of this one.";
-                    (needed, Some(AdminFailure::new(FailureKind::Passphrase, what, hint)))
-                }
-                Err(error) => (threshold(envelope, slot), Some(envelope_failure(error))),
-            };
-            if failure.is_none() {
-                shares.push(share);
-            }
-            let now = Collected { slot, needed, shares, last: Instant::now() };
+        let mut held = lock(&self.shares);
+        let before = held.as_ref().filter(|held| held.slot == slot);
+        let mut shares = before.map(|held| held.shares.clone()).unwrap_or_default();
+        let (found, record) = envelope.judge_share(&share, &shares).map_err(envelope_failure)?;
+        if found != slot {
+            let what = format!("share {} is of slot {found}", share.index());
+            let hint = "Name that slot with --slot, or bring a share of this one.";
+            return Err(AdminFailure::new(FailureKind::Passphrase, what, hint));
+        }
+        shares.push(share);
+        if shares.len() < usize::from(record.threshold()) {
+            let now = Collected { slot, needed: record.threshold(), shares, last: Instant::now() };
             let progress = now.progress();
-            let complete = now.shares.len() >= usize::from(needed);
-            match failure {
-                // A wrong share does not undo the right ones.
-                Some(failure) => {
-                    *collected = Some(now).filter(|now| !now.shares.is_empty());
-                    return Err(failure);
-                }
-                None if !complete => {
-                    tracing::info!(slot, entered = progress.entered.len(), needed, "a share was entered");
-                    *collected = Some(now);
-                    return Ok(Opened::Shares(progress));
-                }
-                None => now.shares,
-            }
-        };
+            *held = Some(now);
+            self.forget_later();
+            tracing::info!(slot, entered = progress.entered.len(), needed = progress.needed, "a share was entered");
+            return Ok(Opened::Shares(progress));
+        }
+        *held = None;
+        drop(held);
         let opener = Opener::Shares(shares);
         self.open_with(|envelope| data_key::unlock_with(envelope, &opener, Some(slot)).map_err(envelope_failure))
             .map(Opened::Nodes)
+    }
+
+    /// Forgets shares for which no other came.
+    fn forget_later(&self) {
+        let shares = Arc::clone(&self.shares);
+        self.runtime.spawn(async move {
+            tokio::time::sleep(SHARES_WAIT).await;
+            lock(&shares).take_if(|held| held.last.elapsed() >= SHARES_WAIT);
+        });
     }
 
     fn envelope(&self) -> Result<Envelope, AdminFailure> {
@@ -191,11 +184,6 @@ impl Daemon {
         attempts.succeeded();
         Ok(unlocked)
     }
-}
-
-fn threshold(envelope: &Envelope, slot: SlotId) -> u8 {
-    let record = envelope.records().find(|(id, _)| *id == slot);
-    if let Some((_, Wrapped::Shares(record))) = record { record.threshold() } else { 0 }
 }
 
 /// The secret, or that `place` wants one.
