@@ -18,6 +18,7 @@ const PRINTED: &[&str] = &[
     ".claviger.v1.ChainStatus",
     ".claviger.v1.JournalStatus",
     ".claviger.v1.MemoryStatus",
+    ".claviger.v1.SharesProgress",
     ".claviger.v1.PolicyInfo",
     ".claviger.v1.PolicyVersion",
     ".claviger.v1.BudgetInfo",

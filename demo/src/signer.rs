@@ -74,10 +74,12 @@ pub struct CommandFailed {
 }
 
 impl SignerProcess {
-    /// Makes a data directory in `dir` for regtest, watching the chain backend at `chain_url`.
+    /// Makes a data directory in `dir` for regtest, without a spending policy, watching the chain backend at `chain_url`.
     pub fn init(program: Program, dir: &Path, chain_url: &str, cookie_file: &Path) -> anyhow::Result<Self> {
         let signer = Self { program, dir: dir.to_owned(), child: None, kills: 0 };
-        signer.cli_with_passphrase(&["init", "--network", "regtest", "--kdf-memory-kib", "64", "--kdf-passes", "1"])?;
+        let quick = ["--kdf-memory-kib", "64", "--kdf-passes", "1"];
+        let init = ["init", "--network", "regtest", "--preset", "none"];
+        signer.cli_with_passphrase(&[&init[..], &quick].concat())?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         signer.configure(|config| {
             config["link"]["listen"] = format!("127.0.0.1:{port}").into();

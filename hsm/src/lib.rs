@@ -5,6 +5,7 @@
 //! (`tests/conformance.rs`). Buffers for the data key are the caller's, so that it never exists outside the caller's
 //! secret memory.
 
+pub mod counter;
 pub mod envelope;
 pub mod file;
 pub mod helper;
@@ -18,6 +19,7 @@ pub mod shares;
 pub mod slot;
 pub mod tpm;
 
+pub use counter::{Counter, CounterError, Reading};
 pub use envelope::{Envelope, EnvelopeError};
 pub use helper::HelperSlot;
 pub use passphrase::{Argon2id, PassphraseSlot};

@@ -4,8 +4,13 @@
 
 #[cfg(feature = "tpm")]
 mod chip;
+#[cfg(feature = "tpm")]
+mod nv;
 
 use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "tpm")]
+pub use nv::{DEFAULT_INDEX, TpmCounter};
 
 use crate::kek::Sealed;
 use crate::slot::Tries;

@@ -78,7 +78,7 @@ mod tests {
     fn no_debug_text_shows_message_bytes_or_secrets() {
         let canary = b"CANARY".to_vec();
         let shown = [
-            format!("{:?}", UnsealRequest { passphrase: canary.clone() }),
+            format!("{:?}", UnsealRequest { passphrase: canary.clone(), ..UnsealRequest::default() }),
             format!("{:?}", SeedImport { format: "bip39".into(), secret: canary.clone(), passphrase: canary.clone() }),
             format!("{:?}", EnrolmentReply { node: None, bundle: "CANARY".into(), files: vec![] }),
             format!("{:?}", BundleFile { name: "lnd.macaroon".into(), content: canary.clone() }),

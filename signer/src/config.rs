@@ -6,7 +6,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bitcoin::{Address, Network};
+use claviger_policy::preset::{self, Preset};
 use serde::{Deserialize, Serialize};
+
+/// Instead of a preset: no policy is in force before one is applied.
+pub const NO_PRESET: &str = "none";
 
 /// One key of the file, for docs and the initial file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +96,14 @@ section! {
 }
 
 section! {
+    /// The spending policy that an appliance begins with.
+    PolicyConfig "policy" {
+        /// The preset in force until the first `claviger policy apply`, with its default numbers; none: the limits below hold alone.
+        preset: String = preset::DEFAULT.to_owned();
+    }
+}
+
+section! {
     /// What may be spent, whatever the policy in force permits. A request above a limit is refused with reason `limit`.
     LimitsConfig "limits" {
         /// The largest single payment, in msat.
@@ -161,6 +173,9 @@ pub struct Config {
     /// `[chain]`
     #[serde(default)]
     pub chain: ChainConfig,
+    /// `[policy]`
+    #[serde(default)]
+    pub policy: PolicyConfig,
     /// `[limits]`
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -227,6 +242,7 @@ impl Config {
                 funding_depth: default_funding_depth(network),
                 ..ChainConfig::default()
             },
+            policy: PolicyConfig::default(),
             limits: LimitsConfig::default(),
             signer: SignerConfig::default(),
             log: LogConfig::default(),
@@ -289,6 +305,10 @@ impl Config {
         }
         if !(1..=100).contains(&self.chain.funding_depth) {
             return out_of_range("chain.funding_depth", &self.chain.funding_depth, "use 1 to 100");
+        }
+        if self.policy.preset != NO_PRESET && Preset::by_name(&self.policy.preset).is_none() {
+            let rule = "use a preset that `claviger policy presets` lists, or \"none\"";
+            return out_of_range("policy.preset", &self.policy.preset, rule);
         }
         let is_ours = |address: &String| {
             Address::from_str(address).is_ok_and(|address| address.is_valid_for_network(self.network))
@@ -356,6 +376,7 @@ pub fn all_keys() -> impl Iterator<Item = &'static Key> {
         LndConfig::KEYS,
         LightsparkConfig::KEYS,
         ChainConfig::KEYS,
+        PolicyConfig::KEYS,
         LimitsConfig::KEYS,
         SignerConfig::KEYS,
         LogConfig::KEYS,
@@ -424,6 +445,7 @@ mod tests {
             ("chain.stale_after_s", "[chain]\nstale_after_s = 99999999999", "[chain]\nstale_after_s = 3600"),
             ("chain.funding_depth", "[chain]\nfunding_depth = 0", "[chain]\nfunding_depth = 1"),
             ("chain.funding_depth", "[chain]\nfunding_depth = 101", "[chain]\nfunding_depth = 100"),
+            ("policy.preset", "[policy]\npreset = \"routing\"", "[policy]\npreset = \"none\""),
             (
                 "limits.allow",
                 "[limits]\nallow = [\"bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4\"]",

@@ -6,9 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use claviger::admin::api::{AdminApi, AdminFailure, FailureKind, Sink};
+use claviger::admin::api::{AdminApi, AdminFailure, Brought, FailureKind, Sink};
 use claviger::admin::socket::{AdminSocket, SocketError};
-use claviger::keys::passphrase::Passphrase;
 use claviger_proto::v1::admin_client::AdminClient;
 use claviger_proto::v1::*;
 use hyper_util::rt::TokioIo;
@@ -32,9 +31,11 @@ impl AdminApi for Scribe {
     fn status(&self) -> StatusReply {
         StatusReply { sealed: true, ..StatusReply::default() }
     }
-    fn unseal(&self, passphrase: &Passphrase) -> Result<UnsealReply, AdminFailure> {
-        if passphrase.expose(|bytes| bytes == b"open sesame") {
-            return Ok(UnsealReply { nodes: 2 });
+    fn unseal(&self, brought: Brought) -> Result<UnsealReply, AdminFailure> {
+        if let Some(slot) = brought.slot {
+            self.note(format!("unseal slot {slot}, secret {}, {:?}", brought.secret.is_some(), brought.tries));
+        } else if brought.secret.unwrap().expose(|bytes| bytes == b"open sesame") {
+            return Ok(UnsealReply { nodes: 2, shares: None });
         }
         Err(AdminFailure::new(FailureKind::Passphrase, "the passphrase is wrong", "Try again in 2 s."))
     }
@@ -189,7 +190,7 @@ async fn questions_arrive_and_answers_come_back() {
     let world = World::new();
     let mut admin = connect(&world.path()).await;
     assert!(admin.status(StatusRequest {}).await.unwrap().into_inner().sealed);
-    let unseal = UnsealRequest { passphrase: b"open sesame".to_vec() };
+    let unseal = UnsealRequest { passphrase: b"open sesame".to_vec(), ..UnsealRequest::default() };
     assert_eq!(admin.unseal(unseal).await.unwrap().into_inner().nodes, 2);
     assert_eq!(admin.node_list(NodeListRequest {}).await.unwrap().into_inner().nodes.len(), 3);
     let import = Some(SeedImport { format: "bip39".into(), secret: vec![1; 9], passphrase: vec![] });
@@ -210,6 +211,22 @@ async fn questions_arrive_and_answers_come_back() {
 }
 
 #[tokio::test]
+async fn what_opens_a_slot_arrives_with_who_enters_it() {
+    let world = World::new();
+    let mut admin = connect(&world.path()).await;
+    for (passphrase, slot, deliberate) in [("271828", 2, true), ("271828", 3, false), ("", 4, false)] {
+        let unseal = UnsealRequest { passphrase: passphrase.into(), slot, deliberate };
+        admin.unseal(unseal).await.unwrap_err();
+    }
+    let arrived = ["2, secret true, Deliberate", "3, secret true, Automatic", "4, secret false, Automatic"];
+    assert_eq!(world.notes(), arrived.map(|words| format!("unseal slot {words}")));
+    for (slot, id) in [(65_538, "not-found"), (0, "passphrase")] {
+        let nobody = admin.unseal(UnsealRequest { slot, ..UnsealRequest::default() }).await.unwrap_err();
+        assert_eq!(failure(&nobody).1, id);
+    }
+}
+
+#[tokio::test]
 async fn an_order_arrives_with_the_name_of_who_gave_it() {
     let world = World::new();
     let mut admin = connect(&world.path()).await;
@@ -219,7 +236,7 @@ async fn an_order_arrives_with_the_name_of_who_gave_it() {
     assert_eq!((list.node.as_str(), list.channels.len()), ("alice", 2));
     let show = ChannelShowRequest { node: "alice".into(), channel: "7".into() };
     assert_eq!(admin.channel_show(show).await.unwrap().into_inner().channel, "7 of alice");
-    admin.doctor(DoctorRequest { node: String::new(), repair: true }).await.unwrap();
+    admin.doctor(DoctorRequest { node: String::new(), repair: true, lnd: vec![] }).await.unwrap();
     let own = rustix::process::geteuid().as_raw();
     assert_eq!(world.notes(), [format!("freeze alice by uid {own}"), "doctor \"\" true".to_owned()]);
 }
@@ -243,7 +260,8 @@ async fn a_long_answer_stops_when_nobody_reads_it() {
 async fn an_error_arrives_with_its_kind_words_and_hint() {
     let world = World::new();
     let mut admin = connect(&world.path()).await;
-    let wrong = admin.unseal(UnsealRequest { passphrase: b"guess".to_vec() }).await.unwrap_err();
+    let wrong =
+        admin.unseal(UnsealRequest { passphrase: b"guess".to_vec(), ..UnsealRequest::default() }).await.unwrap_err();
     assert_eq!(failure(&wrong), (Code::PermissionDenied, "passphrase".to_owned()));
     let sealed = admin.seal(SealRequest {}).await.unwrap_err();
     assert_eq!(failure(&sealed), (Code::FailedPrecondition, "sealed".to_owned()));

@@ -81,11 +81,12 @@ fn hostile_switches_do_not_start_the_signer() {
         ("[safety]", "revoke_after_close = \"warn\""),
     ] {
         // What belongs to no section stands before the first.
-        std::fs::write(
-            &file,
-            if section.is_empty() { format!("{line}\n{honest}") } else { format!("{honest}\n{section}\n{line}\n") },
-        )
-        .unwrap();
+        let hostile = match section {
+            "" => format!("{line}\n{honest}"),
+            "[policy]" => honest.replace(section, &format!("{section}\n{line}")),
+            _ => format!("{honest}\n{section}\n{line}\n"),
+        };
+        std::fs::write(&file, hostile).unwrap();
         let (code, stderr) = start(None, None);
         assert_eq!(code, Some(1), "{section} {line}: {stderr}");
         assert!(stderr.contains("unknown field"), "{stderr}");
@@ -315,6 +316,94 @@ fn a_daemon_unseals_by_its_helper_and_stays_sealed_without_it() {
     let log = std::fs::read_to_string(dir.join("log")).unwrap();
     assert!(log.contains("it says: access denied"), "{log}");
     assert_eq!(run(dir, &["unseal", "--passphrase-fd", "0"], "first passphrase").0, Some(0));
+}
+
+/// A sealed daemon on `data` in `dir`, without a chain.
+fn sealed_daemon(dir: &Path) -> Waiting {
+    without_chain(dir);
+    let mut command = claviger(dir, &["run"]);
+    let log = std::fs::File::create(dir.join("log")).unwrap();
+    let mut child = Waiting(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    child.wait_until(|| run(dir, &["status"], "").0 == Some(0));
+    child
+}
+
+/// Each holder brings one share, from wherever; `status` says how far they are, and a wrong share undoes nothing.
+#[test]
+fn people_unseal_a_daemon_share_by_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    init(dir);
+    for (shares, out) in [("3", "ours"), ("4", "others")] {
+        std::fs::create_dir(dir.join(out)).unwrap();
+        let deal = ["slots", "add", "--kind", "shares", "--threshold", "2", "--shares", shares, "--out", out];
+        assert_eq!(run(dir, &[&deal[..], &["--passphrase-fd", "0"]].concat(), "first passphrase").0, Some(0));
+    }
+    let share = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    let bring = |share: &str| run(dir, &["unseal", "--slot", "2", "--passphrase-fd", "0"], share);
+    let progress = "slot 2 has 1 of 2 shares (number 3); still sealed\n";
+    let _daemon = sealed_daemon(dir);
+
+    assert_eq!(bring(&share("ours/share-3")), (Some(0), progress.to_owned(), String::new()));
+    let status = run(dir, &["status"], "").1;
+    assert!(status.contains("SEALED") && status.contains(&format!("shares     {progress}")), "{status}");
+    let text = share("ours/share-1");
+    let mistyped = text.replacen(char::is_numeric, "x", 9);
+    for (wrong, named) in [
+        (share("ours/share-3"), "share 3 was entered already"),
+        (share("others/share-2"), "share 2 is of"),
+        (mistyped, "share"),
+        (String::new(), "the passphrase is empty"),
+    ] {
+        let (code, _, stderr) = bring(&wrong);
+        assert_eq!((code, stderr.contains(named), stderr.contains("hint")), (Some(1), true, true), "{stderr}");
+        assert!(run(dir, &["status"], "").1.contains(progress), "a wrong share undid a right one");
+    }
+    assert_eq!(bring(&text), (Some(0), "unsealed; 0 nodes\n".to_owned(), String::new()));
+
+    // Sealing forgets whatever was entered, also of an opening that did not come about.
+    let seal = || assert_eq!(run(dir, &["seal"], "").0, Some(0));
+    seal();
+    bring(&text);
+    seal();
+    assert!(!run(dir, &["status"], "").1.contains("shares "));
+    assert_eq!(bring(&[share("ours/share-1"), share("ours/share-2")].concat()).1, "unsealed; 0 nodes\n");
+}
+
+/// A device that hangs is nobody else's: the passphrase opens meanwhile.
+#[test]
+fn a_helper_that_hangs_keeps_nobody_from_opening_with_another_slot() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    init(dir);
+    let program = dir.join("helper");
+    std::fs::write(&program, HELPER).unwrap();
+    let helper =
+        ["slots", "add", "--kind", "helper", "--passphrase-fd", "0", "--", "/bin/sh", program.to_str().unwrap()];
+    assert_eq!(run(dir, &helper, "first passphrase").0, Some(0));
+    let asked = dir.join("asked");
+    std::fs::write(&program, format!("touch '{}'; sleep 600", asked.display())).unwrap();
+    let mut daemon = sealed_daemon(dir);
+    daemon.wait_until(|| asked.exists());
+    let open = run(dir, &["unseal", "--passphrase-fd", "0"], "first passphrase");
+    assert_eq!(open, (Some(0), "unsealed; 0 nodes\n".to_owned(), String::new()));
+    assert_eq!(run(dir, &["seal"], "").0, Some(0));
+}
+
+/// The shipped programs differ in which devices they know, and say so.
+#[cfg(not(feature = "tpm"))]
+#[test]
+fn a_build_without_a_device_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    init(dir);
+    let (code, _, stderr) = run(dir, &["slots", "add", "--kind", "tpm", "--passphrase-fd", "0"], "first passphrase");
+    let said = "error: this program is built without tpm slots\n";
+    assert_eq!(
+        (code, stderr.starts_with(said), stderr.contains("--features packaged")),
+        (Some(1), true, true),
+        "{stderr}"
+    );
 }
 
 /// Keeps the contract and no secret: for tests only.

@@ -59,6 +59,34 @@ func TestChannelsSurviveRestartsAndForceClosesWithHtlcsInFlight(t *testing.T) {
 	signer.mustNotRefuse()
 }
 
+// Behind a socket that stays open, the signer is killed and comes back, and lnd does not notice: what it asks in between
+// waits.
+func TestLndGoesOnWhileItsSignerRestartsBehindASocket(t *testing.T) {
+	w := newWorld(t)
+	signer := w.signer("max_onchain_sat = 10000000\nmax_onchain_sat_per_day = 20000000\n")
+	signer.hold()
+	bundle := signer.add("alice")
+	w.startChain(w.firstAddress(bundle))
+	w.must(w.chain("generate", nil, 1))
+	alice := w.watchOnly("alice", bundle, signer.lnd)
+	alice.ready()
+	for range 3 {
+		w.must(signer.Process.Process.Kill())
+		<-signer.done
+		answered := make(chan error, 1)
+		go func() {
+			_, err := alice.SignMessage(w.ctx(), &lnrpc.SignMessageRequest{Msg: []byte("still here")})
+			answered <- err
+		}()
+		signer.run()
+		w.must(<-answered)
+	}
+	if !alice.isRunning() {
+		t.Fatal("lnd ended")
+	}
+	signer.mustNotRefuse()
+}
+
 // A simple taproot channel would have its nonces made by lnd: it is declined, and lnd goes on.
 func TestSimpleTaprootChannelsAreDeclinedAndLndGoesOn(t *testing.T) {
 	w := newWorld(t)

@@ -1,6 +1,7 @@
 package lnd
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -17,6 +18,8 @@ type Signer struct {
 	bin  string
 	data string
 	lnd  string
+	// What systemd would hold, if it does.
+	socket *os.File
 }
 
 // signer makes a data directory with these lines in the sections of its configuration, and runs claviger on it.
@@ -27,10 +30,10 @@ func (w *World) signer(limits string) *Signer {
 		w.t.Fatal("CLAVIGER_BIN is not set: start these tests with tests/lnd/run")
 	}
 	s := &Signer{w: w, bin: bin, data: w.path("claviger"), lnd: freeAddress(w.t)}
-	s.cli(passphrase, "init", "--network", "regtest", "--kdf-memory-kib", "8", "--kdf-passes", "1", "--passphrase-fd", "0")
+	s.cli(passphrase, "init", "--network", "regtest", "--preset", "none", "--kdf-memory-kib", "8", "--kdf-passes", "1", "--passphrase-fd", "0")
 	w.must(os.WriteFile(w.path("no-password"), []byte("p\n"), 0o600))
 	// lnd's keys need no view of the chain: nobody answers there.
-	conf := fmt.Sprintf("network = \"regtest\"\n[link]\nlisten = %q\n[lnd]\nlisten = %q\n[chain]\nurl = %q\nuser = \"u\"\n"+
+	conf := fmt.Sprintf("network = \"regtest\"\n[policy]\npreset = \"none\"\n[link]\nlisten = %q\n[lnd]\nlisten = %q\n[chain]\nurl = %q\nuser = \"u\"\n"+
 		"password_file = %q\n[limits]\n%s\n", freeAddress(w.t), s.lnd, "http://"+freeAddress(w.t), w.path("no-password"), limits)
 	w.must(os.WriteFile(filepath.Join(s.data, "claviger.toml"), []byte(conf), 0o600))
 	s.run()
@@ -39,14 +42,33 @@ func (w *World) signer(limits string) *Signer {
 
 // run starts claviger, again if it ran before.
 func (s *Signer) run() {
-	s.Process = s.w.start("claviger", s.bin, passphrase, "--data-dir", s.data, "run", "--passphrase-fd", "0")
+	command := []string{s.bin, "--data-dir", s.data, "run", "--passphrase-fd", "0"}
+	if s.socket == nil {
+		s.Process = s.w.start("claviger", command[0], passphrase, command[1:]...)
+	} else {
+		shell := []string{"-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"`, "sh"}
+		s.Process = s.w.startWith([]*os.File{s.socket}, "claviger", "/bin/sh", passphrase, append(shell, command...)...)
+	}
 	s.w.eventually("claviger answers lnd", func() error {
-		conn, err := net.Dial("tcp", s.lnd)
+		// Whose certificate it is does not matter here.
+		conn, err := tls.Dial("tcp", s.lnd, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 		if err == nil {
 			conn.Close()
 		}
 		return err
 	})
+}
+
+// hold keeps the socket of lnd's door open from now on, as systemd does: it is handed to claviger when that runs again.
+func (s *Signer) hold() {
+	s.w.t.Helper()
+	s.stop()
+	listener, err := net.Listen("tcp", s.lnd)
+	s.w.must(err)
+	s.w.t.Cleanup(func() { listener.Close() })
+	s.socket, err = listener.(*net.TCPListener).File()
+	s.w.must(err)
+	s.run()
 }
 
 // cli runs one command and returns what it prints.

@@ -34,6 +34,8 @@ type World struct {
 	dir   string
 	btcd  string // host:port of its JSON-RPC
 	tools string
+	// The lnd that keeps its keys in the signer.
+	underTest string
 }
 
 // Process is one of them.
@@ -48,15 +50,26 @@ func newWorld(t *testing.T) *World {
 	if tools == "" {
 		t.Fatal("LND_TESTS_BIN is not set: start these tests with tests/lnd/run")
 	}
-	return &World{t: t, dir: t.TempDir(), btcd: freeAddress(t), tools: tools}
+	underTest := os.Getenv("LND_TESTS_LND")
+	if underTest == "" {
+		underTest = tools
+	}
+	return &World{t: t, dir: t.TempDir(), btcd: freeAddress(t), tools: tools, underTest: underTest}
 }
 
 // start runs a program until the test ends.
 func (w *World) start(name, program string, stdin string, args ...string) *Process {
 	w.t.Helper()
+	return w.startWith(nil, name, program, stdin, args...)
+}
+
+// startWith hands the program files as well, from descriptor 3 on.
+func (w *World) startWith(files []*os.File, name, program string, stdin string, args ...string) *Process {
+	w.t.Helper()
 	p := &Process{Cmd: exec.Command(program, args...), log: filepath.Join(w.dir, name+".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	w.must(err)
+	p.ExtraFiles = files
 	p.Stdout, p.Stderr, p.Stdin = log, log, strings.NewReader(stdin)
 	w.must(p.Start())
 	go func() { _ = p.Wait(); log.Close(); close(p.done) }()
@@ -157,18 +170,30 @@ func (w *World) chain(method string, result any, params ...any) error {
 type Node struct {
 	lnrpc.LightningClient
 	*Process
-	name string
-	conn *grpc.ClientConn
-	rpc  string
-	p2p  string
-	args []string
-	w    *World
+	name    string
+	program string
+	conn    *grpc.ClientConn
+	rpc     string
+	p2p     string
+	args    []string
+	w       *World
 }
 
-// lnd starts an lnd. It is not unlocked yet.
+// lnd starts an lnd with keys of its own.
 func (w *World) lnd(name string, args ...string) *Node {
 	w.t.Helper()
-	n := &Node{name: name, rpc: freeAddress(w.t), p2p: freeAddress(w.t), w: w}
+	return w.lndFrom(w.tools, name, args...)
+}
+
+// lndUnderTest starts an lnd of the version under test. It is not unlocked yet.
+func (w *World) lndUnderTest(name string, args ...string) *Node {
+	w.t.Helper()
+	return w.lndFrom(w.underTest, name, args...)
+}
+
+func (w *World) lndFrom(folder, name string, args ...string) *Node {
+	w.t.Helper()
+	n := &Node{name: name, program: filepath.Join(folder, "lnd"), rpc: freeAddress(w.t), p2p: freeAddress(w.t), w: w}
 	n.args = append([]string{
 		"--lnddir=" + w.path(name), "--bitcoin.regtest", "--bitcoin.node=btcd", "--btcd.rpchost=" + w.btcd,
 		"--btcd.rpcuser=u", "--btcd.rpcpass=p", "--btcd.rpccert=" + w.path("btcd.cert"), "--rpclisten=" + n.rpc,
@@ -181,7 +206,7 @@ func (w *World) lnd(name string, args ...string) *Node {
 
 // run starts the process, again if it ran before, and connects to it.
 func (n *Node) run() {
-	n.Process = n.w.start(n.name, filepath.Join(n.w.tools, "lnd"), "", n.args...)
+	n.Process = n.w.start(n.name, n.program, "", n.args...)
 	n.w.eventually(n.name+" writes its certificate", func() error {
 		creds, err := credentials.NewClientTLSFromFile(filepath.Join(n.w.path(n.name), "tls.cert"), "")
 		if err != nil {
@@ -250,7 +275,7 @@ func (w *World) firstAddress(bundle string) string {
 // watchOnly starts an lnd whose keys are in the signer, with a wallet of their public halves.
 func (w *World) watchOnly(name, bundle, signer string, args ...string) *Node {
 	w.t.Helper()
-	n := w.lnd(name, append([]string{
+	n := w.lndUnderTest(name, append([]string{
 		"--remotesigner.enable", "--remotesigner.rpchost=" + signer, "--remotesigner.timeout=10s",
 		"--remotesigner.tlscertpath=" + filepath.Join(bundle, "tls.cert"),
 		"--remotesigner.macaroonpath=" + filepath.Join(bundle, "lnd.macaroon"),

@@ -24,7 +24,7 @@ use super::{MAX_PIN_LEN, Pcr, Record, TpmError, TpmSlot};
 use crate::kek::{Sealed, random};
 use crate::slot::{Binding, KeySlot, SlotError, SlotKind, Tries, Wrapped};
 
-const SHA256: HashingAlgorithm = HashingAlgorithm::Sha256;
+pub(super) const SHA256: HashingAlgorithm = HashingAlgorithm::Sha256;
 /// Of `TPM_PT_PERMANENT`: the TPM is in lock-out (TPM 2.0 part 2, 8.6).
 const IN_LOCKOUT: u32 = 1 << 9;
 
@@ -96,13 +96,13 @@ fn auth_value(pin: &[u8]) -> Result<Auth, SlotError> {
 }
 
 /// A connection. Dropping the context flushes every key and session that was made in it.
-struct Chip<'a> {
+pub(super) struct Chip<'a> {
     tpm: Context,
     tcti: &'a str,
 }
 
 impl<'a> Chip<'a> {
-    fn connect(tcti: &'a str) -> Result<Self, TpmError> {
+    pub(super) fn connect(tcti: &'a str) -> Result<Self, TpmError> {
         let named = (tcti.starts_with("device:/") || tcti.starts_with("swtpm:"))
             .then(|| TctiNameConf::from_str(tcti).ok())
             .flatten()
@@ -112,7 +112,7 @@ impl<'a> Chip<'a> {
     }
 
     /// Asks the TPM for something, and names what went wrong.
-    fn asked<T>(
+    pub(super) fn asked<T>(
         &mut self,
         operation: &'static str,
         ask: impl FnOnce(&mut Context) -> Result<T, Error>,
@@ -148,12 +148,12 @@ impl<'a> Chip<'a> {
     }
 
     /// What could be built from our own values.
-    fn made<T>(&mut self, built: Result<T, Error>) -> Result<T, TpmError> {
+    pub(super) fn made<T>(&mut self, built: Result<T, Error>) -> Result<T, TpmError> {
         self.asked("take its parameters", |_| built)
     }
 
     /// The storage key of the owner hierarchy, made from the TPM's seed: always the same one. And its name.
-    fn storage_key(&mut self) -> Result<(KeyHandle, [u8; 34]), TpmError> {
+    pub(super) fn storage_key(&mut self) -> Result<(KeyHandle, [u8; 34]), TpmError> {
         let template = self.made(storage_template())?;
         let created = self.asked("make its storage key", |tpm| {
             tpm.execute_with_nullauth_session(|tpm| {
@@ -218,7 +218,7 @@ impl<'a> Chip<'a> {
     }
 
     /// A session in which what matters travels encrypted, under a secret that only this TPM can learn.
-    fn session(&mut self, kind: SessionType, parent: KeyHandle) -> Result<AuthSession, TpmError> {
+    pub(super) fn session(&mut self, kind: SessionType, parent: KeyHandle) -> Result<AuthSession, TpmError> {
         let started = self.asked("start a session", |tpm| {
             tpm.start_auth_session(Some(parent), None, None, kind, SymmetricDefinition::AES_128_CFB, SHA256)
         })?;

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // what fails may panic
 
 mod backends;
+mod counters;
 #[cfg(feature = "tpm")]
 mod tpm;
 

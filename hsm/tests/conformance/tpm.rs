@@ -79,12 +79,21 @@ impl Swtpm {
         let handles = handles.iter().flat_map(|handle| handle.to_be_bytes()).collect::<Vec<_>>();
         let password = [0x4000_0009_u32.to_be_bytes().as_slice(), &[0, 0, 1, 0, 0]].concat();
         let body = [&code.to_be_bytes()[..], &handles, &9_u32.to_be_bytes(), &password, parameters].concat();
+        self.send(0x8002, &body);
+    }
+
+    /// A command with its sessions, or with none (0x8001); what comes after the response code.
+    fn send(&self, tag: u16, body: &[u8]) -> Vec<u8> {
         let size = body.len() as u32 + 6;
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("swtpm is there");
-        stream.write_all(&[&[0x80, 0x02], &size.to_be_bytes()[..], &body].concat()).unwrap();
+        stream.write_all(&[&tag.to_be_bytes()[..], &size.to_be_bytes(), body].concat()).unwrap();
         let mut head = [0; 10];
         stream.read_exact(&mut head).unwrap();
-        assert_eq!(head[6..], [0; 4], "command {code:#x} failed");
+        assert_eq!(head[6..], [0; 4], "command {:02x?} failed", &body[..4]);
+        let size = u32::from_be_bytes(head[2..6].try_into().unwrap());
+        let mut answer = vec![0; size as usize - head.len()];
+        stream.read_exact(&mut answer).unwrap();
+        answer
     }
 
     /// TPM2_PCR_Extend.
@@ -96,6 +105,26 @@ impl Swtpm {
     fn lock_after(&self, tries: u32) {
         let parameters = [tries, 1000, 1000].map(u32::to_be_bytes).concat();
         self.command(0x13a, &[0x4000_000a], &parameters);
+    }
+
+    /// TPM2_NV_ReadPublic: the TPMS_NV_PUBLIC of an index, as it was before it was written.
+    pub(crate) fn index_as_made(&self, index: u32) -> Vec<u8> {
+        let answer = self.send(0x8001, &[0x169_u32.to_be_bytes(), index.to_be_bytes()].concat());
+        let size = usize::from(u16::from_be_bytes([answer[0], answer[1]]));
+        let mut public = answer[2..2 + size].to_vec();
+        public[6] &= !0x20; // TPMA_NV_WRITTEN, bit 29
+        public
+    }
+
+    /// TPM2_NV_DefineSpace, as the owner, with an empty password.
+    pub(crate) fn define_index(&self, public: &[u8]) {
+        let size = (public.len() as u16).to_be_bytes();
+        self.command(0x12a, &[0x4000_0001], &[&[0, 0], &size[..], public].concat());
+    }
+
+    /// TPM2_NV_UndefineSpace, as the owner.
+    pub(crate) fn forget_index(&self, index: u32) {
+        self.command(0x122, &[0x4000_0001, index], &[]);
     }
 
     /// TPM2_Clear.

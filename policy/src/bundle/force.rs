@@ -96,6 +96,21 @@ impl InForce {
         in_force
     }
 
+    /// Whether nobody has applied a bundle yet.
+    pub fn is_beginning(&self) -> bool {
+        self.highest_version == 0
+    }
+
+    /// Puts `starter` in force until somebody applies a bundle, whose version may be any. Returns the entries to record:
+    /// none if it is in force already, or a bundle was applied.
+    pub fn begin(&mut self, starter: Option<&Bundle>, now_ms: u64) -> Vec<Change> {
+        if !self.is_beginning() || self.active.map(|active| active.hash) == starter.map(Bundle::hash) {
+            return Vec::new();
+        }
+        self.active = starter.map(|starter| self.entry(starter, now_ms));
+        starter.map(|starter| starter.files().change()).into_iter().chain([self.change()]).collect()
+    }
+
     /// Lets `candidate` follow `active`, the bundle in force: now, or at `from_ms`. A bundle that waits is replaced.
     ///
     /// Whether its tests pass is for the caller to see to before. Returns the entries to record.

@@ -377,3 +377,19 @@ fn a_preset_alone_is_a_policy_and_its_numbers_are_checked_at_their_place() {
     let twice = errors(manifest(&format!("version = 1\npreset = \"routing-node\"\n{entry}")));
     assert_eq!(twice, [format!("policy.toml:3:1: the preset has a budget '{}' already", taken.name)]);
 }
+
+#[test]
+fn what_an_appliance_begins_with_gives_way_to_the_first_bundle_and_does_not_come_back_by_itself() {
+    let [starter, other] = [1, 2].map(|version| bundle(files(version)));
+    let mut in_force = InForce::default();
+    assert_eq!(in_force.begin(None, 1).len(), 0);
+    assert_eq!(in_force.begin(Some(&starter), 1).len(), 2, "the files, and that they are in force");
+    assert_eq!(in_force.begin(Some(&starter), 2).len(), 0);
+    assert_eq!(in_force.begin(Some(&other), 3).len(), 2, "another one was chosen");
+    assert_eq!(in_force.begin(None, 4).len(), 1);
+    assert_eq!(in_force.active, None);
+    in_force.begin(Some(&other), 5);
+    in_force.apply(&starter, Some(&other), None, 6).expect("version 1");
+    assert!(in_force.begin(Some(&other), 7).is_empty() && !in_force.is_beginning());
+    assert_eq!(in_force.active.map(|active| active.hash), Some(starter.hash()));
+}

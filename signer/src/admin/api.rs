@@ -1,5 +1,6 @@
 //! What an administrator may ask of the daemon. `socket` carries it, `daemon` answers it.
 
+use claviger_hsm::{SlotId, Tries};
 use claviger_proto::v1::{
     AdminError, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine, GrantInfo,
     GrantListRequest, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest,
@@ -19,12 +20,23 @@ pub trait Sink<T> {
     fn is_read(&self) -> bool;
 }
 
+/// What somebody, or something, brings to a sealed signer.
+#[derive(Debug)]
+pub struct Brought {
+    /// A passphrase, a share or a PIN; nothing for a slot that needs nothing.
+    pub secret: Option<Passphrase>,
+    /// The slot to open with; the passphrase slots if none is named.
+    pub slot: Option<SlotId>,
+    /// Whether somebody enters it now.
+    pub tries: Tries,
+}
+
 /// The daemon, as its administrator sees it. Calls may block: each runs on a thread of its own.
 pub trait AdminApi: Send + Sync + 'static {
     /// What holds and what is missing.
     fn status(&self) -> StatusReply;
-    /// Opens the signer.
-    fn unseal(&self, passphrase: &Passphrase) -> Result<UnsealReply, AdminFailure>;
+    /// Opens the signer, or takes one more share.
+    fn unseal(&self, brought: Brought) -> Result<UnsealReply, AdminFailure>;
     /// Closes it and wipes keys from memory.
     fn seal(&self) -> Result<(), AdminFailure>;
     /// Ends the process, cleanly.
@@ -98,10 +110,12 @@ pub enum FailureKind {
     Sealed,
     /// The signer is unsealed already.
     NotSealed,
-    /// The passphrase does not open any slot.
+    /// The passphrase, share or PIN does not open any slot.
     Passphrase,
     /// Too many wrong passphrases.
     RateLimited,
+    /// What holds a key slot's key does not do its work, or cannot be reached from this build.
+    Device,
     /// Something stored is damaged or of another version.
     Damaged,
     /// The signer failed.
@@ -119,6 +133,7 @@ impl FailureKind {
             Self::NotSealed => "not-sealed",
             Self::Passphrase => "passphrase",
             Self::RateLimited => "rate-limited",
+            Self::Device => "device",
             Self::Damaged => "damaged",
             Self::Fault => "fault",
         }

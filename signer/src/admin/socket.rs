@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use claviger_hsm::Tries;
 use claviger_proto::v1::admin_server::{Admin, AdminServer};
 use claviger_proto::v1::*;
 use prost::Message;
@@ -20,7 +21,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Code, Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::api::{AdminApi, AdminFailure, FailureKind, Sink};
+use super::api::{AdminApi, AdminFailure, Brought, FailureKind, Sink};
 use crate::keys::memory::scrub_stack;
 use crate::keys::passphrase::Passphrase;
 
@@ -224,7 +225,7 @@ fn status(failure: AdminFailure) -> Status {
         FailureKind::Invalid => Code::InvalidArgument,
         FailureKind::NotFound => Code::NotFound,
         FailureKind::Exists => Code::AlreadyExists,
-        FailureKind::Sealed | FailureKind::NotSealed => Code::FailedPrecondition,
+        FailureKind::Sealed | FailureKind::NotSealed | FailureKind::Device => Code::FailedPrecondition,
         FailureKind::Passphrase => Code::PermissionDenied,
         FailureKind::RateLimited => Code::ResourceExhausted,
         FailureKind::Damaged => Code::DataLoss,
@@ -246,11 +247,17 @@ impl Admin for Service {
     }
 
     async fn unseal(&self, request: Request<UnsealRequest>) -> Reply<UnsealReply> {
-        let passphrase = Zeroizing::new(request.into_inner().passphrase);
+        let UnsealRequest { passphrase, slot, deliberate } = request.into_inner();
+        let secret = Zeroizing::new(passphrase);
         self.run(move |api| {
-            let passphrase = Passphrase::copy_from(&passphrase)
-                .map_err(|error| AdminFailure::new(FailureKind::Passphrase, &error, error.hint()))?;
-            api.unseal(&passphrase)
+            let invalid =
+                |_| AdminFailure::new(FailureKind::NotFound, "there is no such slot", "`claviger slots list`.");
+            let slot = Some(slot).filter(|slot| *slot != 0).map(u16::try_from).transpose().map_err(invalid)?;
+            let secret = if secret.is_empty() && slot.is_some() { None } else { Some(Passphrase::copy_from(&secret)) };
+            let secret =
+                secret.transpose().map_err(|error| AdminFailure::new(FailureKind::Passphrase, &error, error.hint()))?;
+            let tries = if deliberate { Tries::Deliberate } else { Tries::Automatic };
+            api.unseal(Brought { secret, slot, tries })
         })
         .await
     }

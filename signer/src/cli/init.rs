@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use bitcoin::Network;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum, value_parser};
 use claviger_hsm::file::write_atomically;
 use claviger_hsm::{Argon2id, EnvelopeError};
+use claviger_policy::preset::{self, Preset};
 use serde_json::json;
 
 use super::{CliError, Output, PassphraseArgs, harden};
-use crate::config::Config;
+use crate::config::{Config, NO_PRESET};
 use crate::datadir::DataDir;
 use crate::keys::data_key;
 use crate::keys::memory::scrub_stack;
@@ -20,6 +22,10 @@ pub(super) struct InitArgs {
     /// The Bitcoin network of all nodes.
     #[arg(long, value_enum, default_value_t = NetworkName::Mainnet)]
     network: NetworkName,
+    /// The spending policy to begin with, until the first `claviger policy apply`: a preset that `claviger policy presets` lists, or
+    /// "none" for the limits of claviger.toml alone.
+    #[arg(long, value_name = "NAME", default_value = preset::DEFAULT, value_parser = presets())]
+    preset: String,
     #[command(flatten)]
     passphrase: PassphraseArgs,
     /// Memory that one guess of the passphrase costs, in KiB.
@@ -51,24 +57,30 @@ pub(super) fn init(data_dir: &Path, args: InitArgs, output: &Output) -> Result<(
     let envelope = created.map_err(failed)?;
     let dir = DataDir::create(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
     envelope.write(&dir.keyslots()).map_err(failed)?;
-    let config = Config::new(args.network.into());
+    let mut config = Config::new(args.network.into());
+    config.policy.preset = args.preset;
     write_atomically(&dir.config(), config.to_commented_toml().as_bytes()).map_err(|error| {
         CliError::new(
             format!("cannot write {}: {error}", dir.config().display()),
             "Check the disk, remove the directory and try again.",
         )
     })?;
-    let value = json!({ "data_dir": dir.path(), "network": config.network.to_string(), "slots": 1 });
+    let value = json!({ "data_dir": dir.path(), "network": config.network.to_string(), "preset": config.policy.preset, "slots": 1 });
     output.result(&value, || {
         format!(
-            "{} is ready for {}.\nEdit [chain] in {}, then: claviger --data-dir {0} run\n\
+            "{} is ready for {}, with the policy \"{}\" until another is applied.\nEdit [chain] in {}, then: claviger --data-dir {0} run\n\
              There is one key slot: if its passphrase is lost, all keys are. Keep a copy of it apart.",
             dir.path().display(),
             config.network,
+            config.policy.preset,
             dir.config().display()
         )
     });
     Ok(())
+}
+
+fn presets() -> PossibleValuesParser {
+    Preset::all().iter().map(|preset| preset.name).chain([NO_PRESET]).collect::<Vec<_>>().into()
 }
 
 impl From<NetworkName> for Network {

@@ -59,7 +59,8 @@ const RUN_EXAMPLES: &str = "Examples:
 
 const UNSEAL_EXAMPLES: &str = "Examples:
   claviger unseal                              asks on the terminal
-  claviger unseal --passphrase-fd 0 < FILE     takes what the file holds, without the line's end";
+  claviger unseal --passphrase-fd 0 < FILE     takes what the file holds, without the line's end
+  claviger unseal --slot 2                     asks for one share, a PIN, or nothing, as slot 2 wants";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -68,9 +69,9 @@ enum Command {
     /// Run the daemon. It starts sealed unless a passphrase source is given.
     #[command(after_help = RUN_EXAMPLES)]
     Run(run::RunArgs),
-    /// Open the running daemon with the passphrase.
+    /// Open the running daemon, with the passphrase or what another slot wants.
     #[command(after_help = UNSEAL_EXAMPLES)]
-    Unseal(PassphraseArgs),
+    Unseal(slots::OpenArgs),
     /// Close the running daemon: nodes stop, keys are wiped from memory.
     Seal,
     /// What holds and what is missing.

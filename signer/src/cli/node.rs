@@ -26,6 +26,7 @@ const ADD_EXAMPLES: &str = "Examples:
   claviger node add bob --kind cln --import hsm_secret --format cln-hsm-secret
   claviger node add carol --kind ldk --import - --format bip39 < words
   claviger node add dave --kind lnd                                        needs lnd.listen in claviger.toml
+  claviger node add dora --kind lnd --import - --format aezeed < words     an lnd that was there before
   claviger node add erin --kind lightspark --import seed --format lightspark-seed --webhook-secret secret
 
 Keys of a node that has channels are not enough: the signer does not know their state. Close them first.";
@@ -46,7 +47,7 @@ pub(super) enum NodeCommand {
         /// What the file holds.
         #[arg(long, value_enum, requires = "import")]
         format: Option<SeedFormat>,
-        /// Read the passphrase of a BIP39 mnemonic, if it has one, from this open file descriptor.
+        /// Read the passphrase of the words, if they have one, from this open file descriptor.
         #[arg(long, value_name = "N", requires = "import")]
         mnemonic_passphrase_fd: Option<i32>,
         /// For lightspark: a file with the text with which Lightspark signs webhooks.
@@ -130,6 +131,8 @@ pub(super) enum SeedFormat {
     Bip39,
     /// A BIP 32 root key, xprv… or tprv…, of an lnd.
     Xprv,
+    /// The 24 words that an lnd showed when its wallet was made.
+    Aezeed,
     /// 16, 32 or 64 bytes in hex, as a Lightspark account has them.
     LightsparkSeed,
 }

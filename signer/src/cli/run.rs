@@ -1,13 +1,18 @@
 //! `claviger run`.
 
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
+use claviger_hsm::Tries;
+use listenfd::ListenFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{CliError, PassphraseArgs, harden};
+use crate::admin::api::Brought;
 use crate::admin::socket::AdminSocket;
 use crate::config::{Config, LogConfig, LogFormat};
 use crate::daemon::Daemon;
@@ -18,10 +23,16 @@ use crate::reasons::Reason;
 /// What `run` is told.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
+    /// Unseal at once with this slot, and the PIN or passphrase from the source if it wants one. If it does not open, stay
+    /// sealed.
+    #[arg(long, value_name = "N")]
+    slot: Option<u16>,
     /// Unseal at once with the passphrase from this source.
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
+
+const SOCKET_HINT: &str = "Set ListenStream= of the socket unit and lnd.listen in claviger.toml to the same address.";
 
 /// Threads for sockets; signing has its own.
 const IO_THREADS: usize = 2;
@@ -31,10 +42,14 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     refuse_build().map_err(|error| CliError::new(error, error.hint()))?;
     let names = std::env::vars_os().map(|(name, _)| name);
     refuse_environment(names).map_err(|error| CliError::new(&error, error.hint()))?;
-    let hardening = harden(&args.passphrase.descriptors())?;
+    let socket = handed_over()?;
+    let descriptors: Vec<_> =
+        args.passphrase.descriptors().into_iter().chain(socket.as_ref().map(AsRawFd::as_raw_fd)).collect();
+    let hardening = harden(&descriptors)?;
     let dir = DataDir::open(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
     let lock = dir.lock().map_err(|error| CliError::new(&error, error.hint()))?;
     let config = Config::load(&dir.config()).map_err(|error| CliError::new(&error, error.hint()))?;
+    let lnd_socket = socket.map(|socket| for_lnd(socket, &config)).transpose()?;
     start_log(&config.log);
     // A panic's message may quote what was in memory: only its place is told (P8).
     std::panic::set_hook(Box::new(
@@ -44,14 +59,22 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(IO_THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::new(error, "Check the limits on threads."))?;
     let socket_path = dir.admin_socket();
-    let daemon = Arc::new(Daemon::new(dir, lock, config, hardening, runtime.handle().clone()));
+    let daemon = Daemon::new(dir, lock, config, hardening, runtime.handle().clone()).with_lnd_socket(lnd_socket);
+    let daemon = Arc::new(daemon);
     let socket = runtime.block_on(async { AdminSocket::start(&socket_path, daemon.clone()) });
     let socket = socket.map_err(|error| CliError::new(&error, error.hint()))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started, sealed");
-    if args.passphrase.is_given() {
+    let opened = if args.slot.is_some() {
+        let secret = args.passphrase.is_given().then(|| args.passphrase.read()).transpose()?;
+        daemon.open_by(Brought { secret, slot: args.slot, tries: Tries::Automatic }).map(drop)
+    } else if args.passphrase.is_given() {
         let passphrase = args.passphrase.read()?;
         daemon.open(&passphrase).map_err(|failure| CliError::new(&failure, failure.hint.clone()))?;
-    } else if let Err(failure) = daemon.open_by_helper() {
+        Ok(())
+    } else {
+        daemon.open_unattended()
+    };
+    if let Err(failure) = opened {
         // Somebody may still come with a passphrase.
         tracing::warn!(%failure, hint = %failure.hint, "still sealed");
     }
@@ -60,6 +83,29 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     runtime.block_on(socket.shutdown());
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The socket that systemd hands over, if it does: call it while there is one thread, before inherited descriptors close.
+fn handed_over() -> Result<Option<TcpListener>, CliError> {
+    let mut handed = ListenFd::from_env();
+    if handed.len() > 1 {
+        let hint = "Leave one ListenStream= in the socket unit: that of lnd's door.";
+        return Err(CliError::new(format!("{} sockets are handed over", handed.len()), hint));
+    }
+    let socket = if handed.len() == 1 { handed.take_tcp_listener(0) } else { Ok(None) };
+    socket.map_err(|error| {
+        CliError::new(format!("the socket that is handed over is no TCP listener: {error}"), SOCKET_HINT)
+    })
+}
+
+/// The same socket, if it is where lnd's door is.
+fn for_lnd(socket: TcpListener, config: &Config) -> Result<TcpListener, CliError> {
+    let address = socket.local_addr().map_err(|error| CliError::new(error, SOCKET_HINT))?;
+    if config.lnd.listen == Some(address) {
+        return Ok(socket);
+    }
+    let listen = config.lnd.listen.map_or_else(|| "not set".to_owned(), |listen| listen.to_string());
+    Err(CliError::new(format!("the socket that is handed over is {address}, lnd.listen is {listen}"), SOCKET_HINT))
 }
 
 /// Waits for a reason to end.
@@ -84,5 +130,23 @@ fn start_log(config: &LogConfig) {
     match config.format {
         LogFormat::Text => log.with_ansi(false).init(),
         LogFormat::Json => log.json().init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // what fails may panic
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_handed_over_is_taken_where_lnds_door_is_and_nowhere_else() {
+        let socket = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = Config::new(bitcoin::Network::Regtest);
+        assert!(for_lnd(socket(), &config).unwrap_err().error.contains("lnd.listen is not set"));
+        let (mine, other) = (socket(), socket());
+        config.lnd.listen = Some(mine.local_addr().unwrap());
+        assert!(for_lnd(mine, &config).is_ok());
+        assert_eq!(for_lnd(other, &config).unwrap_err().hint, SOCKET_HINT);
     }
 }

@@ -9,7 +9,7 @@ use claviger_hsm::file::write_atomically;
 use claviger_hsm::{Argon2id, Envelope, EnvelopeError, SharesSlot, SlotError, SlotKind, Tries, Wrapped, tpm};
 use serde_json::json;
 
-use self::secret::OpenArgs;
+pub(super) use self::secret::OpenArgs;
 use super::{CliError, Output, harden};
 use crate::datadir::{DataDir, DirLock};
 use crate::keys::data_key::{self, NewSlot, Pin};

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use claviger_proto::v1::{NodeInfo, StatusReply, StatusRequest};
 
+use super::seal::still_sealed;
 use super::{CliError, Output, admin, policy, time};
 
 /// Prints what holds and what is missing.
@@ -24,6 +25,9 @@ fn text(status: &StatusReply) -> String {
     row("signer", format!("{} {seal}, pid {}, up {} s", status.version, status.pid, status.uptime_s));
     row("network", status.network.clone());
     row("data", status.data_dir.clone());
+    if let Some(shares) = &status.shares {
+        row("shares", still_sealed(shares));
+    }
     if let Some(memory) = &status.memory {
         let off = |off| if off { "off" } else { "ON" };
         row(

@@ -11,13 +11,13 @@ use claviger_proto::v1::{
 };
 
 use super::explain::record;
+use super::opening::Opened;
 use super::policy::events;
 use super::unsealed::journal_failure;
 use super::{Daemon, Unsealed, lock};
-use crate::admin::api::{AdminApi, AdminFailure, FailureKind, Sink};
+use crate::admin::api::{AdminApi, AdminFailure, Brought, FailureKind, Sink};
 use crate::journal::{EXPLAIN_REACH, Health, JournalError, LogLine, Progress};
 use crate::keys::memory::protection;
-use crate::keys::passphrase::Passphrase;
 use crate::reasons::Reason;
 
 /// How often `journal tail --follow` looks for new decisions.
@@ -40,6 +40,7 @@ impl AdminApi for Daemon {
             pid: std::process::id(),
             data_dir: self.dir.path().display().to_string(),
             memory: Some(self.memory()),
+            shares: self.shares_entered(),
             ..StatusReply::default()
         };
         if let Some(unsealed) = unsealed {
@@ -51,8 +52,11 @@ impl AdminApi for Daemon {
         status
     }
 
-    fn unseal(&self, passphrase: &Passphrase) -> Result<UnsealReply, AdminFailure> {
-        self.open(passphrase).map(|nodes| UnsealReply { nodes: nodes as u32 })
+    fn unseal(&self, brought: Brought) -> Result<UnsealReply, AdminFailure> {
+        Ok(match self.open_by(brought)? {
+            Opened::Nodes(nodes) => UnsealReply { nodes: nodes as u32, shares: None },
+            Opened::Shares(progress) => UnsealReply { nodes: 0, shares: Some(progress) },
+        })
     }
 
     fn seal(&self) -> Result<(), AdminFailure> {

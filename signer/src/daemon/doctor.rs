@@ -35,6 +35,9 @@ impl Daemon {
         checks.extend(unsealed.check_chain());
         checks.push(unsealed.check_journal());
         checks.push(unsealed.check_certificates());
+        if !request.lnd.is_empty() {
+            checks.extend(unsealed.check_pairing(&request.lnd));
+        }
         let mut channels = Vec::new();
         for status in unsealed.nodes.status() {
             if chosen.as_ref().is_some_and(|chosen| *chosen != status.name) {
@@ -187,15 +190,15 @@ fn check_node(status: &crate::lightning::status::NodeStatus) -> CheckInfo {
     }
 }
 
-fn ok(id: &str, detail: impl Into<String>) -> CheckInfo {
+pub(super) fn ok(id: &str, detail: impl Into<String>) -> CheckInfo {
     check(id, "ok", detail, "")
 }
 
-fn warn(id: &str, detail: impl Into<String>, fix: &str) -> CheckInfo {
+pub(super) fn warn(id: &str, detail: impl Into<String>, fix: &str) -> CheckInfo {
     check(id, "warn", detail, fix)
 }
 
-fn fail(id: &str, detail: impl Into<String>, fix: &str) -> CheckInfo {
+pub(super) fn fail(id: &str, detail: impl Into<String>, fix: &str) -> CheckInfo {
     check(id, "fail", detail, fix)
 }
 

@@ -184,13 +184,13 @@ fn files(sent: Vec<BundleFile>) -> Result<Files, AdminFailure> {
 }
 
 /// Why a bundle did not come into force: refused, or not recorded.
-enum Failed {
+pub(super) enum Failed {
     Apply(ApplyFailed),
     Record(AdminFailure),
 }
 
 impl Failed {
-    fn failure(self) -> AdminFailure {
+    pub(super) fn failure(self) -> AdminFailure {
         match self {
             Self::Apply(failed) => refused(&failed),
             Self::Record(failure) => failure,

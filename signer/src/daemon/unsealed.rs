@@ -11,14 +11,14 @@ use zeroize::Zeroizing;
 
 use super::lock;
 use super::operators::Lines;
-use super::policy::now_ms;
+use super::policy::{Failed, now_ms};
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{Ca, CaError};
 use crate::admin::fingerprint::Fingerprint;
 use crate::admin::record::NodeRecord;
 use crate::admin::registry::Registry;
 use crate::chain::{Attestor, Auth, BitcoindSource, ChainSource, ChainView, Follower, FollowerOptions};
-use crate::config::{ChainConfig, Config};
+use crate::config::{ChainConfig, Config, NO_PRESET};
 use crate::datadir::DataDir;
 use crate::gateway::lightspark::{Accounts, LightsparkServer};
 use crate::gateway::link::{LinkOptions, LinkServer, ServerIdentity};
@@ -70,12 +70,13 @@ const CA_KEY: &str = "ca/key";
 const CA_CERTIFICATE: &str = "ca/certificate";
 
 impl Unsealed {
-    /// Opens everything in `dir` that `data_key` protects and begins to serve.
+    /// Opens everything in `dir` that `data_key` protects and begins to serve, lnd nodes on `lnd_socket` if there is one.
     pub(super) fn open(
         dir: &DataDir,
         config: &Config,
         data_key: &Secret<32>,
         runtime: &Handle,
+        lnd_socket: Option<&std::net::TcpListener>,
     ) -> Result<Self, AdminFailure> {
         let store: Arc<dyn Store> = Arc::new(
             RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(|error| journal_failure(error.into()))?,
@@ -98,7 +99,7 @@ impl Unsealed {
                 )
             })?;
         let attestor = Arc::new(Attestor::new(&attestor));
-        let desk = open_desk(&journal, &ca, config.network)?;
+        let desk = open_desk(&journal, &ca, config)?;
         let settings = Settings {
             limits: config.limits.clone(),
             funding_depth: config.chain.funding_depth,
@@ -131,7 +132,11 @@ impl Unsealed {
         let lnd = config.lnd.listen.map(|address| {
             runtime
                 .block_on(async {
-                    let listener = TcpListener::bind(address).await.map_err(|error| error.to_string())?;
+                    let listener = match lnd_socket {
+                        Some(socket) => shared(socket),
+                        None => TcpListener::bind(address).await,
+                    };
+                    let listener = listener.map_err(|error| error.to_string())?;
                     LndServer::start(listener, identity.clone(), mint.clone(), registry.clone(), nodes.clone())
                         .map_err(|error| error.to_string())
                 })
@@ -311,11 +316,16 @@ fn load_ca(journal: &Journal, vault: &RecordCipher, is_new: bool) -> Result<Ca, 
     Ca::load(&key, &certificate).map_err(failure)
 }
 
-/// The spending policy that the house's entries name. One that cannot be read stops everything: nothing is signed (P4).
-fn open_desk(journal: &Journal, ca: &Ca, network: bitcoin::Network) -> Result<Arc<Desk>, AdminFailure> {
+/// The spending policy that the house's entries name, or the one to begin with. One that cannot be read stops everything:
+/// nothing is signed (P4).
+fn open_desk(journal: &Journal, ca: &Ca, config: &Config) -> Result<Arc<Desk>, AdminFailure> {
     let entries = journal.load(HOUSE).map_err(journal_failure)?;
     let desk = Desk::new(&Fingerprint::of(ca.certificate_der()).to_string());
-    desk.open(&entries, network, now_ms()).map_err(|error| damaged("the policy in force", &error))?;
+    let now_ms = now_ms();
+    desk.open(&entries, config.network, now_ms).map_err(|error| damaged("the policy in force", &error))?;
+    let preset = Some(config.policy.preset.as_str()).filter(|preset| *preset != NO_PRESET);
+    let record = |puts| record(journal, puts, None).map_err(Failed::Record);
+    desk.begin(preset, config.network, now_ms, record).map_err(Failed::failure)?;
     Ok(Arc::new(desk))
 }
 
@@ -399,7 +409,14 @@ fn damaged(what: &str, error: &dyn std::fmt::Display) -> AdminFailure {
 }
 
 /// The host part of `host:port`, which the server certificate must name too.
-fn host_of(address: &str) -> Option<String> {
+/// Another handle to a socket that stays open.
+fn shared(socket: &std::net::TcpListener) -> std::io::Result<TcpListener> {
+    let socket = socket.try_clone()?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
+pub(super) fn host_of(address: &str) -> Option<String> {
     let host = address.rsplit_once(':')?.0.trim_start_matches('[').trim_end_matches(']');
     (!host.is_empty()).then(|| host.to_owned())
 }

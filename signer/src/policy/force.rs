@@ -51,6 +51,27 @@ impl Desk {
         Ok(())
     }
 
+    /// Puts `preset` in force, or nothing, as long as nobody has applied a bundle. `record` as for [`apply`](Self::apply).
+    pub fn begin<E: From<ApplyFailed>>(
+        &self,
+        preset: Option<&str>,
+        network: Network,
+        now_ms: u64,
+        record: impl FnOnce(Vec<Put>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let starter = preset.map(|preset| starter(preset, network)).transpose().map_err(ApplyFailed::Invalid)?;
+        let (mut in_force, _) = self.standing(now_ms);
+        let changes = in_force.begin(starter.as_ref(), now_ms);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        record(puts(changes))?;
+        let state = &mut *self.lock();
+        (state.in_force, state.bundle) = (in_force, starter.map(Arc::new));
+        state.adopt_all(now_ms);
+        Ok(())
+    }
+
     /// Lets a bundle follow the one in force, at once or from `from_ms` on, once its own tests pass. `record` makes the
     /// entries of the house's tenant durable; until it has, nothing changes.
     pub fn apply<E: From<ApplyFailed>>(
@@ -120,6 +141,14 @@ pub(super) fn tested(files: Files, network: Network) -> Result<Arc<Bundle>, Appl
     let bundle = Bundle::parse(files, network).map_err(ApplyFailed::Invalid)?;
     let suite = claviger_policy::tooling::test(&bundle);
     if suite.passes() { Ok(Arc::new(bundle)) } else { Err(ApplyFailed::Tests(suite.to_string())) }
+}
+
+/// The bundle that is a preset and no more.
+fn starter(preset: &str, network: Network) -> Result<Bundle, Vec<BundleError>> {
+    let mut files = Files::default();
+    let manifest = format!("version = 1\npreset = \"{preset}\"\n");
+    files.add("policy.toml", manifest.into_bytes()).expect("a bundle takes a short file of that name");
+    Bundle::parse(files, network)
 }
 
 /// The bundle with this hash, from the house's entries.

@@ -16,8 +16,23 @@ struct Signer {
 
 impl Signer {
     fn new() -> Self {
+        Self::beginning_with("none")
+    }
+
+    fn beginning_with(preset: &str) -> Self {
         let mut signer = Self { dir: tempfile::tempdir().unwrap(), daemon: None };
-        let quick = ["--network", "regtest", "--kdf-memory-kib", "64", "--kdf-passes", "1", "--passphrase-fd", "0"];
+        let quick = [
+            "--preset",
+            preset,
+            "--network",
+            "regtest",
+            "--kdf-memory-kib",
+            "64",
+            "--kdf-passes",
+            "1",
+            "--passphrase-fd",
+            "0",
+        ];
         let (code, _, stderr) = signer.run_with(&[&["init"][..], &quick].concat(), "first passphrase");
         assert_eq!(code, Some(0), "{stderr}");
         let file = signer.dir.path().join("data/claviger.toml");
@@ -131,6 +146,28 @@ fn a_policy_is_applied_shown_followed_by_a_signed_one_and_taken_back_and_survive
     let args = ["policy", "apply", "--rollback", "--signature", first, "--signature", second];
     assert_eq!(signer.done(&args), "version 1 is in force again\n");
     assert!(signer.refused(&["policy", "apply", text(&new)]).contains("version 2 is not above 2"));
+}
+
+/// What `init` names is in force until somebody applies a bundle, whose version may be any.
+#[test]
+fn a_new_appliance_begins_with_a_preset_that_gives_way_to_the_first_bundle() {
+    let mut signer = Signer::beginning_with("routing-node");
+    let (old, _) = signer.bundles();
+    assert!(signer.done(&["policy", "show"]).contains("routing-node"));
+    assert!(signer.done(&["policy", "show", "--cedar"]).contains("@id(\"preset-withdraw\")"));
+    edit(&signer.dir.path().join("data/claviger.toml"), "preset = \"routing-node\"", "preset = \"receive-only\"");
+    signer.kill();
+    signer.start();
+    assert!(
+        !signer.done(&["policy", "show", "--cedar"]).contains("@id(\"preset-withdraw\")"),
+        "another one was chosen"
+    );
+
+    let applied = signer.done(&["policy", "apply", text(&old)]);
+    assert!(applied.ends_with("version 1 is in force\n"), "{applied}");
+    signer.kill();
+    signer.start();
+    assert!(signer.done(&["policy", "show", "--cedar"]).contains("@id(\"nothing-at-night\")"), "it stays");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use claviger::config::{Config, all_keys};
 use claviger::harden::refuse_environment;
 use claviger_demo::signer::Program;
 use claviger_demo::world::World;
+use claviger_policy::preset::Preset;
 
 use crate::channel::Channel;
 use crate::thief::{CLAVIGER, Scene, Thief};
@@ -39,7 +40,7 @@ const STRANGER: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
 const DEEPEST: u32 = 100;
 
 /// What `claviger run` takes. None of it says what may be signed.
-const FLAGS: [&str; 5] = ["--data-dir", "--passphrase-fd", "--passphrase-credential", "--json", "--help"];
+const FLAGS: [&str; 6] = ["--data-dir", "--slot", "--passphrase-fd", "--passphrase-credential", "--json", "--help"];
 
 /// Tries to take the channel, then the secret of a state that was signed to close: what no setting may allow.
 fn attack(scene: &Scene) {
@@ -63,7 +64,7 @@ fn most_permissive(config: &mut toml::Table, largest: bool) {
         let candidates = match default {
             toml::Value::Integer(_) => extremes,
             toml::Value::Boolean(value) => vec![(!value).into()],
-            toml::Value::String(_) => ["trace", "json", "off", "*"].map(Into::into).to_vec(),
+            toml::Value::String(_) => ["trace", "json", "none", "*"].map(Into::into).to_vec(),
             toml::Value::Array(_) => vec![vec!["*"].into(), vec![STRANGER].into()],
             _ => Vec::new(),
         };
@@ -82,6 +83,21 @@ fn most_permissive(config: &mut toml::Table, largest: bool) {
 fn hostile_no_configuration_opens_what_the_rules_close() {
     for largest in [true, false] {
         let scene = Scene::with("ldk", |config| most_permissive(config, largest));
+        attack(&scene);
+    }
+}
+
+/// Nothing at all, and each preset: a rule that permits everything stands beside it.
+#[test]
+fn hostile_no_policy_opens_what_the_rules_close() {
+    let presets = Preset::all().iter().map(|preset| format!("preset = \"{}\"", preset.name));
+    for preset in presets.chain([String::new()]) {
+        let scene = Scene::new("ldk");
+        let bundle = scene.world.dir().join("permissive");
+        std::fs::create_dir(&bundle).unwrap();
+        std::fs::write(bundle.join("policy.toml"), format!("version = 1\n{preset}\n")).unwrap();
+        std::fs::write(bundle.join("all.cedar"), "@id(\"all\") permit (principal, action, resource);").unwrap();
+        scene.world.signer.cli(&["policy", "apply", bundle.to_str().unwrap()]).unwrap();
         attack(&scene);
     }
 }

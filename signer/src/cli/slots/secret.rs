@@ -1,10 +1,13 @@
 //! What opens an existing slot, from the command line.
 
+use std::path::Path;
+
 use clap::Args;
 use claviger_hsm::{Envelope, EnvelopeError, Share, SlotKind, Tries, Wrapped};
 
 use super::super::{CliError, PassphraseArgs};
 use super::failed;
+use crate::datadir::DataDir;
 use crate::keys::data_key::{Opener, Pin};
 use crate::keys::passphrase::{Passphrase, Source};
 
@@ -14,15 +17,52 @@ pub(in crate::cli) struct OpenArgs {
     /// Open with this slot, of whatever kind; without it, with a passphrase. Shares are read where a passphrase would be,
     /// one to a line, and so is a PIN; a helper and a TPM without a PIN need nothing.
     #[arg(long, value_name = "N")]
-    pub(super) slot: Option<u16>,
+    pub(in crate::cli) slot: Option<u16>,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
 
 impl OpenArgs {
     /// The descriptors to leave open.
-    pub(super) fn descriptors(&self) -> Vec<i32> {
+    pub(in crate::cli) fn descriptors(&self) -> Vec<i32> {
         self.passphrase.descriptors()
+    }
+
+    /// Whether a source other than the terminal is given.
+    pub(in crate::cli) fn is_given(&self) -> bool {
+        self.passphrase.is_given()
+    }
+
+    /// What the daemon is to be given, call by call: of shares one from the terminal, each line of another source; of other
+    /// slots one, which is empty where nothing is needed.
+    pub(in crate::cli) fn read_to_unseal(&self, data_dir: &Path) -> Result<Vec<Vec<u8>>, CliError> {
+        let Some(slot) = self.slot else { return Ok(vec![self.passphrase.read()?.expose(<[u8]>::to_vec)]) };
+        let dir = DataDir::open(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
+        let envelope = Envelope::read(&dir.keyslots()).map_err(failed)?;
+        let wrapped = envelope.records().find(|(id, _)| *id == slot).map(|(_, wrapped)| wrapped);
+        let prompt = match wrapped.ok_or_else(|| failed(EnvelopeError::UnknownSlot(slot)))? {
+            Wrapped::Passphrase(_) => "Passphrase: ",
+            Wrapped::Shares(_) => "Share: ",
+            Wrapped::Pkcs11(_) => "PIN: ",
+            Wrapped::Tpm(record) if record.has_pin() => "PIN: ",
+            Wrapped::Tpm(_) | Wrapped::Helper(_) => return Ok(vec![Vec::new()]),
+        };
+        let text = self.read_at(prompt)?;
+        Ok(match wrapped {
+            Some(Wrapped::Shares(_)) => text.expose(|text| {
+                let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+                lines.map(<[u8]>::to_vec).collect()
+            }),
+            _ => vec![text.expose(<[u8]>::to_vec)],
+        })
+    }
+
+    fn read_at(&self, prompt: &str) -> Result<Passphrase, CliError> {
+        let text = match self.passphrase.source() {
+            Source::Prompt => Source::ask(prompt),
+            source => source.read(),
+        };
+        text.map_err(|error| CliError::new(&error, error.hint()))
     }
 
     /// The kind of the slot that is named, `Passphrase` if none is.
@@ -53,11 +93,7 @@ impl OpenArgs {
     fn read_shares(&self, envelope: &Envelope) -> Result<Vec<Share>, CliError> {
         let mut entered: Vec<Share> = Vec::new();
         loop {
-            let text = match self.passphrase.source() {
-                Source::Prompt => Source::ask(&format!("Share number {}: ", entered.len() + 1)),
-                source => source.read(),
-            };
-            let text = text.map_err(|error| CliError::new(&error, error.hint()))?;
+            let text = self.read_at(&format!("Share number {}: ", entered.len() + 1))?;
             for share in parse(&text)? {
                 let (slot, record) = envelope.judge_share(&share, &entered).map_err(failed)?;
                 if self.slot.is_some_and(|named| named != slot) {

@@ -36,6 +36,11 @@ impl ServerIdentity {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).not_after
     }
 
+    /// The host names and addresses in it.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// The CA that signed it, which is also the only one accepted for clients.
     pub(super) fn authority(&self) -> &CertificateDer<'static> {
         self.ca.certificate_der()
