@@ -278,6 +278,21 @@ fn honest_forward_is_given_up_once_the_chain_closed_its_channel_and_hostile_befo
     stage.advance(0, OURS_SAT, &[]).expect("the close does not have it");
 }
 
+/// What the chain gave back of a payment may leave again on another channel, and not before.
+#[test]
+fn honest_payment_is_made_again_once_its_channel_is_closed_without_it_and_hostile_before_it_is_not() {
+    let mut stage = Stage::new();
+    stage.approve(1, 100_000);
+    stage.advance(0, OURS_SAT - 100_000, &[out(1, 100_000, 500)]).expect("it leaves");
+    let close = close_on_chain(&stage.channels[0]);
+    stage.signer.confirm(&[&stage.alice], vec![close]);
+    let again = [out(1, 100_000, 500)];
+    assert_eq!(stage.refused(1, OURS_SAT - 100_000, &again), Reason::PaymentExceeded);
+    (0..5).for_each(|_| stage.signer.confirm(&[&stage.alice], Vec::new()));
+    stage.restart();
+    stage.advance(1, OURS_SAT - 100_000, &again).expect("the close does not have it");
+}
+
 #[test]
 fn hostile_refund_beside_a_close_on_paper_is_refused_also_when_the_forward_expired() {
     let mut stage = Stage::new();

@@ -50,7 +50,7 @@ pub(super) fn check(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bitcoin::OutPoint;
     use bitcoin::secp256k1::PublicKey;
     use lightning_signer::channel::CommitmentType;
@@ -62,7 +62,7 @@ mod tests {
     const OURS_SAT: u64 = 600_000;
     const THEIRS_SAT: u64 = 399_000;
 
-    fn setup(is_outbound: bool) -> ChannelSetup {
+    pub(in super::super) fn setup(is_outbound: bool) -> ChannelSetup {
         let key: PublicKey =
             "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619".parse().expect("a point");
         ChannelSetup {

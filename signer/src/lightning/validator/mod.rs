@@ -13,7 +13,6 @@ mod funding;
 mod locktime;
 mod objection;
 pub mod outputs;
-mod payments;
 mod policy;
 pub(super) mod second_level;
 mod sweep;
@@ -291,6 +290,17 @@ impl Validator for HouseValidator {
         Ok(())
     }
 
+    /// The book's rule, too, which has judged every commitment before vls counts its payments: vls sees only what commitments
+    /// show, and would refuse what came in as dust, what a closed channel gave back, and a small payment's base fee.
+    fn validate_payment_balance(
+        &self,
+        _in_msat: u64,
+        _out_msat: u64,
+        _invoiced: Option<u64>,
+    ) -> Result<(), ValidationError> {
+        Ok(())
+    }
+
     fn decode_and_validate_mutual_close_tx(
         &self,
         wallet: &dyn Wallet,
@@ -378,18 +388,6 @@ impl Validator for HouseValidator {
         })
     }
 
-    fn validate_payment_balance(
-        &self,
-        incoming_msat: u64,
-        outgoing_msat: u64,
-        invoiced_msat: Option<u64>,
-    ) -> Result<(), ValidationError> {
-        if payments::is_within(incoming_msat, outgoing_msat, invoiced_msat) {
-            return Ok(());
-        }
-        self.noted(self.inner.validate_payment_balance(incoming_msat, outgoing_msat, invoiced_msat))
-    }
-
     fn minimum_initial_balance(&self, holder_value_msat: u64) -> u64 {
         self.inner.minimum_initial_balance(holder_value_msat)
     }
@@ -439,9 +437,10 @@ mod tests {
     fn a_refusing_rule_is_named() {
         let refused_by = RefusedBy::default();
         let validator = validator(Network::Regtest, &refused_by);
-        assert!(validator.validate_payment_balance(0, 5_000, Some(5_000)).is_ok());
+        let worth = |channel_value_sat| ChannelSetup { channel_value_sat, ..close::tests::setup(true) };
+        assert!(validator.validate_channel_value(&worth(1_000_000)).is_ok());
         assert_eq!(refused_by.take(), None);
-        assert!(validator.validate_payment_balance(0, 500_000_000, Some(5_000)).is_err());
-        assert_eq!(refused_by.take(), Some(Objection::Rule("policy-routing-balanced".to_owned())));
+        assert!(validator.validate_channel_value(&worth(u64::MAX)).is_err());
+        assert_eq!(refused_by.take(), Some(Objection::Rule("policy-funding-max".to_owned())));
     }
 }
