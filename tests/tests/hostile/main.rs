@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)] // what fails may panic
 
 mod announcements;
+mod budgets;
 mod chain;
 mod channel;
 mod closing;
