@@ -312,6 +312,7 @@ impl Unsealed {
         if !detail.is_empty() {
             status.warnings.push(format!("the journal cannot be written, nothing is signed: {detail}"));
         }
+        status.warnings.extend(self.broken_glass());
         let soon = super::nodes::now_s() + EXPIRY_WARNING_S;
         for node in &status.nodes {
             if let Some(frozen) = &node.frozen {

@@ -31,6 +31,15 @@ const RULES: &str = r#"
     when { context.amount_msat > 40000000 };
 "#;
 
+/// A preset with [`super::onchain::stranger`] on its list of destinations.
+pub(super) const LISTED: &[(&str, &str)] = &[
+    ("policy.toml", "version = 1\npreset = \"routing-node\"\n"),
+    (
+        "lists/exchange.toml",
+        "[[destination]]\nlabel = \"deposits\"\naddress = \"bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080\"\n",
+    ),
+];
+
 fn bundle(files: &[(&str, &str)]) -> Files {
     let mut bundle = Files::default();
     for (name, text) in files {
@@ -39,7 +48,7 @@ fn bundle(files: &[(&str, &str)]) -> Files {
     bundle
 }
 
-fn apply(signer: &Signer, files: &[(&str, &str)]) {
+pub(super) fn apply(signer: &Signer, files: &[(&str, &str)]) {
     let record = |puts| {
         let commit = Commit { tenant: HOUSE.to_owned(), puts, decision: None };
         signer.journal().commit(commit).expect("recorded");
