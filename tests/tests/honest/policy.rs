@@ -37,7 +37,7 @@ pub(crate) fn check_history(name: &str, signer: &SignerProcess) {
     let exported = String::from_utf8(exported.stdout).unwrap();
     let file = signer.dir().join("history.jsonl");
     fs::write(&file, &exported).unwrap();
-    let mut history = History::read(exported.lines().map(|line| Ok(line.to_owned()))).unwrap();
+    let mut history = History::read(exported.lines().map(|line| Ok::<_, std::io::Error>(line.to_owned()))).unwrap();
     let decided: Vec<_> = history.events().filter_map(decision).collect();
     history.finish().unwrap();
 
