@@ -2,17 +2,20 @@
 //!
 //! ```text
 //! mod.rs       the account: restored from its entries, one event at a time
-//! json.rs      strict JSON                    event.rs         events as typed fields
+//! json.rs      strict JSON                    fields.rs        its fields
+//! event.rs     events as typed fields         transactions.rs  what a job would sign
 //! paths.rs     derivation paths by purpose    keys.rs          keys
 //! seen.rs      events that were answered      channel.rs       what is known of each channel
-//! jobs.rs      a batch of signing jobs        transactions.rs  what a job would sign
+//! jobs.rs      a batch of signing jobs        claims.rs        those that claim from a commitment
 //! ```
 //!
 //! Lightspark shows neither our own commitments nor what a peer has signed of them, before it asks to close with one.
 //! `docs/lightspark.md` says what follows from that.
 
 mod channel;
+mod claims;
 mod event;
+mod fields;
 mod jobs;
 mod json;
 mod keys;
