@@ -299,6 +299,6 @@ pub(super) fn unproven(job: &Job, detail: &str) -> Refusal {
     Refusal::new(Reason::TweakUnproven, format!("job {}: the tweaks of {}: {detail}", job.id, job.path))
 }
 
-fn denied(limits: &Limits) -> Refusal {
+pub(super) fn denied(limits: &Limits) -> Refusal {
     limits.take_denial().unwrap_or_else(|| Refusal::new(Reason::Limit, "the account may not pay this"))
 }
