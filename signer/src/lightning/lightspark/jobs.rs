@@ -14,16 +14,16 @@
 use std::collections::BTreeSet;
 
 use bitcoin::secp256k1::{Message, PublicKey, SecretKey};
-use bitcoin::{Transaction, TxOut, Txid};
+use bitcoin::{ScriptBuf, Transaction, TxOut, Txid};
 use lightning_signer::lightning::types::payment::PaymentHash;
 use serde_json::json;
 use vls_protocol_signer::approver::Approve;
 
 use super::channel::{Channel, Spend};
 use super::event::Job;
-use super::keys::tweaked;
+use super::keys::{Keys, tweaked};
 use super::paths::{ChannelKey, KeyPath};
-use super::{Answer, LightsparkNode, REMEMBERED, WALLET, put, transactions};
+use super::{Answer, LightsparkNode, REMEMBERED, WALLET, asked, put, transactions};
 use crate::facts::{Fact, Unit};
 use crate::journal::Put;
 use crate::lightning::limits::Limits;
@@ -129,12 +129,23 @@ impl LightsparkNode {
         if !unknown.is_empty() && !self.limits.approve_onchain(tx, &[], &unknown) {
             return Err(denied(&self.limits));
         }
+        let mut requested = self.withdrawals.clone();
+        let leaving = tx.output.iter().filter(|output| !is_named(&self.keys, batch, output));
+        let not_requested: Vec<&TxOut> = leaving.filter(|output| !take_withdrawal(&mut requested, output)).collect();
+        if !not_requested.is_empty() {
+            let fee_sat = self.limits.onchain().map_or(0, |onchain| onchain.fee_sat);
+            asked::spend(&self.counter, &txid, &not_requested, fee_sat)?;
+        }
         if self.charged.len() == REMEMBERED {
             self.charged.remove(0);
         }
         self.charged.push(txid);
         let value = serde_json::to_vec(&self.charged).expect("text always encodes");
-        Ok((vec![put(WALLET.to_owned(), value)], facts))
+        let mut puts = vec![put(WALLET.to_owned(), value)];
+        if requested.len() != self.withdrawals.len() {
+            puts.push(self.keep_withdrawals(requested));
+        }
+        Ok((puts, facts))
     }
 
     fn judge_channel(
@@ -172,7 +183,7 @@ impl LightsparkNode {
         let Checked { job, tx, .. } = checked;
         let unknown = |detail: &str| Refusal::new(Reason::TransactionUnknown, format!("job {}: {detail}", job.id));
         let [input] = &tx.input[..] else { return Err(unknown("it spends more than the funding output")) };
-        let script = bitcoin::ScriptBuf::from_bytes(job.script.clone());
+        let script = ScriptBuf::from_bytes(job.script.clone());
         if !matches!(ChannelScript::parse(&script), Some(ChannelScript::Funding(keys)) if keys.contains(&checked.key)) {
             return Err(unknown("its script is no 2-of-2 of a channel"));
         }
@@ -228,11 +239,7 @@ impl LightsparkNode {
 
     /// Whether an output pays an address that the batch names by its path, or one that any amount may go to.
     pub(super) fn is_ours(&self, batch: &[Checked<'_>], output: &TxOut) -> bool {
-        let named = batch.iter().filter_map(|checked| checked.job.destination);
-        let mut named = named.filter(|path| matches!(path, KeyPath::Closing(_) | KeyPath::Wallet(..)));
-        self.allow.contains(&output.script_pubkey)
-            || output.script_pubkey.is_p2wpkh()
-                && named.any(|path| transactions::p2wpkh(&self.keys.public(path)) == output.script_pubkey)
+        self.allow.contains(&output.script_pubkey) || is_named(&self.keys, batch, output)
     }
 
     /// The fee, which the jobs' amounts prove: each is part of what is signed (BIP 143).
@@ -275,6 +282,21 @@ fn subject(job: &Job) -> Result<Subject, Refusal> {
         return Ok(subject);
     }
     Err(unproven(job, "they are not those that the key's purpose has"))
+}
+
+/// Whether an output pays an address of ours that the batch names by its path.
+fn is_named(keys: &Keys, batch: &[Checked<'_>], output: &TxOut) -> bool {
+    let named = batch.iter().filter_map(|checked| checked.job.destination);
+    let mut named = named.filter(|path| matches!(path, KeyPath::Closing(_) | KeyPath::Wallet(..)));
+    output.script_pubkey.is_p2wpkh()
+        && named.any(|path| transactions::p2wpkh(&keys.public(path)) == output.script_pubkey)
+}
+
+/// Takes the withdrawal that `output` pays out from those that were requested; `false` if none was.
+fn take_withdrawal(requested: &mut Vec<(ScriptBuf, u64)>, output: &TxOut) -> bool {
+    let pays =
+        |(to, at_most_sat): &(ScriptBuf, u64)| *to == output.script_pubkey && output.value.to_sat() <= *at_most_sat;
+    requested.iter().position(pays).map(|at| requested.remove(at)).is_some()
 }
 
 fn is(checked: &Checked<'_>, key: ChannelKey) -> bool {

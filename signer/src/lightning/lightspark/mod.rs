@@ -62,11 +62,13 @@ use crate::reasons::{Reason, Refusal};
 const IDENTITY: &str = "lightspark/node";
 /// The entry that names L1 transactions whose outputs are charged already.
 const WALLET: &str = "lightspark/wallet";
+/// The entry that holds withdrawals that were requested and are not paid out yet.
+const WITHDRAWALS: &str = "lightspark/withdrawals";
 /// In front of a channel's number.
 const CHANNEL: &str = "lightspark/channel/";
 /// In front of a channel's number: the secrets that its counterparty revealed, as BOLT 3 keeps them.
 const REVEALED: &str = "lightspark/revealed/";
-/// So many L1 transactions are remembered.
+/// So many L1 transactions are remembered, and so many withdrawals.
 const REMEMBERED: usize = 64;
 
 /// One account. After a panic inside, or a failed commit, it must be dropped (P6).
@@ -79,6 +81,8 @@ pub struct LightsparkNode {
     revealed: BTreeMap<u32, CounterpartyCommitmentSecrets>,
     /// L1 transactions whose outputs are charged, oldest first.
     charged: Vec<Txid>,
+    /// Withdrawals that the policy permitted and no transaction has paid out yet: where to, and how much in sat. Oldest first.
+    withdrawals: Vec<(ScriptBuf, u64)>,
     allow: BTreeSet<ScriptBuf>,
     seen: Seen,
     operations: Seen,
@@ -151,6 +155,8 @@ impl LightsparkNode {
         let limits = limits.map_err(|error| unreadable(&error))?;
         let charged = entries.remove(WALLET).map_or(Ok(Vec::new()), |entry| serde_json::from_slice(&entry));
         let charged = charged.map_err(|_| unreadable(&WALLET))?;
+        let withdrawals = entries.remove(WITHDRAWALS).map_or(Ok(Vec::new()), |entry| serde_json::from_slice(&entry));
+        let withdrawals = withdrawals.map_err(|_| unreadable(&WITHDRAWALS))?;
         let mut seen = |kind| Seen::restore(kind, &mut entries, &clock).ok_or_else(|| unreadable(&"what was answered"));
         let (seen, operations) = (seen(Kind::Event)?, seen(Kind::Operation)?);
         let (mut channels, mut entities, mut revealed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -179,6 +185,7 @@ impl LightsparkNode {
             entities,
             revealed,
             charged,
+            withdrawals,
             allow,
             seen,
             operations,
@@ -343,6 +350,15 @@ impl LightsparkNode {
         self.entities.insert(channel.entity.clone(), number);
         self.channels.insert(number, channel);
         vec![entry]
+    }
+
+    /// Keeps the withdrawals that are not paid out yet. Returns their entry.
+    fn keep_withdrawals(&mut self, mut withdrawals: Vec<(ScriptBuf, u64)>) -> Put {
+        // The policy is asked again about one that is forgotten.
+        let too_many = withdrawals.len().saturating_sub(REMEMBERED);
+        withdrawals.drain(..too_many);
+        self.withdrawals = withdrawals;
+        put(WITHDRAWALS.to_owned(), serde_json::to_vec(&self.withdrawals).expect("text and numbers always encode"))
     }
 
     fn frozen(&self) -> Option<Refusal> {

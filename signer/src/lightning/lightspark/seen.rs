@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bitcoin::hashes::{Hash, sha256};
+use bitcoin::hashes::sha256;
 use serde::{Deserialize, Serialize};
 
 use super::put;

@@ -25,7 +25,7 @@ pub(super) struct Mutation {
 /// The document is not of the one form that is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the query is not one mutation with one field: {0}")]
-pub struct DocumentError(&'static str);
+pub(super) struct DocumentError(&'static str);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token<'a> {

@@ -56,10 +56,15 @@ impl LightsparkNode {
         let signature = self.keys.secp().sign_ecdsa(&Message::from_digest(body_sha256.to_byte_array()), &key);
         key.non_secure_erase();
         // Its name, not its signature: a repeat has a nonce of its own, and the signature follows from the bytes.
-        let puts = match is_known {
-            true => Vec::new(),
-            false => self.operations.put(&name, now_ms, operation.digest, &[], now_ms),
-        };
+        let mut puts = Vec::new();
+        if !is_known {
+            puts.extend(self.operations.put(&name, now_ms, operation.digest, &[], now_ms));
+            if let Moves::Withdrawal { address, amount_sat } = &operation.moves {
+                let mut withdrawals = self.withdrawals.clone();
+                withdrawals.push((address.script_pubkey(), *amount_sat));
+                puts.push(self.keep_withdrawals(withdrawals));
+            }
+        }
         Ok(Answer { reply: signature.serialize_der().to_vec(), puts, facts })
     }
 

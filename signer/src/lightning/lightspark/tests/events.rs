@@ -48,7 +48,7 @@ fn an_invoice_has_one_payment_hash_for_ever_and_its_preimage_takes_its_nonce() {
     };
     let released = release("Invoice:1", &first["preimage_nonce"]).expect("a preimage");
     let preimage = hex::decode(released["payment_preimage"].as_str().expect("text")).expect("hex");
-    let hashed = bitcoin::hashes::sha256::Hash::hash(&preimage);
+    let hashed = sha256::Hash::hash(&preimage);
     assert_eq!(first["payment_hash"], hex::encode(hashed.as_byte_array()));
     for foreign in [&other["preimage_nonce"], &json!("00".repeat(32)), &Value::Null] {
         assert_eq!(Spark::reason(release("Invoice:1", foreign)), Some(Reason::PreimageNonce));

@@ -19,11 +19,13 @@ use crate::keys::memory::Secret;
 use crate::lightning::guard;
 use crate::lightning::lnd::scripts::{Htlc, delayed_script};
 use crate::names::{NodeKind, NodeName};
+use crate::policy::Desk;
 
 mod claims;
 mod commitments;
 mod differential;
 mod events;
+mod operations;
 mod refusals;
 mod spends;
 mod vectors;
@@ -37,6 +39,7 @@ const FEE_SAT: u64 = 1_000;
 struct Spark {
     node: LightsparkNode,
     entries: BTreeMap<String, Vec<u8>>,
+    desk: Arc<Desk>,
     events: u32,
 }
 
@@ -92,17 +95,24 @@ fn time(unix_ms: u64) -> String {
 
 impl Spark {
     fn new() -> Self {
-        Self::with(first_entries(&spec()).into_iter().filter_map(|put| Some((put.key, put.value?))).collect(), 0)
+        Self::under(Arc::default())
     }
 
-    fn with(entries: BTreeMap<String, Vec<u8>>, events: u32) -> Self {
-        let node = LightsparkNode::restore(&spec(), &settings(), Arc::default(), entries.clone()).expect("restores");
-        Self { node, entries, events }
+    /// Under the policy of `desk`.
+    fn under(desk: Arc<Desk>) -> Self {
+        let entries = first_entries(&spec()).into_iter().filter_map(|put| Some((put.key, put.value?)));
+        Self::with(entries.collect(), desk, 0)
+    }
+
+    fn with(entries: BTreeMap<String, Vec<u8>>, desk: Arc<Desk>, events: u32) -> Self {
+        let settings = Settings { desk: desk.clone(), ..settings() };
+        let node = LightsparkNode::restore(&spec(), &settings, Arc::default(), entries.clone()).expect("restores");
+        Self { node, entries, desk, events }
     }
 
     /// The account as it is after a restart.
     fn restarted(self) -> Self {
-        Self::with(self.entries, self.events)
+        Self::with(self.entries, self.desk, self.events)
     }
 
     /// The body of a new event.
@@ -124,6 +134,11 @@ impl Spark {
         let message = [&(sub_event.method() as u16).to_be_bytes()[..], body.as_bytes()].concat();
         let row = guard::row(NodeKind::Lightspark, &message).expect("known");
         assert_eq!(row.name, sub_event.method().name());
+        let reply = self.handle(row, message)?;
+        Ok(if reply.is_empty() { Value::Null } else { serde_json::from_slice(&reply).expect("JSON") })
+    }
+
+    fn handle(&mut self, row: &Row, message: Vec<u8>) -> Result<Vec<u8>, Refusal> {
         let handled = self.node.handle(row, &Request { request_id: 0, channel: None, message });
         for Put { key, value } in handled.puts {
             match value {
@@ -131,8 +146,7 @@ impl Spark {
                 None => self.entries.remove(&key),
             };
         }
-        let reply = handled.reply?;
-        Ok(if reply.is_empty() { Value::Null } else { serde_json::from_slice(&reply).expect("JSON") })
+        handled.reply
     }
 
     fn ask(&mut self, method: Method, data: Value) -> Result<Value, Refusal> {
