@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use claviger_policy::decide::Policy;
 use claviger_policy::facts::FactId;
-use claviger_policy::grant::{Effect, Grant, GrantError, GrantId, GrantKind, Grants, Intent, Requester, Standing};
+use claviger_policy::grant::{Effect, Grant, GrantError, GrantId, Grants, Intent, Requester};
 use claviger_proto::v1::{GrantInfo, GrantListRequest};
 
 use super::Unsealed;
@@ -81,20 +81,12 @@ impl Unsealed {
         [Fact::text("grant", id.to_string())].into_iter().chain(signed).collect()
     }
 
-    /// A line for each break-glass grant whose time is not over, whatever became of it: nobody breaks glass unseen.
+    /// A line for each break-glass grant whose time is not over.
     pub(super) fn broken_glass(&self) -> Vec<String> {
-        let found = self.desk.look_at_grants(|grants, policy| {
-            let all = grants.iter().flat_map(|(node, grants)| grants.iter().map(move |(id, grant)| (node, id, grant)));
-            let broken = all.filter(|(.., grant)| grant.intent.kind == GrantKind::BreakGlass);
-            let live = broken.map(|(node, id, grant)| (node, id, grant.standing(&policy.approvals, now_ms()), grant));
-            let live = live.filter(|(_, _, standing, _)| *standing != Standing::Ended);
-            let line = |(node, id, standing, grant): (&String, GrantId, Standing, &Grant)| {
-                let (Requester::Node(by) | Requester::Person(by)) = &grant.intent.requester;
-                format!("node {node}: break-glass grant {id}, asked by {by}, is {}", standing.id())
-            };
-            live.map(line).collect()
-        });
-        found.unwrap_or_default()
+        self.break_glass(|node, grant, standing| {
+            let (id, Requester::Node(by) | Requester::Person(by)) = (grant.intent.id, &grant.intent.requester);
+            format!("node {node}: break-glass grant {id}, asked by {by}, is {}", standing.id())
+        })
     }
 
     fn change_grants(

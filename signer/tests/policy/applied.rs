@@ -286,6 +286,12 @@ fn a_break_glass_grant_is_told_by_every_status_from_the_first_word_on_and_a_norm
     signer.kill();
     signer.start();
     assert!(signer.done(&["status"]).contains(&told("revoked")), "also after a restart");
+    let metrics = signer.done(&["metrics"]);
+    assert!(metrics.contains("claviger_break_glass_grants{node=\"alice\",standing=\"revoked\"} 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("claviger_node_up{node=\"alice\"} ") && metrics.contains("claviger_unsealed 1\n"),
+        "{metrics}"
+    );
 }
 
 #[test]

@@ -381,7 +381,7 @@ impl Node {
     }
 
     pub(super) fn approve(&mut self, n: u64, amount_msat: u64) {
-        let approval = Approval { amount_msat, expires_ms: self.at.now_ms + DAY_MS };
+        let approval = Approval::new(amount_msat, self.at.now_ms + DAY_MS);
         self.book.approve(secret(n).1, approval, self.at);
         self.write();
     }
