@@ -103,7 +103,8 @@ impl Spark {
 #[test]
 fn a_hundred_repeats_of_an_operation_get_one_answer_and_count_once_across_restarts() {
     let mut spark = governed();
-    let body = spark.pay(&invoice(1, 60_000), Some("order 7"), 15_855_241_872_408_850_000);
+    let invoice = invoice(1, 60_000);
+    let body = spark.pay(&invoice, Some("order 7"), 15_855_241_872_408_850_000);
     let first = spark.sign_body(&body).expect("within the budget");
     for at in 0..100 {
         if at % 25 == 0 {
@@ -113,15 +114,13 @@ fn a_hundred_repeats_of_an_operation_get_one_answer_and_count_once_across_restar
     }
     assert_eq!(spark.spent("pay"), 60_000);
     // The SDKs repeat a call with a nonce and an expiry of its own.
-    let repeat = spark.pay(&invoice(1, 60_000), Some("order 7"), 2);
-    assert_ne!(repeat, body);
-    let repeated = Spark::reason(spark.sign_body(&repeat));
-    assert!(matches!(repeated, None | Some(Reason::OperationReused)), "an invoice of another second is another one");
+    let repeat = spark.pay(&invoice, Some("order 7"), 2);
+    spark.sign_body(&repeat).expect("the same operation");
     assert_eq!(spark.spent("pay"), 60_000);
 }
 
 #[test]
-fn an_idempotency_key_names_one_operation_for_ever_and_other_keys_name_others() {
+fn an_idempotency_key_names_one_operation_and_other_keys_name_others() {
     let mut spark = governed();
     let invoices = [invoice(1, 30_000), invoice(2, 30_000)];
     spark.sign_body(&spark.pay(&invoices[0], Some("a"), 1)).expect("the first");
