@@ -4,6 +4,7 @@ mod arithmetic;
 mod batch;
 mod closing;
 mod dust;
+mod forward;
 mod model;
 mod parts;
 mod random;
