@@ -87,7 +87,7 @@ impl Spark {
 
     fn spent(&self, budget: &str) -> u64 {
         let standings = self.desk.standings(1, self.node.clock.now_ms());
-        standings.iter().find(|standing| standing.budget.to_string() == budget).map_or(0, |standing| standing.spent)
+        standings.iter().find(|standing| standing.budget == *budget).map_or(0, |standing| standing.spent)
     }
 
     /// The L1 job that pays `sat` to `to` and the rest, less a fee, to an address of ours.
