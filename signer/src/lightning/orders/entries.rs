@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `order/freeze` | who froze the node |
 //! | `order/freeze/<channel>` | who froze the channel |
+//! | `order/quarantine` | what was noticed about the state's age (P7) |
 //! | `order/exempt/<channel>/<reason>` | who exempted it, and until when |
 
 use std::collections::BTreeMap;
@@ -50,6 +51,7 @@ impl Orders {
             ("freeze", Some(channel), None, None) => {
                 self.channels.insert(channel.parse().ok()?, given);
             }
+            ("quarantine", None, None, None) => self.quarantine = Some(given),
             ("exempt", Some(channel), Some(reason), Some(until_ms)) => {
                 let (channel, reason) = (channel.parse().ok()?, Reason::by_id(reason)?);
                 self.exemptions.insert((channel, reason.id()), Exemption { channel, reason, until_ms, given });
@@ -64,6 +66,11 @@ impl Orders {
 pub(super) fn freeze(channel: Option<ChannelRef>, given: Option<&Given>) -> Put {
     let key = channel.map_or_else(|| format!("{PREFIX}freeze"), |channel| format!("{PREFIX}freeze/{channel}"));
     Put { key, value: given.map(|given| encode(given, None)) }
+}
+
+/// The entry of a quarantine; without `given` it goes.
+pub(super) fn quarantine(given: Option<&Given>) -> Put {
+    Put { key: format!("{PREFIX}quarantine"), value: given.map(|given| encode(given, None)) }
 }
 
 /// The entry of an exemption, or its end.
