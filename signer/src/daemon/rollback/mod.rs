@@ -33,6 +33,7 @@ const BY: &str = "quarantine";
 struct Home {
     file: PathBuf,
     /// Empty: the file is used.
+    #[cfg(feature = "tpm")]
     tcti: String,
 }
 
@@ -48,7 +49,11 @@ impl Home {
         } else {
             rollback.counter_file.clone()
         };
-        Ok(Self { file, tcti: rollback.counter_tpm.clone() })
+        Ok(Self {
+            file,
+            #[cfg(feature = "tpm")]
+            tcti: rollback.counter_tpm.clone(),
+        })
     }
 
     fn ask(&self, ask: impl FnOnce(&dyn Counter) -> Result<Reading, CounterError>) -> Result<Reading, CounterError> {

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use claviger_hsm::Counter;
 use claviger_hsm::counter::file::FileCounter;
-use claviger_proto::v1::OrderRequest;
+use claviger_proto::v1::{NodeAddRequest, OrderRequest};
 
 use super::super::tests::World;
 use super::now_ms;
 use crate::admin::api::AdminApi;
+use crate::lightning::orders::QUARANTINE;
 use crate::reasons::Reason;
 
 /// A signer with a node, and its counter outside of the data directory.
@@ -28,8 +29,11 @@ impl Scene {
         let world = World::with(|config| {
             config.rollback.counter_file = counter.clone();
             config.rollback.every_s = 1;
+            config.lnd.listen = Some(([127, 0, 0, 1], 0).into());
         });
-        world.add("alice", None).unwrap();
+        // Takes orders without a chain.
+        let alice = NodeAddRequest { name: "alice".to_owned(), kind: "lnd".to_owned(), ..NodeAddRequest::default() };
+        world.daemon.node_add(alice).unwrap();
         Self { world, counter, _outside: outside }
     }
 
@@ -44,10 +48,10 @@ impl Scene {
         self.world.reopen().unwrap();
     }
 
-    /// What was noticed, if alice is in quarantine.
+    /// What the journal says was noticed, if alice is in quarantine.
     fn quarantine(&self) -> Option<String> {
-        let node = self.world.daemon.node_show("alice").unwrap();
-        node.frozen.filter(|frozen| frozen.by == super::BY).map(|frozen| frozen.why)
+        let entry = self.world.unsealed().journal.get("alice", QUARANTINE).unwrap()?;
+        Some(String::from_utf8(entry).unwrap())
     }
 
     fn order(&self, order: &str) -> bool {

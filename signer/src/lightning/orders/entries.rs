@@ -17,6 +17,8 @@ use crate::pipeline::ChannelRef;
 use crate::reasons::Reason;
 
 const PREFIX: &str = "order/";
+/// The entry of a quarantine.
+pub const QUARANTINE: &str = "order/quarantine";
 const VERSION: u8 = 1;
 
 /// An entry was not written by this version, or is damaged.
@@ -70,7 +72,7 @@ pub(super) fn freeze(channel: Option<ChannelRef>, given: Option<&Given>) -> Put 
 
 /// The entry of a quarantine; without `given` it goes.
 pub(super) fn quarantine(given: Option<&Given>) -> Put {
-    Put { key: format!("{PREFIX}quarantine"), value: given.map(|given| encode(given, None)) }
+    Put { key: QUARANTINE.to_owned(), value: given.map(|given| encode(given, None)) }
 }
 
 /// The entry of an exemption, or its end.

@@ -17,7 +17,7 @@ use crate::journal::Put;
 use crate::pipeline::ChannelRef;
 use crate::reasons::Reason;
 
-pub use self::entries::OrdersUnreadable;
+pub use self::entries::{OrdersUnreadable, QUARANTINE};
 
 /// The reasons that a channel can be exempted from: those that guard against confusion, where all that guards against
 /// theft still holds. Nothing else will ever be in this list (P3):
