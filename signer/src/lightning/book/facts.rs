@@ -31,7 +31,7 @@ impl fmt::Display for Hash {
 }
 
 /// Whose commitment: who may broadcast it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
     /// Ours, signed by the peer.
     Ours,

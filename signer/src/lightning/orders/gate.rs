@@ -1,4 +1,4 @@
-//! What a freeze stops.
+//! What a freeze stops, and a quarantine as well, with `quarantined` and for the whole node.
 //!
 //! Stopped, until thawed: a signature on a new commitment of the peer, the revocation of ours (which puts a new one in
 //! force), sends from the wallet, and approvals of payments. Not stopped: what was answered before (P5); closes of every
@@ -26,12 +26,12 @@ impl Orders {
         now_ms: u64,
         view: impl FnOnce(ChannelRef) -> Option<ChannelView>,
     ) -> Result<(), Refusal> {
-        if self.node.is_none() && self.channels.is_empty() {
+        if self.node.is_none() && self.channels.is_empty() && self.quarantine.is_none() {
             return Ok(());
         }
         match (message, channel) {
             (Message::SignWithdrawal(_) | Message::PreapproveInvoice(_) | Message::PreapproveKeysend(_), _) => {
-                self.node.as_ref().map_or(Ok(()), |given| Err(refusal("node", given)))
+                self.node_stopped("node").map_or(Ok(()), Err)
             }
             (Message::SignRemoteCommitmentTx(m), Some(channel)) => {
                 self.check_state(channel, now_ms, || signs_new(view(channel), m.commitment_number))
@@ -48,10 +48,19 @@ impl Orders {
 
     /// Whether the wallet pays nothing but fees: for claims and anchors, which have to go on.
     pub fn only_fees(&self) -> Option<Refusal> {
-        self.node.as_ref().map(|given| refusal("node", given))
+        self.node_stopped("node")
+    }
+
+    /// Why the whole node, which is called `what`, signs no new state and spends nothing.
+    pub fn node_stopped(&self, what: &'static str) -> Option<Refusal> {
+        let frozen = || self.node.as_ref().map(|given| refusal(what, given));
+        self.quarantine.as_ref().map(quarantined).or_else(frozen)
     }
 
     fn check_state(&self, channel: ChannelRef, now_ms: u64, is_new: impl FnOnce() -> bool) -> Result<(), Refusal> {
+        if let Some(given) = &self.quarantine {
+            return if is_new() { Err(quarantined(given)) } else { Ok(()) };
+        }
         let frozen = match (&self.node, self.channels.get(&channel)) {
             (_, Some(given)) => refusal("channel", given),
             (Some(given), None) => refusal("node", given),
@@ -71,6 +80,10 @@ fn signs_new(view: Option<ChannelView>, number: u64) -> bool {
 fn revokes_new(view: Option<ChannelView>, number: u64) -> bool {
     let side = view.and_then(|view| view.holder);
     side.and_then(|side| side.revoked).is_none_or(|revoked| number > revoked)
+}
+
+fn quarantined(given: &Given) -> Refusal {
+    Refusal::new(Reason::Quarantined, format!("the node is in quarantine: {}", given.why))
 }
 
 fn refusal(what: &'static str, given: &Given) -> Refusal {

@@ -80,15 +80,24 @@ fn hostile_node_gets_nothing_new_signed_while_frozen_and_honest_one_goes_on_once
 
 #[test]
 fn a_freeze_in_the_middle_keeps_the_secret_and_what_was_answered_before_is_answered_again() {
+    stop_in_the_middle(&Order::Freeze(None), &Order::Thaw(None), Reason::Frozen);
+}
+
+#[test]
+fn a_quarantine_in_the_middle_keeps_the_secret_and_what_was_answered_before_is_answered_again() {
+    stop_in_the_middle(&Order::Quarantine, &Order::Restore, Reason::Quarantined);
+}
+
+fn stop_in_the_middle(stop: &Order, end: &Order, reason: Reason) {
     let mut signer = Signer::start();
     let alice = signer.add("alice", NodeKind::Ldk);
     let driver = signer.channel(&alice, 1);
-    // Frozen right before the message with this number of an advance: sign, validate, revoke, take the revocation.
-    for (before, expected) in [(0, Some(Reason::Frozen)), (2, Some(Reason::Frozen)), (3, None)] {
+    // Stopped right before the message with this number of an advance: sign, validate, revoke, take the revocation.
+    for (before, expected) in [(0, Some(reason)), (2, Some(reason)), (3, None)] {
         let mut asked = Vec::new();
         let mut ask = |channel, message: Vec<u8>| {
             if asked.len() == before {
-                order(&signer, &alice, Order::Freeze(None)).expect("frozen");
+                order(&signer, &alice, stop.clone()).expect("stopped");
             }
             asked.push((channel, message.clone()));
             signer.ask(&alice, channel, message)
@@ -97,14 +106,14 @@ fn a_freeze_in_the_middle_keeps_the_secret_and_what_was_answered_before_is_answe
             Err(DriverError::Refused { refusal, .. }) => Some(refusal.reason),
             result => result.map(|()| None).expect("answered"),
         };
-        assert_eq!(outcome, expected, "frozen before message {before}");
+        assert_eq!(outcome, expected, "stopped before message {before}");
         if let Some((channel, stopped)) = asked.get(before).filter(|_| expected.is_some()) {
-            assert_eq!(refused(signer.ask(&alice, *channel, stopped.clone())).1.reason, Reason::Frozen);
+            assert_eq!(refused(signer.ask(&alice, *channel, stopped.clone())).1.reason, reason);
             for (channel, message) in &asked[..before] {
                 replied(signer.ask(&alice, *channel, message.clone()));
             }
         }
-        order(&signer, &alice, Order::Thaw(None)).expect("thawed");
+        order(&signer, &alice, end.clone()).expect("it goes on");
     }
 }
 
@@ -117,6 +126,7 @@ fn honest_close_of_a_frozen_channel_is_signed() {
     order(&signer, &alice, Order::Freeze(Some(driver.channel()))).expect("frozen");
     assert_eq!(advance(&signer, &alice, &mut driver.clone()), Some(Reason::Frozen));
     let close = msgs::SignLocalCommitmentTx2 { commitment_number: driver.number() };
+    order(&signer, &alice, Order::Quarantine).expect("in quarantine");
     replied(signer.ask(&alice, Some(driver.channel()), close.as_vec()));
 }
 
