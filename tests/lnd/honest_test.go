@@ -1,0 +1,274 @@
+package lnd
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math/rand"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/lightningnetwork/lnd/lnrpc"
+	"github.com/lightningnetwork/lnd/lnrpc/invoicesrpc"
+	"github.com/lightningnetwork/lnd/lnrpc/routerrpc"
+	"github.com/lightningnetwork/lnd/lnrpc/walletrpc"
+)
+
+const (
+	honestOperations = 150
+	keysendRecord    = 5482373484
+)
+
+// town is three nodes, of which alice keeps her keys in the signer, and what they do at random.
+type town struct {
+	*World
+	random            *rand.Rand
+	signer            *Signer
+	alice, bob, carol *Node
+	keys              map[*Node]string
+	bobs              string // an address on alice's list
+}
+
+// A stock lnd under the preset for routing nodes does what such a node may, in an order drawn from a seed, and nothing of
+// it is refused. CLAVIGER_TEST_SEED and CLAVIGER_TEST_OPERATIONS choose the order and its length.
+func TestHonestSuiteForLND(t *testing.T) {
+	seed, operations := number(t, "CLAVIGER_TEST_SEED", 1), number(t, "CLAVIGER_TEST_OPERATIONS", honestOperations)
+	town := newTown(t, seed)
+	kinds := []struct {
+		name   string
+		weight int
+		run    func() error
+	}{
+		{"payment", 30, town.payment}, {"keysend", 8, town.keysend}, {"multipath", 6, town.multipath},
+		{"forward", 12, func() error { return town.payOnce(town.bob, town.carol, 1_000+town.random.Int63n(5_000)) }},
+		{"invoice", 4, town.invoice}, {"send", 5, town.send}, {"psbt", 4, town.psbt}, {"open", 3, town.opening},
+		{"close", 2, func() error { return town.closing(false) }}, {"force-close", 1, func() error { return town.closing(true) }},
+		{"restart", 1, func() error { town.restart(false); return nil }},
+		{"signer-restart", 1, func() error { town.restart(true); return nil }},
+	}
+	total := 0
+	for _, kind := range kinds {
+		total += kind.weight
+	}
+	done := map[string]int{}
+	for n := range operations {
+		at := town.random.Intn(total)
+		for _, kind := range kinds {
+			if at -= kind.weight; at >= 0 {
+				continue
+			}
+			// An operation may fail for want of funds or of a route: what counts is that the signer refuses none.
+			if err := kind.run(); err != nil {
+				t.Logf("operation %d, %s: %v", n, kind.name, err)
+			} else {
+				done[kind.name]++
+			}
+			break
+		}
+		if !town.alice.isRunning() {
+			t.Fatalf("lnd ended after operation %d", n)
+		}
+	}
+	town.signer.mustNotRefuse()
+	t.Logf("seed %d: %d decisions; succeeded: %v", seed, len(town.signer.decisions()), done)
+	if done["payment"]+done["keysend"]+done["forward"] < operations/4 {
+		t.Errorf("too little of it succeeded: %v", done)
+	}
+}
+
+func newTown(t *testing.T, seed int) *town {
+	w := newWorld(t)
+	signer := w.signer("max_onchain_sat = 10000000\nmax_onchain_sat_per_day = 1000000000\n")
+	bundle := signer.add("alice")
+	w.startChain(w.firstAddress(bundle))
+	w.must(w.chain("generate", nil, 1))
+	unlock := w.path("password")
+	w.must(writeFile(unlock, passphrase))
+	accepts := []string{"--accept-keysend", "--accept-amp"}
+	alice := w.watchOnly("alice", bundle, signer.lnd, accepts...)
+	bob := w.lnd("bob", append(accepts, "--noseedbackup")...)
+	carol := w.lnd("carol", append(accepts, "--noseedbackup")...)
+	keys := map[*Node]string{}
+	for _, node := range []*Node{alice, bob, carol} {
+		keys[node] = node.ready().IdentityPubkey
+	}
+	alice.args = append(alice.args, "--wallet-unlock-password-file="+unlock)
+	town := &town{World: w, random: rand.New(rand.NewSource(int64(seed))), signer: signer,
+		alice: alice, bob: bob, carol: carol, keys: keys}
+	town.address(alice, lnrpc.AddressType_WITNESS_PUBKEY_HASH)
+	w.mine(450, alice, bob, carol)
+	town.bobs = town.address(bob, lnrpc.AddressType_TAPROOT_PUBKEY)
+	signer.putInForce(town.bobs)
+	for range 3 {
+		_, err := alice.SendCoins(w.ctx(), &lnrpc.SendCoinsRequest{Addr: town.bobs, Amount: 2_000_000, SatPerVbyte: 2})
+		w.must(err)
+		w.mine(1, alice, bob, carol)
+	}
+	town.meet()
+	w.open(alice, bob, 1_000_000, 0)
+	w.open(bob, alice, 1_000_000, 400_000)
+	w.open(alice, carol, 1_000_000, 0)
+	return town
+}
+
+// meet connects alice with the others.
+func (t *town) meet() {
+	t.connect(t.bob, t.alice, t.keys[t.alice])
+	t.connect(t.carol, t.alice, t.keys[t.alice])
+}
+
+// pair is alice and another, in either order.
+func (t *town) pair() (from, to *Node) {
+	other := []*Node{t.bob, t.carol}[t.random.Intn(2)]
+	if t.random.Intn(2) == 0 {
+		return t.alice, other
+	}
+	return other, t.alice
+}
+
+func (t *town) address(node *Node, kind lnrpc.AddressType) string {
+	address, err := node.NewAddress(t.ctx(), &lnrpc.NewAddressRequest{Type: kind})
+	t.must(err)
+	return address.Address
+}
+
+func (t *town) payment() error {
+	from, to := t.pair()
+	return t.payOnce(from, to, 500+t.random.Int63n(40_000))
+}
+
+func (t *town) keysend() error {
+	from, to := t.pair()
+	preimage := make([]byte, 32)
+	binary.BigEndian.PutUint64(preimage, t.random.Uint64())
+	hash := sha256.Sum256(preimage)
+	return t.settle(from, &routerrpc.SendPaymentRequest{
+		Dest: t.key(to), Amt: 500 + t.random.Int63n(5_000), PaymentHash: hash[:], FinalCltvDelta: 40,
+		DestCustomRecords: map[uint64][]byte{keysendRecord: preimage},
+	})
+}
+
+func (t *town) multipath() error {
+	from, to := t.pair()
+	return t.settle(from, &routerrpc.SendPaymentRequest{
+		Dest: t.key(to), Amt: 20_000 + t.random.Int63n(50_000), Amp: true, MaxParts: 4, MaxShardSizeMsat: 10_000_000,
+	})
+}
+
+func (t *town) key(node *Node) []byte {
+	var key []byte
+	_, err := fmt.Sscanf(t.keys[node], "%x", &key)
+	t.must(err)
+	return key
+}
+
+// invoice makes one that is never paid.
+func (t *town) invoice() error {
+	invoice, err := t.alice.AddInvoice(t.ctx(), &lnrpc.Invoice{Value: t.random.Int63n(10_000), Expiry: 60})
+	if err == nil && t.random.Intn(2) == 0 {
+		_, err = invoicesrpc.NewInvoicesClient(t.alice.conn).CancelInvoice(t.ctx(),
+			&invoicesrpc.CancelInvoiceMsg{PaymentHash: invoice.RHash})
+	}
+	return err
+}
+
+// destination is the listed address, or one of alice's own, of each kind.
+func (t *town) destination() string {
+	kinds := []lnrpc.AddressType{lnrpc.AddressType_WITNESS_PUBKEY_HASH, lnrpc.AddressType_NESTED_PUBKEY_HASH,
+		lnrpc.AddressType_TAPROOT_PUBKEY}
+	if at := t.random.Intn(len(kinds) + 1); at < len(kinds) {
+		return t.address(t.alice, kinds[at])
+	}
+	return t.bobs
+}
+
+func (t *town) send() error {
+	_, err := t.alice.SendCoins(t.ctx(), &lnrpc.SendCoinsRequest{
+		Addr: t.destination(), Amount: 20_000 + t.random.Int63n(300_000), SatPerVbyte: 1 + t.random.Uint64()%10,
+	})
+	t.mine(1, t.alice, t.bob, t.carol)
+	return err
+}
+
+func (t *town) psbt() error {
+	wallet := walletrpc.NewWalletKitClient(t.alice.conn)
+	amount := 20_000 + t.random.Uint64()%300_000
+	funded, err := wallet.FundPsbt(t.ctx(), &walletrpc.FundPsbtRequest{
+		Template: &walletrpc.FundPsbtRequest_Raw{Raw: &walletrpc.TxTemplate{Outputs: map[string]uint64{t.destination(): amount}}},
+		Fees:     &walletrpc.FundPsbtRequest_SatPerVbyte{SatPerVbyte: 2},
+	})
+	if err != nil {
+		return err
+	}
+	final, err := wallet.FinalizePsbt(t.ctx(), &walletrpc.FinalizePsbtRequest{FundedPsbt: funded.FundedPsbt})
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(final.SignedPsbt, funded.FundedPsbt) {
+		return fmt.Errorf("the PSBT was not signed")
+	}
+	_, err = wallet.PublishTransaction(t.ctx(), &walletrpc.Transaction{TxHex: final.RawFinalTx})
+	t.mine(1, t.alice, t.bob, t.carol)
+	return err
+}
+
+func (t *town) opening() error {
+	from, to := t.pair()
+	_, err := from.OpenChannelSync(t.ctx(), &lnrpc.OpenChannelRequest{
+		NodePubkey: t.key(to), LocalFundingAmount: 300_000 + t.random.Int63n(500_000), SatPerVbyte: 2,
+	})
+	t.mine(6, t.alice, t.bob, t.carol)
+	return err
+}
+
+// closing ends one of alice's channels from either side, as long as she keeps three.
+func (t *town) closing(force bool) error {
+	channels, err := t.alice.ListChannels(t.ctx(), &lnrpc.ListChannelsRequest{ActiveOnly: true})
+	if err != nil || len(channels.Channels) <= 3 {
+		return errNotYet
+	}
+	chosen := channels.Channels[t.random.Intn(len(channels.Channels))]
+	var txid string
+	var output uint32
+	if _, err := fmt.Sscanf(chosen.ChannelPoint, "%64s:%d", &txid, &output); err != nil {
+		return err
+	}
+	point := &lnrpc.ChannelPoint{OutputIndex: output, FundingTxid: &lnrpc.ChannelPoint_FundingTxidStr{FundingTxidStr: txid}}
+	closer := t.alice
+	if t.random.Intn(2) == 0 {
+		for _, node := range []*Node{t.bob, t.carol} {
+			if t.keys[node] == chosen.RemotePubkey {
+				closer = node
+			}
+		}
+	}
+	t.World.close(closer, point, force, t.alice, t.bob, t.carol)
+	return nil
+}
+
+// restart ends alice and starts her again, with her signer killed in between if so wished.
+func (t *town) restart(signer bool) {
+	t.alice.stop()
+	if signer {
+		t.must(t.signer.Process.Process.Kill())
+		<-t.signer.done
+		t.signer.run()
+	}
+	t.alice.run()
+	t.alice.ready()
+	t.meet()
+}
+
+func number(t *testing.T, name string, otherwise int) int {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	value, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s is no number: %v", name, err)
+	}
+	return value
+}
