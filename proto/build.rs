@@ -27,6 +27,9 @@ const PRINTED: &[&str] = &[
     ".claviger.v1.ShadowDifference",
     ".claviger.v1.GrantListReply",
     ".claviger.v1.GrantInfo",
+    ".claviger.v1.MetricsReply",
+    ".claviger.v1.Metric",
+    ".claviger.v1.Sample",
     ".claviger.v1.NodeInfo",
     ".claviger.v1.CertificateInfo",
     ".claviger.v1.NodeListReply",
@@ -54,7 +57,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=claviger");
     println!("cargo:rerun-if-changed=lnd");
     let files = protox::compile(
-        ["claviger/v1/link.proto", "claviger/v1/admin.proto", "lnd/signrpc.proto", "lnd/walletrpc.proto"],
+        [
+            "claviger/v1/link.proto",
+            "claviger/v1/operations.proto",
+            "claviger/v1/admin.proto",
+            "lnd/signrpc.proto",
+            "lnd/walletrpc.proto",
+        ],
         ["."],
     )?;
     let mut builder = tonic_prost_build::configure().skip_debug(REDACTED);

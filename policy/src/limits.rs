@@ -37,6 +37,7 @@ limits! {
     MaxChannelSat "max_channel_sat" AtMost 1 2_100_000_000_000_000 "A channel's size, whoever funds it.";
     MaxHtlcs "max_htlcs" AtMost 1 966 "HTLCs of a commitment, both ways together.";
     MaxHtlcValueSat "max_htlc_value_sat" AtMost 1 2_100_000_000_000_000 "The sum of a commitment's HTLCs.";
+    MaxRoutingFeePercent "max_routing_fee_percent" AtMost 0 10 "The routing fee that an approved payment may cost on top, in parts of its amount; 50 sat may it always cost. Counts for what is approved from then on.";
     MinFeerateSatPerKw "min_feerate_sat_per_kw" AtLeast 253 333_333 "The feerate of commitments and of the wallet's transactions, at least. What ends a channel may pay less.";
     MaxFeerateSatPerKw "max_feerate_sat_per_kw" AtMost 253 333_333 "The same, at most. What ends a channel may pay more.";
 }

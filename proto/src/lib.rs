@@ -3,7 +3,7 @@
 pub mod bundle;
 mod redact;
 
-/// The node link and the administration socket.
+/// The node link, the operations of Lightspark accounts, and the administration socket.
 #[allow(clippy::all, missing_docs, unused_qualifications, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("claviger.v1");

@@ -17,6 +17,7 @@ pub mod harden;
 pub mod journal;
 pub mod keys;
 pub mod lightning;
+pub mod metrics;
 pub mod names;
 pub mod pipeline;
 pub mod policy;

@@ -108,6 +108,10 @@ reasons! {
         "The event is too old, or of the future." "Compare the clocks; an old event that comes again was replayed.";
     EventReused "event-reused" retry=false
         "Another event had the same id." "An honest platform does not see this; look at who holds the webhook secret.";
+    OperationReused "operation-reused" retry=false
+        "Another operation had the same idempotency key." "Use a new key for each operation, and the same one only to repeat it.";
+    OperationExpiry "operation-expiry" retry=false
+        "The operation has ended, or ends too late." "Compare the clocks; Lightspark's SDKs let an operation end after one hour.";
     InvoiceReused "invoice-reused" retry=false
         "The payment hash was signed for another invoice before." "Use a new payment hash for every invoice.";
     ValueNotConserved "value-not-conserved" retry=false

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use claviger::metrics::Metric;
 use claviger::{config, reasons::Reason};
 
 #[test]
@@ -20,6 +21,16 @@ fn the_reasons_page_is_the_table_of_reasons() {
 #[test]
 fn the_configuration_page_holds_the_table_of_keys() {
     check("configuration.md", &config::reference());
+}
+
+#[test]
+fn the_metrics_page_is_the_table_of_metrics() {
+    let mut rows = String::from("| name | type | labels | tells |\n|---|---|---|---|\n");
+    for metric in Metric::ALL {
+        let labels = metric.labels().iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        rows += &format!("| `{}` | {} | {labels} | {} |\n", metric.name(), metric.kind(), metric.meaning());
+    }
+    check("metrics.md", &rows);
 }
 
 /// Compares what stands between the page's two markers with `table`, or puts it there.

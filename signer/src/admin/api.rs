@@ -3,9 +3,9 @@
 use claviger_hsm::{SlotId, Tries};
 use claviger_proto::v1::{
     AdminError, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine, GrantInfo,
-    GrantListRequest, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest,
-    PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest,
-    StatusReply, UnsealReply, VerifyProgress,
+    GrantListRequest, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply,
+    OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply,
+    PolicyShadowRequest, StatusReply, UnsealReply, VerifyProgress,
 };
 
 use crate::keys::passphrase::Passphrase;
@@ -35,6 +35,8 @@ pub struct Brought {
 pub trait AdminApi: Send + Sync + 'static {
     /// What holds and what is missing.
     fn status(&self) -> StatusReply;
+    /// What is counted and measured.
+    fn metrics(&self) -> MetricsReply;
     /// Opens the signer, or takes one more share.
     fn unseal(&self, brought: Brought) -> Result<UnsealReply, AdminFailure>;
     /// Closes it and wipes keys from memory.

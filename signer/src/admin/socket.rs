@@ -246,6 +246,10 @@ impl Admin for Service {
         self.run(|api| Ok(api.status())).await
     }
 
+    async fn metrics(&self, _: Request<MetricsRequest>) -> Reply<MetricsReply> {
+        self.run(|api| Ok(api.metrics())).await
+    }
+
     async fn unseal(&self, request: Request<UnsealRequest>) -> Reply<UnsealReply> {
         let UnsealRequest { passphrase, slot, deliberate } = request.into_inner();
         let secret = Zeroizing::new(passphrase);

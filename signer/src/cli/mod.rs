@@ -9,6 +9,7 @@ mod freeze;
 mod grant;
 mod init;
 mod journal;
+mod metrics;
 mod node;
 mod output;
 mod policy;
@@ -62,6 +63,12 @@ const UNSEAL_EXAMPLES: &str = "Examples:
   claviger unseal --passphrase-fd 0 < FILE     takes what the file holds, without the line's end
   claviger unseal --slot 2                     asks for one share, a PIN, or nothing, as slot 2 wants";
 
+const METRICS_EXAMPLES: &str = "Examples:
+  claviger metrics                             docs/metrics.md says what each means
+  claviger metrics > claviger.prom.new && mv claviger.prom.new claviger.prom     for a collector of text files
+
+The signer opens no port for it: whoever may use the administration socket may read it.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make a data directory: a random data key, wrapped by a passphrase, and a commented claviger.toml.
@@ -76,6 +83,9 @@ enum Command {
     Seal,
     /// What holds and what is missing.
     Status,
+    /// What is counted and measured, in the text format of Prometheus.
+    #[command(after_help = METRICS_EXAMPLES)]
+    Metrics,
     /// The key slots that wrap the data key.
     #[command(subcommand)]
     Slots(slots::SlotsCommand),
@@ -159,6 +169,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Unseal(args) => seal::unseal(&cli.data_dir, &args, &output),
         Command::Seal => seal::seal(&cli.data_dir, &output),
         Command::Status => status::status(&cli.data_dir, &output),
+        Command::Metrics => metrics::metrics(&cli.data_dir, &output),
         Command::Slots(command) => slots::slots(&cli.data_dir, command, &output),
         Command::Node(command) => node::node(&cli.data_dir, command, &output),
         Command::Channel(command) => channel::channel(&cli.data_dir, command, &output),

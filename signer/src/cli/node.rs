@@ -215,7 +215,7 @@ fn enrolled(reply: &EnrolmentReply, path: &Path, output: &Output) -> Result<(), 
     output.result(&json!({ "node": reply.node, "bundle": path }), || {
         let (node, path) = (reply.node.as_ref().map(node_line).unwrap_or_default(), path.display());
         match is_folder {
-            true if is_account => format!("{node}\nbundle: {path} (says what to enter at Lightspark)"),
+            true if is_account => format!("{node}\nbundle: {path} (says what to enter at Lightspark; its certificate is for the services that call it)"),
             true => format!("{node}\nbundle: {path}\n{}", LND_STEPS.replace("BUNDLE", &path.to_string())),
             false => format!("{node}\nbundle: {path} (copy it to the node's machine, mode 0600)"),
         }

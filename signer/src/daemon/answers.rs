@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use claviger_proto::v1::{
     BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine,
-    GrantInfo, GrantListRequest, JournalStatus, MemoryStatus, NodeAddRequest, NodeInfo, NodeRemoveRequest,
-    NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest,
-    PolicyShadowReply, PolicyShadowRequest, StatusReply, UnsealReply, VerifyProgress,
+    GrantInfo, GrantListRequest, JournalStatus, MemoryStatus, MetricsReply, NodeAddRequest, NodeInfo,
+    NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo,
+    PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, StatusReply, UnsealReply, VerifyProgress,
 };
 
 use super::explain::record;
@@ -50,6 +50,11 @@ impl AdminApi for Daemon {
             status.warnings.push("there is only one key slot: if what opens it is lost, all keys are".to_owned());
         }
         status
+    }
+
+    fn metrics(&self) -> MetricsReply {
+        let (status, unsealed) = (self.status(), lock(&self.state).clone());
+        MetricsReply { metrics: super::metrics::metrics(&status, unsealed.as_deref()) }
     }
 
     fn unseal(&self, brought: Brought) -> Result<UnsealReply, AdminFailure> {
@@ -312,6 +317,7 @@ impl Unsealed {
         if !detail.is_empty() {
             status.warnings.push(format!("the journal cannot be written, nothing is signed: {detail}"));
         }
+        status.warnings.extend(self.broken_glass());
         let soon = super::nodes::now_s() + EXPIRY_WARNING_S;
         for node in &status.nodes {
             if let Some(frozen) = &node.frozen {

@@ -81,6 +81,14 @@ impl Unsealed {
         [Fact::text("grant", id.to_string())].into_iter().chain(signed).collect()
     }
 
+    /// A line for each break-glass grant whose time is not over.
+    pub(super) fn broken_glass(&self) -> Vec<String> {
+        self.break_glass(|node, grant, standing| {
+            let (id, Requester::Node(by) | Requester::Person(by)) = (grant.intent.id, &grant.intent.requester);
+            format!("node {node}: break-glass grant {id}, asked by {by}, is {}", standing.id())
+        })
+    }
+
     fn change_grants(
         &self,
         action: &str,

@@ -3,7 +3,9 @@
 use claviger_proto::v1::BundleFile;
 use zeroize::Zeroizing;
 
+use super::unsealed::Unsealed;
 use crate::admin::api::{AdminFailure, FailureKind};
+use crate::admin::record::NodeRecord;
 use crate::lightning::engine::NodeSpec;
 use crate::lightning::lightspark::node_id;
 use crate::names::NodeKind;
@@ -26,8 +28,29 @@ pub(super) fn webhook_secret(kind: NodeKind, secret: Vec<u8>) -> Result<Option<Z
     }
 }
 
+impl Unsealed {
+    /// What the operator enters at Lightspark, for a new account, and a certificate for the account's services, noted in
+    /// `record`. The caller makes the record durable before it hands them out (P1).
+    pub(super) fn enrol_account(
+        &self,
+        record: &mut NodeRecord,
+        spec: Option<&NodeSpec>,
+    ) -> Result<Vec<BundleFile>, AdminFailure> {
+        let bundle = self.enrol_client(record)?;
+        let file = |name: &str, content: &str| BundleFile { name: name.to_owned(), content: content.into() };
+        let mut files = vec![
+            file("signer.txt", &format!("{}\n", bundle.signer)),
+            file("ca.pem", &bundle.ca_certificate),
+            file("client.pem", &bundle.certificate),
+            file("client.key", &bundle.private_key),
+        ];
+        files.extend(spec.map(account_file));
+        Ok(files)
+    }
+}
+
 /// What the operator needs at Lightspark.
-pub(super) fn account_file(spec: &NodeSpec) -> BundleFile {
+fn account_file(spec: &NodeSpec) -> BundleFile {
     let (name, node_id) = (&spec.name, node_id(spec));
     let content = format!(
         "node public key   {node_id}\n\

@@ -24,6 +24,7 @@ mod explain;
 mod grants;
 mod lightspark;
 mod lnd;
+mod metrics;
 mod nodes;
 mod opening;
 mod operators;

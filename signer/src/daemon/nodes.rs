@@ -2,13 +2,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use claviger_proto::bundle::Bundle;
 use claviger_proto::v1::{
     CertificateInfo, EnrolmentReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, SeedImport,
 };
 use subtle::ConstantTimeEq;
 
 use super::channels::{exemption_info, freeze_info};
-use super::lightspark::{account_file, webhook_secret};
+use super::lightspark::webhook_secret;
 use super::lnd::has_macaroon;
 use super::unsealed::{
     Unsealed, chain_code_key, gone, journal_failure, load_seed, load_spec, node_spec, put, record_key, seed_key,
@@ -72,14 +73,8 @@ impl Unsealed {
     /// What lets the node connect, noted in `record`. `spec` is at hand for a new node.
     fn enrolled(&self, record: &mut NodeRecord, spec: Option<&NodeSpec>) -> Result<EnrolmentReply, AdminFailure> {
         if record.kind == NodeKind::Lightspark {
-            return match spec {
-                Some(spec) => Ok(EnrolmentReply { files: vec![account_file(spec)], ..EnrolmentReply::default() }),
-                None => Err(AdminFailure::new(
-                    FailureKind::Invalid,
-                    "an account of Lightspark connects without a certificate",
-                    "Its webhooks are signed with the secret that it was added with.",
-                )),
-            };
+            let files = self.enrol_account(record, spec)?;
+            return Ok(EnrolmentReply { files, ..EnrolmentReply::default() });
         }
         if has_macaroon(record.kind) {
             let files = match spec {
@@ -88,9 +83,13 @@ impl Unsealed {
             };
             return Ok(EnrolmentReply { files, ..EnrolmentReply::default() });
         }
-        let bundle =
-            enrol(&self.ca, record, &self.advertised, SystemTime::now(), CLIENT_VALIDITY).map_err(ca_failure)?;
-        Ok(EnrolmentReply { bundle: bundle.to_text().to_string(), ..EnrolmentReply::default() })
+        let bundle = self.enrol_client(record)?.to_text().to_string();
+        Ok(EnrolmentReply { bundle, ..EnrolmentReply::default() })
+    }
+
+    /// A client certificate, noted in `record`, with what it is used with.
+    pub(super) fn enrol_client(&self, record: &mut NodeRecord) -> Result<Bundle, AdminFailure> {
+        enrol(&self.ca, record, &self.advertised, SystemTime::now(), CLIENT_VALIDITY).map_err(ca_failure)
     }
 
     /// Issues another certificate.

@@ -13,10 +13,13 @@ use super::commit::{Commit, CommitError, Tenant};
 use super::ledger::{Ledger, Loading};
 use super::teller::{Completion, Done, Ended, Group};
 use super::{FlushMode, Health, Options, Stats};
+use crate::metrics::{Counted, Counters};
 
 /// What waits for the committer; shared with all submitters.
 pub(super) struct Queue {
     state: Mutex<State>,
+    /// What was recorded, for `claviger metrics`.
+    pub(super) counters: Counters,
     wake: Condvar,
 }
 
@@ -57,7 +60,7 @@ impl Queue {
     /// A queue in front of a journal whose last decision is number `last_seq`.
     pub(super) fn new(last_seq: u64) -> Self {
         let state = State { stats: Stats { last_seq, ..Stats::default() }, ..State::default() };
-        Self { state: Mutex::new(state), wake: Condvar::new() }
+        Self { state: Mutex::new(state), counters: Counters::default(), wake: Condvar::new() }
     }
 
     /// See [`super::Journal::submit`].
@@ -178,8 +181,8 @@ pub(super) struct Committer<'q> {
 
 /// What becomes of one commit of a group.
 enum Fate {
-    /// In the batch: as the batch goes.
-    Batched,
+    /// In the batch: as the batch goes. With what it counts for.
+    Batched(Option<Counted>),
     /// A barrier: passes unless an earlier commit of its tenant fails.
     Barrier,
     /// Fails by itself.
@@ -217,12 +220,13 @@ impl<'q> Committer<'q> {
         let mut commits = Vec::with_capacity(group.len());
         for (commit, done) in group {
             let tenant = commit.tenant.clone();
+            let counted = commit.decision.as_ref().map(|decision| Counted::of(&tenant, decision));
             let fate = match &self.fault {
                 _ if poisoned.contains(&tenant) => Fate::Failed(CommitError::Poisoned),
                 _ if commit.is_barrier() => Fate::Barrier,
                 Some((cause, _)) => Fate::Failed(cause.clone()),
                 None => match self.ledger.add(&mut batch, commit) {
-                    Ok(()) => Fate::Batched,
+                    Ok(()) => Fate::Batched(counted),
                     Err(invalid) => Fate::Failed(CommitError::Invalid(invalid)),
                 },
             };
@@ -232,7 +236,7 @@ impl<'q> Committer<'q> {
             commits.push((tenant, fate, done));
         }
 
-        let batched = commits.iter().filter(|(_, fate, _)| matches!(fate, Fate::Batched)).count();
+        let batched = commits.iter().filter(|(_, fate, _)| matches!(fate, Fate::Batched(_))).count();
         let written = if batched > 0 { self.ledger.write(batch) } else { Ok(()) };
         if let Err(cause) = &written {
             self.fail(cause.clone());
@@ -242,7 +246,7 @@ impl<'q> Committer<'q> {
         for (tenant, fate, done) in commits {
             let result = match fate {
                 Fate::Failed(error) => Err(error),
-                Fate::Batched => written.clone(),
+                Fate::Batched(counted) => written.clone().inspect(|()| self.queue.counters.add(counted)),
                 Fate::Barrier if poisoned.contains(&tenant) => Err(CommitError::Poisoned),
                 Fate::Barrier => Ok(()),
             };

@@ -28,6 +28,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::keys::cipher::RecordCipher;
+use crate::metrics::Counters;
 
 pub use commit::{
     Commit, CommitError, Decision, InvalidCommit, MAX_DECISION, MAX_KEY, MAX_VALUE, Put, Tenant, Verdict,
@@ -182,6 +183,11 @@ impl Journal {
     /// What was done so far, and whether it works.
     pub fn stats(&self) -> Stats {
         self.queue.stats()
+    }
+
+    /// What the recorded decisions count for, since it was opened.
+    pub fn counters(&self) -> &Counters {
+        &self.queue.counters
     }
 
     /// Whether the journal can be written.

@@ -154,8 +154,8 @@ impl Bookkeeper {
         self.lock().book.forwards(Moment { now_ms: self.clock.now_ms(), height })
     }
 
-    /// The message succeeded. Returns the changed entries.
-    pub fn finish(&self, node: &Node) -> Vec<Put> {
+    /// The message succeeded. What it approves may cost `max_fee_percent` of its amount. Returns the changed entries.
+    pub fn finish(&self, node: &Node, max_fee_percent: u64) -> Vec<Put> {
         let at = Moment { now_ms: self.clock.now_ms(), height: 0 };
         let State { book, news } = &mut *self.lock();
         match std::mem::take(news) {
@@ -165,13 +165,12 @@ impl Bookkeeper {
             News::Closing(channel) => book.closing(&channel),
             News::Preimages(preimages) => preimages.into_iter().for_each(|preimage| book.learn(preimage)),
             News::Approval(hash) => {
-                let invoice = node.get_state().invoices.get(&hash).map(|invoice| Approval {
-                    amount_msat: invoice.amount_msat,
-                    expires_ms: millis(invoice.duration_since_epoch.saturating_add(invoice.expiry_duration))
-                        .saturating_add(KEPT_AFTER_EXPIRY_MS),
+                let invoice = node.get_state().invoices.get(&hash).map(|invoice| {
+                    let ends = invoice.duration_since_epoch.saturating_add(invoice.expiry_duration);
+                    Approval::new(invoice.amount_msat, millis(ends).saturating_add(KEPT_AFTER_EXPIRY_MS))
                 });
                 if let Some(approval) = invoice {
-                    book.approve(Hash(hash.0), approval, at);
+                    book.approve(Hash(hash.0), approval.with_fee_percent(max_fee_percent), at);
                 }
             }
         }

@@ -9,10 +9,11 @@ use bitcoin::{Address, Network, ScriptBuf};
 use claviger_policy::actions::Action;
 use claviger_policy::bundle::Bundle;
 use claviger_policy::facts::FactId;
+use claviger_policy::limits::Limit;
 use claviger_policy::request::Request;
 use claviger_policy::tooling::{Event, Record};
 
-use super::book::Paid;
+use super::book::{MAX_FEE_PERCENT, Paid};
 use super::clock::NodeClock;
 use crate::journal::Put;
 use crate::names::NodeName;
@@ -67,6 +68,13 @@ impl Counter {
     /// The bundle that was in force when the message began.
     pub fn bundle(&self) -> Option<Arc<Bundle>> {
         self.lock().bundle.clone()
+    }
+
+    /// The routing fee that the bundle lets a payment cost on top, in percent.
+    pub fn max_fee_percent(&self) -> u64 {
+        let bundle = self.bundle();
+        let limits = bundle.as_deref().map(|bundle| &bundle.policy().limits);
+        limits.map_or(MAX_FEE_PERCENT, |limits| Limit::MaxRoutingFeePercent.stricter(MAX_FEE_PERCENT, limits))
     }
 
     /// Begins a request for `action`; `None` if no policy is in force, and nothing needs to be asked.

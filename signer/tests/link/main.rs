@@ -7,5 +7,6 @@ mod hostile;
 mod identity;
 mod isolation;
 mod mending;
+mod operations;
 mod refusals;
 mod world;

@@ -148,8 +148,12 @@ impl World {
     }
 
     pub(crate) fn enrol_at(&self, name: &str, now: SystemTime, validity: Duration) -> Bundle {
+        self.enrol_as(NodeKind::Ldk, name, now, validity)
+    }
+
+    pub(crate) fn enrol_as(&self, kind: NodeKind, name: &str, now: SystemTime, validity: Duration) -> Bundle {
         let name = NodeName::new(name).unwrap();
-        let fresh = || NodeRecord::new(name.clone(), NodeKind::Ldk, "ldk", Network::Regtest, 1);
+        let fresh = || NodeRecord::new(name.clone(), kind, "ldk", Network::Regtest, 1);
         let mut record = self.registry.get(&name).unwrap_or_else(fresh);
         let bundle = enrol(&self.ca, &mut record, &self.address.to_string(), now, validity).unwrap();
         self.registry.put(record);
@@ -184,13 +188,18 @@ impl World {
 
     /// A client without the limits and manners of a real one.
     pub(crate) async fn rude_client(&self, bundle: &Bundle) -> NodeLinkClient<Channel> {
+        NodeLinkClient::new(self.channel(bundle).await)
+    }
+
+    /// HTTP/2 with `bundle`'s certificate.
+    pub(crate) async fn channel(&self, bundle: &Bundle) -> Channel {
         let mut io = Some(TokioIo::new(self.tls(bundle, true).await.unwrap()));
         let connector = tower::service_fn(move |_| {
             let io = io.take().ok_or_else(|| io::Error::other("used up"));
             async move { io }
         });
         let endpoint = Endpoint::from_static("https://signer.claviger");
-        NodeLinkClient::new(endpoint.connect_with_connector(connector).await.unwrap())
+        endpoint.connect_with_connector(connector).await.unwrap()
     }
 }
 

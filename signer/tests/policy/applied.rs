@@ -259,6 +259,42 @@ fn a_grant_is_asked_by_one_approved_by_two_others_and_taken_back() {
 }
 
 #[test]
+fn a_break_glass_grant_is_told_by_every_status_from_the_first_word_on_and_a_normal_one_is_not() {
+    let mut signer = Signer::new();
+    let (old, _) = signer.bundles();
+    let policy = fs::read_to_string(old.join("policy.toml")).unwrap();
+    let emergency = "\n[approvals.emergency]\nrole = \"treasurer\"\nof = 2\nbreak_glass = true\n";
+    fs::write(old.join("policy.toml"), policy + emergency).unwrap();
+    signer.done(&["policy", "apply", text(&old)]);
+    let dir = signer.dir.path().to_owned();
+    let ask = |group: &str| {
+        let what = ["grant", "create", "--node", "alice", "--action", "PayInvoice", "--max-amount-msat", "3000000000"];
+        let who = ["--group", group, "--requester", "carol@example.org", "--reason", "the exchange is gone"];
+        let grant = signer.done(&[&what[..], &who].concat());
+        let file = dir.join("grant.txt");
+        fs::write(&file, &grant).unwrap();
+        let signature = signature(&dir, "carol", "claviger-request", &grant);
+        let asked = signer.done(&["grant", "create", "--text", text(&file), "--signature", text(&signature)]);
+        asked.split(' ').next().unwrap().to_owned()
+    };
+    ask("treasury");
+    assert!(!signer.done(&["status"]).contains("break-glass"));
+    let id = ask("emergency");
+    let told = |standing| format!("node alice: break-glass grant {id}, asked by carol@example.org, is {standing}");
+    assert!(signer.done(&["status"]).contains(&told("waiting")));
+    signer.done(&["grant", "revoke", &id]);
+    signer.kill();
+    signer.start();
+    assert!(signer.done(&["status"]).contains(&told("revoked")), "also after a restart");
+    let metrics = signer.done(&["metrics"]);
+    assert!(metrics.contains("claviger_break_glass_grants{node=\"alice\",standing=\"revoked\"} 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("claviger_node_up{node=\"alice\"} ") && metrics.contains("claviger_unsealed 1\n"),
+        "{metrics}"
+    );
+}
+
+#[test]
 fn an_intent_that_makes_no_sense_is_not_written() {
     let signer = Signer::new();
     let (old, _) = signer.bundles();

@@ -4,6 +4,7 @@ use bitcoin::Amount;
 use claviger_demo::world::wait;
 
 use crate::day::Day;
+use crate::policy;
 use crate::town::is_closing;
 
 /// The lowest there is: every output above dust is worth claiming.
@@ -69,4 +70,5 @@ pub(crate) fn settle(day: &mut Day) {
     assert!(refused.denied.is_empty(), "{:#?}", refused.denied);
     let verified = town.world.signer.cli(&["journal", "verify"]).unwrap();
     assert_eq!(verified["verified"], true, "{verified}");
+    policy::check_history(town.plan.name, &town.world.signer);
 }

@@ -2,7 +2,7 @@
 //!
 //! Each town is a chain, a signer and some nodes. Payments of every kind run at once while nodes and signer stop, feerates
 //! swing, channels close in every way and the chain is reorganised. At the end every channel is closed, and every satoshi
-//! is where it should be.
+//! is where it should be. The preset that an appliance begins with is in force, and its history is decided again.
 //!
 //! `CLAVIGER_TEST_OPERATIONS` says how many operations there are in all towns together, `CLAVIGER_TEST_SEED` which.
 
@@ -12,6 +12,7 @@ mod day;
 mod ending;
 mod ledger;
 mod payments;
+mod policy;
 mod town;
 
 use claviger_tests::random::Random;

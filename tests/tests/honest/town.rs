@@ -11,6 +11,8 @@ use claviger_tests::refused::Refused;
 use lightning::ln::channel_state::{ChannelDetails, ChannelShutdownState};
 use lightning::ln::types::ChannelId;
 
+use crate::policy;
+
 pub(crate) const CHANNEL: Amount = Amount::from_sat(1_000_000);
 /// What a channel takes out of a wallet, with its fee and what an anchor may need.
 const NEEDED: Amount = Amount::from_sat(1_200_000);
@@ -59,6 +61,7 @@ impl Town {
         };
         world.signer.configure(limits).unwrap();
         world.signer.start().unwrap();
+        policy::apply(&world.signer);
         let signed = plan.signed.iter().map(|name| (name, Keys::Remote(world.remote_keys(name).unwrap())));
         let plain = plan.plain.iter().zip(1..).map(|(name, seed)| (name, Keys::Local([seed; 32])));
         let nodes = signed.chain(plain).map(|(name, keys)| world.node(&settings(plan, name), keys).unwrap()).collect();

@@ -122,7 +122,7 @@ impl Ledger {
                 if !self.seen.insert((channel, m.tx.0.compute_txid())) {
                     return;
                 }
-                let to_us_sat = paid(&m.psbt.0.inner, |script| !is_revocable(script));
+                let to_us_sat = paid(&m.tx.0, &m.psbt.0.inner, |script| !is_revocable(script));
                 let claim = self.claim(channel, to_us_sat, m.feerate, &m.htlcs);
                 self.valid(channel, m.commitment_number, claim, false);
             }
@@ -130,7 +130,7 @@ impl Ledger {
                 if !self.seen.insert((channel, m.tx.0.compute_txid())) {
                     return;
                 }
-                let to_us_sat = paid(&m.psbt.0.inner, is_revocable);
+                let to_us_sat = paid(&m.tx.0, &m.psbt.0.inner, is_revocable);
                 let claim = self.claim(channel, to_us_sat, m.feerate, &m.htlcs);
                 self.valid(channel, m.commitment_number, claim, true);
             }
@@ -271,10 +271,11 @@ fn paid_to_us(tx: &Transaction) -> u64 {
     ours.map(|txout| txout.value.to_sat()).sum()
 }
 
-/// The sum of the outputs to one side: revocable ones are the commitment's owner's.
-fn paid(psbt: &Psbt, is_theirs: impl Fn(&[u8]) -> bool) -> u64 {
+/// The sum of the outputs to one side: revocable ones are the commitment's owner's. The amounts are those of the transaction,
+/// which is what is signed; the PSBT beside it may tell others, and adds the scripts alone.
+fn paid(tx: &Transaction, psbt: &Psbt, is_theirs: impl Fn(&[u8]) -> bool) -> u64 {
     let main = |script: &[u8]| is_revocable(script) || script.ends_with(&[0xad, 0x51, 0xb2]);
-    let outputs = psbt.outputs.iter().zip(&psbt.unsigned_tx.output);
+    let outputs = psbt.outputs.iter().zip(&tx.output);
     let scripts = outputs.filter_map(|(output, txout)| Some((output.witness_script.as_ref()?.as_bytes(), txout)));
     scripts.filter(|(script, _)| main(script) && is_theirs(script)).map(|(_, txout)| txout.value.to_sat()).sum()
 }

@@ -1,12 +1,16 @@
-//! The door for Lightspark's webhooks: HTTP behind TLS (`docs/lightspark.md`).
+//! The door for Lightspark's webhooks: HTTP behind TLS. The operations of an account's own services come in where nodes
+//! connect (`docs/lightspark.md`).
 //!
 //! ```text
 //! TCP ─ accept.rs: TLS, limits ─▶ server.rs: HTTP ─▶ webhook.rs: whose signature? ─▶ a request of that account ─▶ LinkHandler
+//! link/server.rs: gRPC, client certificate ─▶ operations.rs: whose certificate? ─▶ a request of that account ─▶ LinkHandler
 //! ```
 
 mod accounts;
+mod operations;
 mod server;
 mod webhook;
 
 pub use accounts::Accounts;
+pub(in crate::gateway) use operations::Service as Operations;
 pub use server::LightsparkServer;

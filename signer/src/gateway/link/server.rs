@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use claviger_proto::MAX_FRAME_BYTES;
 use claviger_proto::v1::node_link_server::NodeLinkServer;
+use claviger_proto::v1::operations_server::OperationsServer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -18,6 +19,8 @@ use super::identity::ServerIdentity;
 use super::service::Service;
 use super::sessions::{Connected, Sessions};
 use super::{LinkHandler, LinkOptions, Roster, tls};
+use crate::gateway::lightspark::Operations;
+use crate::lightning::lightspark::MAX_OPERATION_BYTES;
 use crate::reasons::Refusal;
 
 /// Certificates also end without anybody changing the roster: open streams are checked at least this often.
@@ -29,6 +32,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// HTTP/2 windows: what a node may send ahead of being read, per stream and per connection, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
+
+/// What surrounds an operation, in bytes.
+const ENVELOPE_BYTES: usize = 1024;
 
 /// HTTP/2 streams per connection; a node needs one.
 const MAX_STREAMS: u32 = 4;
@@ -74,6 +80,7 @@ impl LinkServer {
         let (alive, server) = watch::channel(());
         let accepting = tokio::spawn(tls::accept_loop(listener, config, options.clone(), ready, server));
         let watching = tokio::spawn(watch(Arc::clone(&roster), Arc::clone(&sessions)));
+        let operations = Operations { roster: Arc::clone(&roster), handler: Arc::clone(&handler) };
         let router = Server::builder()
             .http2_keepalive_interval(Some(options.keepalive))
             .http2_keepalive_timeout(Some(options.keepalive))
@@ -84,6 +91,11 @@ impl LinkServer {
             .add_service(
                 NodeLinkServer::new(Service { sessions: Arc::clone(&sessions), roster, handler, options })
                     .max_decoding_message_size(MAX_FRAME_BYTES)
+                    .max_encoding_message_size(MAX_FRAME_BYTES),
+            )
+            .add_service(
+                OperationsServer::new(operations)
+                    .max_decoding_message_size(MAX_OPERATION_BYTES + ENVELOPE_BYTES)
                     .max_encoding_message_size(MAX_FRAME_BYTES),
             );
         let serving = tokio::spawn(async move {

@@ -10,7 +10,7 @@ use super::sessions::Sessions;
 use super::stream::{self, ReplyStream};
 use super::tls::Peer;
 use super::{LinkHandler, LinkOptions, Roster, wire};
-use crate::names::NodeName;
+use crate::names::{NodeKind, NodeName};
 use crate::reasons::{Reason, Refusal};
 
 /// A client's name is for logs only; more than this of it is cut off.
@@ -71,8 +71,13 @@ impl Service {
     }
 
     fn owner(&self, peer: &Peer) -> Result<NodeName, Refusal> {
-        let (node, _kind) = self.roster.lookup(&peer.fingerprint).map_err(|denied| denied.refusal())?;
-        Ok(node)
+        match self.roster.lookup(&peer.fingerprint).map_err(|denied| denied.refusal())? {
+            // An account's webhooks come through a door of their own, with their own proof of who sent them.
+            (node, kind @ (NodeKind::Lnd | NodeKind::Lightspark)) => {
+                Err(Refusal::new(Reason::NotAllowed, format!("node {node} is of kind {kind}, which opens no link")))
+            }
+            (node, NodeKind::Ldk | NodeKind::Cln) => Ok(node),
+        }
     }
 
     /// The first frame, which must be a hello.

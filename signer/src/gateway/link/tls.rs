@@ -48,11 +48,11 @@ pub(super) struct TlsConnection {
 
 /// Who is at the other end.
 #[derive(Clone)]
-pub(super) struct Peer {
+pub(in crate::gateway) struct Peer {
     /// Where it dialled from, for logs.
-    pub(super) address: SocketAddr,
+    pub(in crate::gateway) address: SocketAddr,
     /// Its certificate, which our CA signed.
-    pub(super) fingerprint: Fingerprint,
+    pub(in crate::gateway) fingerprint: Fingerprint,
     allowance: Arc<Allowance>,
     callers: Arc<Callers>,
 }
@@ -71,12 +71,12 @@ impl Peer {
     }
 
     /// It did what costs it: a stream was refused, or ended for what it carried.
-    pub(super) fn offended(&self) {
+    pub(in crate::gateway) fn offended(&self) {
         self.allowance.charge(OFFENCE_BYTES); // the next read finds it owed
     }
 
     /// Leave to write a line about it to the log.
-    pub(super) fn line(&self) -> Option<Line> {
+    pub(in crate::gateway) fn line(&self) -> Option<Line> {
         self.callers.line(self.address.ip())
     }
 }

@@ -52,13 +52,18 @@ pub(super) fn refusal(request: String, refusal: &Refusal) -> v1::Refusal {
 
 /// The status that ends a stream: the refusal travels in its details. Never `Unavailable` or `DeadlineExceeded`.
 pub(super) fn status(why: &Refusal) -> Status {
+    refused("", why)
+}
+
+/// The status of a call that is refused; `request` as in [`refusal`].
+pub(in crate::gateway) fn refused(request: &str, why: &Refusal) -> Status {
     let code = match why.reason {
         Reason::CertificateUnknown | Reason::CertificateRevoked | Reason::CertificateExpired => Code::PermissionDenied,
         Reason::LinkProtocol => Code::InvalidArgument,
         Reason::FrameTooLarge => Code::OutOfRange,
         _ => Code::FailedPrecondition,
     };
-    let details = refusal(String::new(), why);
+    let details = refusal(request.to_owned(), why);
     let words = details.reasons.first().map(|reason| format!("{}: {} {}", reason.id, reason.detail, reason.hint));
     Status::with_details(code, words.unwrap_or_default(), details.encode_to_vec().into())
 }

@@ -12,8 +12,8 @@ use super::Book;
 use super::facts::{ChannelKey, Hash, Htlc, Side};
 use super::payment::{Payment, Settled};
 
-/// Batches of a channel that are kept open.
-const MOST_OPEN: usize = 64;
+/// Batches of one side of a channel that are kept open.
+const MOST_OPEN: usize = 32;
 
 /// HTLCs of one commitment of which some may have failed, but not all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(super) struct Removed {
     pub(super) paid_msat: u64,
 }
 
-/// The batches of a node, by channel, those of each in the order of their commitments.
+/// The batches of a node, by channel, those of each in the order of its sides and of their commitments.
 pub(super) type Batches = HashMap<ChannelKey, Vec<Batch>>;
 
 /// What a commitment that is being judged relies on: the batches as they are if it is accepted.
@@ -173,16 +173,18 @@ impl Book {
             self.dirty.payments.insert(htlc.payment_hash);
         }
         let mut batches = self.batches.get(key).cloned().unwrap_or_default();
-        batches.push(batch);
+        let at = batches.partition_point(|known| (known.side, known.number) < (batch.side, batch.number));
+        batches.insert(at, batch);
         self.put_batches(key, batches);
         self.close_batches(key, MOST_OPEN);
     }
 
-    /// Closes the oldest batches of a channel until no more than `open` are left: what nobody relied on until now was paid.
+    /// Closes the oldest batches of each side until no more than `open` are left: what nobody relied on until now was paid.
     pub(super) fn close_batches(&mut self, key: &ChannelKey, open: usize) {
-        let mut batches = self.batches.get(key).cloned().unwrap_or_default();
-        let closed = batches.len().saturating_sub(open);
-        for batch in batches.drain(..closed) {
+        let batches = self.batches.get(key).cloned().unwrap_or_default();
+        let mut batches: Vec<_> = batches.chunk_by(|a, b| a.side == b.side).map(<[Batch]>::to_vec).collect();
+        let old = batches.iter_mut().flat_map(|side| side.drain(..side.len().saturating_sub(open)));
+        for batch in old.collect::<Vec<_>>() {
             for htlc in batch.htlcs {
                 let Some(payment) = self.payments.get_mut(&htlc.payment_hash) else { continue };
                 let sums = payment.settled_on(key).side_mut(batch.side);
@@ -190,7 +192,7 @@ impl Book {
                 self.dirty.payments.insert(htlc.payment_hash);
             }
         }
-        self.put_batches(key, batches);
+        self.put_batches(key, batches.concat());
     }
 
     /// What was paid of `hash`, over all channels, by the simplest reading.

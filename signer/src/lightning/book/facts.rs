@@ -6,6 +6,10 @@ use std::sync::Arc;
 use bitcoin::OutPoint;
 use serde::{Deserialize, Serialize};
 
+/// The routing fee that an approval includes, in percent of the amount, and at least.
+pub const MAX_FEE_PERCENT: u64 = 10;
+const LEAST_FEE_MSAT: u64 = 50_000;
+
 /// Which channel of a node: `<peer id>:<dbid>`, as in the journal's decisions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelKey(pub Arc<str>);
@@ -27,7 +31,7 @@ impl fmt::Display for Hash {
 }
 
 /// Whose commitment: who may broadcast it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
     /// Ours, signed by the peer.
     Ours,
@@ -96,6 +100,30 @@ pub struct Approval {
     pub amount_msat: u64,
     /// When it ends, if it is not in flight then.
     pub expires_ms: u64,
+    /// The routing fee that may come on top.
+    pub max_fee_msat: u64,
+}
+
+impl Approval {
+    /// An approval with as much routing fee as is ever honest: a tenth of the amount, and 50 sat at least.
+    pub fn new(amount_msat: u64, expires_ms: u64) -> Self {
+        Self { amount_msat, expires_ms, max_fee_msat: fee_msat(amount_msat, MAX_FEE_PERCENT) }
+    }
+
+    /// The same with at most `percent` of the amount, or 50 sat.
+    pub fn with_fee_percent(self, percent: u64) -> Self {
+        Self { max_fee_msat: self.max_fee_msat.min(fee_msat(self.amount_msat, percent)), ..self }
+    }
+
+    /// All that may leave for it, over all channels, parts and attempts.
+    pub fn most_msat(&self) -> u64 {
+        self.amount_msat.saturating_add(self.max_fee_msat)
+    }
+}
+
+fn fee_msat(amount_msat: u64, percent: u64) -> u64 {
+    let part_msat = u64::try_from(u128::from(amount_msat) * u128::from(percent) / 100).unwrap_or(u64::MAX);
+    if amount_msat == 0 { 0 } else { part_msat.max(LEAST_FEE_MSAT) }
 }
 
 /// When a message is handled.

@@ -36,7 +36,9 @@ use self::channel::{Channel, Place};
 use self::close::{Close, Depth};
 use self::dust::Dust;
 pub use self::dust::SMALL_PAYMENT_MSAT;
-pub use self::facts::{Approval, ChannelKey, Commitment, Direction, Hash, Htlc, Moment, Rules, Side, Terms};
+pub use self::facts::{
+    Approval, ChannelKey, Commitment, Direction, Hash, Htlc, MAX_FEE_PERCENT, Moment, Rules, Side, Terms,
+};
 pub use self::forward::Forward;
 use self::judge::Verdict;
 use self::part::Past;
@@ -211,10 +213,11 @@ impl Book {
             return;
         }
         let payment = self.payments.entry(hash).or_default();
-        let known = payment.approval.unwrap_or(Approval { amount_msat: 0, expires_ms: 0 });
+        let known = payment.approval.unwrap_or(Approval::new(0, 0));
         let merged = Approval {
             amount_msat: known.amount_msat.max(approval.amount_msat),
             expires_ms: known.expires_ms.max(approval.expires_ms),
+            max_fee_msat: known.max_fee_msat.max(approval.max_fee_msat),
         };
         if payment.approval == Some(merged) {
             return;
@@ -344,7 +347,7 @@ impl Book {
             PaymentView {
                 payment_hash: hash.to_string(),
                 approved_msat: payment.approval.map_or(0, |approval| approval.amount_msat),
-                max_fee_msat: payment.approval.map_or(0, |approval| approval.max_fee_msat()),
+                max_fee_msat: payment.approval.map_or(0, |approval| approval.max_fee_msat),
                 expires_ms: payment.approval.map(|approval| approval.expires_ms),
                 out_msat: totals.out_msat(),
                 in_msat: totals.in_msat(),

@@ -8,10 +8,6 @@ use super::view::Standing;
 use crate::facts::Fact;
 use crate::reasons::{Reason, Refusal};
 
-/// The routing fee that an approval includes, in parts of the amount, and at least.
-const FEE_PARTS: u64 = 10;
-const LEAST_FEE_MSAT: u64 = 50_000;
-
 /// What is known of one hash.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Payment {
@@ -41,18 +37,6 @@ pub(super) struct Settled {
 pub(super) struct Sums {
     pub(super) out_msat: u64,
     pub(super) in_msat: u64,
-}
-
-impl Approval {
-    /// The routing fee that may come on top.
-    pub(super) fn max_fee_msat(&self) -> u64 {
-        if self.amount_msat == 0 { 0 } else { (self.amount_msat / FEE_PARTS).max(LEAST_FEE_MSAT) }
-    }
-
-    /// All that may leave for it, over all channels, parts and attempts.
-    pub fn most_msat(&self) -> u64 {
-        self.amount_msat.saturating_add(self.max_fee_msat())
-    }
 }
 
 impl Settled {
@@ -316,8 +300,7 @@ fn uncovered_in_words(
             let detail = format!(
                 "payment {hash}: {out_msat} msat out, over all channels and attempts > {} msat approved + {} msat of \
                  routing fee + {in_msat} msat in",
-                approval.amount_msat,
-                approval.max_fee_msat()
+                approval.amount_msat, approval.max_fee_msat
             );
             Refusal::new(Reason::PaymentExceeded, detail)
         }

@@ -69,8 +69,8 @@ struct CloseOutputRecord(u32, u64, Option<(u32, Option<ByteArray<32>>, bool)>);
 
 #[derive(Serialize, Deserialize)]
 struct PaymentRecord {
-    /// Amount and end.
-    approval: Option<(u64, u64)>,
+    /// Amount, end and the highest routing fee.
+    approval: Option<(u64, u64, u64)>,
     small_msat: u64,
     lent_msat: u64,
     preimage: Option<ByteArray<32>>,
@@ -361,7 +361,9 @@ impl From<&Payment> for PaymentRecord {
         let settled = payment.settled.iter();
         let settled = settled.map(|settled| (settled.channel.to_string(), sums(&settled.ours), sums(&settled.theirs)));
         Self {
-            approval: payment.approval.map(|approval| (approval.amount_msat, approval.expires_ms)),
+            approval: payment
+                .approval
+                .map(|approval| (approval.amount_msat, approval.expires_ms, approval.max_fee_msat)),
             small_msat: payment.small_msat,
             lent_msat: payment.lent_msat,
             preimage: payment.preimage.map(ByteArray::new),
@@ -372,7 +374,11 @@ impl From<&Payment> for PaymentRecord {
 
 impl From<PaymentRecord> for Payment {
     fn from(record: PaymentRecord) -> Self {
-        let approval = record.approval.map(|(amount_msat, expires_ms)| Approval { amount_msat, expires_ms });
+        let approval = record.approval.map(|(amount_msat, expires_ms, max_fee_msat)| Approval {
+            amount_msat,
+            expires_ms,
+            max_fee_msat,
+        });
         let sums = |(out_msat, in_msat): SumsRecord| Sums { out_msat, in_msat };
         let settled = record.settled.into_iter();
         let settled = settled.map(|(channel, ours, theirs)| Settled {

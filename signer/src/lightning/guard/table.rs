@@ -3,7 +3,7 @@
 //!
 //! What is not in the table is not decoded. The numbers are Core Lightning's (`hsmd/hsmd_wire.csv`) and, from 1000 on,
 //! those the VLS protocol adds for LDK; 3000 what the LND door makes of lnd's calls, from 4000 on,
-//! and what the Lightspark door makes of webhooks, from 5000 on, are our own. A row says who may send the message, what it is addressed to,
+//! and what the Lightspark doors make of webhooks, from 5000 on, and of operations, 5100, are our own. A row says who may send the message, what it is addressed to,
 //! what answering it does, which judge it meets and how it is laid out on the wire; none of that has a default.
 
 use vls_protocol::msgs;
@@ -63,7 +63,7 @@ pub enum Judge {
     Book,
     /// The room `lightning/lnd`, which reads lnd's calls: they are no messages of vls.
     Lnd,
-    /// The room `lightning/lightspark`, which reads webhooks: they are no messages of vls.
+    /// The room `lightning/lightspark`, which reads webhooks and operations: they are no messages of vls.
     Lightspark,
 }
 
@@ -212,6 +212,7 @@ rows! {
     5005 SIGN_INVOICE               Node    Sign   Lightspark SPARK [];
     5006 DERIVE_KEY_AND_SIGN        Node    Sign   Lightspark SPARK [];
     5007 REVEAL_COUNTERPARTY_PER_COMMITMENT_SECRET Node Change Lightspark SPARK [];
+    5100 SIGN_OPERATION             Node    Sign   Lightspark SPARK [];
 }
 
 impl Row {

@@ -14,35 +14,32 @@
 use std::collections::BTreeSet;
 
 use bitcoin::secp256k1::{Message, PublicKey, SecretKey};
-use bitcoin::{Transaction, TxOut, Txid};
+use bitcoin::{ScriptBuf, Transaction, TxOut, Txid};
 use lightning_signer::lightning::types::payment::PaymentHash;
 use serde_json::json;
 use vls_protocol_signer::approver::Approve;
 
 use super::channel::{Channel, Spend};
 use super::event::Job;
-use super::keys::tweaked;
+use super::keys::{Keys, tweaked};
 use super::paths::{ChannelKey, KeyPath};
-use super::{Answer, LightsparkNode, REMEMBERED, WALLET, put, transactions};
+use super::{Answer, LightsparkNode, REMEMBERED, WALLET, asked, put, transactions};
 use crate::facts::{Fact, Unit};
 use crate::journal::Put;
 use crate::lightning::limits::Limits;
-use crate::lightning::lnd::scripts::{ChannelScript, payment_outputs, to_remote};
+use crate::lightning::lnd::scripts::{ChannelScript, payment_outputs};
 use crate::reasons::{Reason, Refusal};
 
-/// How many revealed secrets are tried, newest first, for the one that a punishment claims with.
-const MAX_TRIED: u64 = 1 << 16;
-
 /// A job whose transaction, script, amount and digest agree.
-struct Checked<'a> {
-    job: &'a Job,
-    tx: Transaction,
+pub(super) struct Checked<'a> {
+    pub(super) job: &'a Job,
+    pub(super) tx: Transaction,
     txid: Txid,
     /// Which input it signs.
     input: usize,
     secret: Erased,
     /// The key that verifies.
-    key: PublicKey,
+    pub(super) key: PublicKey,
 }
 
 /// A key that is wiped when it is dropped.
@@ -132,12 +129,23 @@ impl LightsparkNode {
         if !unknown.is_empty() && !self.limits.approve_onchain(tx, &[], &unknown) {
             return Err(denied(&self.limits));
         }
+        let mut requested = self.withdrawals.clone();
+        let leaving = tx.output.iter().filter(|output| !is_named(&self.keys, batch, output));
+        let not_requested: Vec<&TxOut> = leaving.filter(|output| !take_withdrawal(&mut requested, output)).collect();
+        if !not_requested.is_empty() {
+            let fee_sat = self.limits.onchain().map_or(0, |onchain| onchain.fee_sat);
+            asked::spend(&self.counter, &txid, &not_requested, fee_sat)?;
+        }
         if self.charged.len() == REMEMBERED {
             self.charged.remove(0);
         }
         self.charged.push(txid);
         let value = serde_json::to_vec(&self.charged).expect("text always encodes");
-        Ok((vec![put(WALLET.to_owned(), value)], facts))
+        let mut puts = vec![put(WALLET.to_owned(), value)];
+        if requested.len() != self.withdrawals.len() {
+            puts.push(self.keep_withdrawals(requested));
+        }
+        Ok((puts, facts))
     }
 
     fn judge_channel(
@@ -175,7 +183,7 @@ impl LightsparkNode {
         let Checked { job, tx, .. } = checked;
         let unknown = |detail: &str| Refusal::new(Reason::TransactionUnknown, format!("job {}: {detail}", job.id));
         let [input] = &tx.input[..] else { return Err(unknown("it spends more than the funding output")) };
-        let script = bitcoin::ScriptBuf::from_bytes(job.script.clone());
+        let script = ScriptBuf::from_bytes(job.script.clone());
         if !matches!(ChannelScript::parse(&script), Some(ChannelScript::Funding(keys)) if keys.contains(&checked.key)) {
             return Err(unknown("its script is no 2-of-2 of a channel"));
         }
@@ -225,124 +233,22 @@ impl LightsparkNode {
         Ok(())
     }
 
-    /// A transaction that claims from a commitment. Returns its class.
-    fn judge_claim(
-        &self,
-        channel: &Channel,
-        number: u32,
-        batch: &[Checked<'_>],
-        checked: &Checked<'_>,
-    ) -> Result<&'static str, Refusal> {
-        let Checked { job, tx, key, .. } = checked;
-        let KeyPath::ChannelKey(_, purpose) = job.path else {
-            return Err(Refusal::new(Reason::KeyPurpose, format!("{} signs no transaction", job.path)));
-        };
-        let unknown = |detail: &str| Refusal::new(Reason::TransactionUnknown, format!("job {}: {detail}", job.id));
-        let plain = bitcoin::ScriptBuf::from_bytes(job.script.clone());
-        let script = ChannelScript::parse(&plain);
-        let of_closed = || {
-            let mut points = channel.closed().iter().map(|index| self.keys.per_commitment_point(number, *index));
-            points.any(|point| job.add_tweak == Some(self.keys.add_tweak(number, purpose, &point)))
-        };
-        let class = match (purpose, script) {
-            (ChannelKey::Payment, _)
-                if plain == to_remote(key) || transactions::output_script(&job.script) == transactions::p2wpkh(key) =>
-            {
-                "to-remote-claim"
-            }
-            (ChannelKey::DelayedBase, Some(ChannelScript::Delayed { delayed, .. })) if delayed == *key => {
-                if !of_closed() {
-                    return Err(unproven(job, "it is of no commitment of ours that was signed to close the channel"));
-                }
-                "to-local-claim"
-            }
-            (ChannelKey::RevocationBase, Some(script)) => {
-                let punishes = match &script {
-                    ChannelScript::Delayed { revocation, .. } => revocation == key,
-                    ChannelScript::Htlc(htlc) => htlc.is_revoked_by(key),
-                    _ => false,
-                };
-                if !punishes {
-                    return Err(unknown("its script is not of a revoked commitment"));
-                }
-                if !self.is_revealed(number, job) {
-                    return Err(unproven(job, "they follow from no secret that the counterparty revealed"));
-                }
-                "punishment"
-            }
-            (ChannelKey::HtlcBase, Some(ChannelScript::Htlc(htlc))) => {
-                let goes_on = !self.pays_us(batch, tx);
-                match (htlc.owner == *key, htlc.other == *key, goes_on) {
-                    (true, _, _) if !of_closed() => {
-                        return Err(unproven(
-                            job,
-                            "it is of no commitment of ours that was signed to close the channel",
-                        ));
-                    }
-                    (true, _, _) => return self.second_level(batch, checked).map(|()| "holder-htlc"),
-                    (false, true, true) => {
-                        let [input] = &tx.input[..] else { return Err(unknown("it has more than one input")) };
-                        let output = transactions::output_script(&job.script);
-                        if !channel.has_output(&input.previous_output, job.amount_sat, &output) {
-                            let detail = format!("job {}: {} is none of its outputs", job.id, input.previous_output);
-                            return Err(Refusal::new(Reason::HtlcUnknown, detail));
-                        }
-                        return self.second_level(batch, checked).map(|()| "counterparty-htlc");
-                    }
-                    (false, true, false) => "htlc-claim",
-                    (false, false, _) => return Err(unknown("the HTLC is not ours")),
-                }
-            }
-            _ => return Err(unknown("its script is not one that this key spends")),
-        };
-        if let Some(out) = tx.output.iter().find(|out| !self.is_ours(batch, out)) {
-            let to = format!("{:x}", out.script_pubkey);
-            let detail = format!("job {}: {class} pays {} sat to {to}", job.id, out.value.to_sat());
-            return Err(Refusal::new(Reason::OutputForeign, detail).with_fact(Fact::text("pays", to)));
-        }
-        self.bounded_fee(batch, checked, Reason::SweepFee)?;
-        Ok(class)
-    }
-
-    /// BOLT 3, "HTLC-Timeout and HTLC-Success Transactions": one output, behind a delay.
-    fn second_level(&self, batch: &[Checked<'_>], checked: &Checked<'_>) -> Result<(), Refusal> {
-        let [output] = &checked.tx.output[..] else {
-            return Err(Refusal::new(Reason::HtlcTransaction, format!("job {}: more than one output", checked.job.id)));
-        };
-        if checked.tx.input.len() != 1 || !output.script_pubkey.is_p2wsh() {
-            return Err(Refusal::new(Reason::HtlcTransaction, format!("job {}: not of its form", checked.job.id)));
-        }
-        self.bounded_fee(batch, checked, Reason::HtlcTransaction).map(drop)
-    }
-
-    /// Whether both tweaks are those of a secret that the counterparty revealed.
-    fn is_revealed(&self, number: u32, job: &Job) -> bool {
-        let (Some(mul), Some(add), Some(secrets)) = (job.mul_tweak, job.add_tweak, self.revealed.get(&number)) else {
-            return false;
-        };
-        let newest = secrets.get_min_seen_secret();
-        let mut indices = newest..newest.saturating_add(MAX_TRIED).min(super::event::MAX_INDEX + 1);
-        indices.any(|index| {
-            let secret = secrets.get_secret(index);
-            secret.and_then(|secret| self.keys.revocation_tweaks(number, &secret)) == Some((mul, add))
-        })
-    }
-
-    fn pays_us(&self, batch: &[Checked<'_>], tx: &Transaction) -> bool {
+    pub(super) fn pays_us(&self, batch: &[Checked<'_>], tx: &Transaction) -> bool {
         tx.output.iter().all(|out| self.is_ours(batch, out))
     }
 
     /// Whether an output pays an address that the batch names by its path, or one that any amount may go to.
-    fn is_ours(&self, batch: &[Checked<'_>], output: &TxOut) -> bool {
-        let named = batch.iter().filter_map(|checked| checked.job.destination);
-        let mut named = named.filter(|path| matches!(path, KeyPath::Closing(_) | KeyPath::Wallet(..)));
-        self.allow.contains(&output.script_pubkey)
-            || output.script_pubkey.is_p2wpkh()
-                && named.any(|path| transactions::p2wpkh(&self.keys.public(path)) == output.script_pubkey)
+    pub(super) fn is_ours(&self, batch: &[Checked<'_>], output: &TxOut) -> bool {
+        self.allow.contains(&output.script_pubkey) || is_named(&self.keys, batch, output)
     }
 
     /// The fee, which the jobs' amounts prove: each is part of what is signed (BIP 143).
-    fn bounded_fee(&self, batch: &[Checked<'_>], checked: &Checked<'_>, above: Reason) -> Result<u64, Refusal> {
+    pub(super) fn bounded_fee(
+        &self,
+        batch: &[Checked<'_>],
+        checked: &Checked<'_>,
+        above: Reason,
+    ) -> Result<u64, Refusal> {
         let (tx, limit_sat) = (&checked.tx, self.config.max_onchain_fee_sat);
         let sum = |outputs: &mut dyn Iterator<Item = u64>| outputs.fold(0u64, u64::saturating_add);
         let in_sat = sum(&mut spent(batch, tx, checked.txid)?.iter().map(|out| out.value.to_sat()));
@@ -378,6 +284,21 @@ fn subject(job: &Job) -> Result<Subject, Refusal> {
     Err(unproven(job, "they are not those that the key's purpose has"))
 }
 
+/// Whether an output pays an address of ours that the batch names by its path.
+fn is_named(keys: &Keys, batch: &[Checked<'_>], output: &TxOut) -> bool {
+    let named = batch.iter().filter_map(|checked| checked.job.destination);
+    let mut named = named.filter(|path| matches!(path, KeyPath::Closing(_) | KeyPath::Wallet(..)));
+    output.script_pubkey.is_p2wpkh()
+        && named.any(|path| transactions::p2wpkh(&keys.public(path)) == output.script_pubkey)
+}
+
+/// Takes the withdrawal that `output` pays out from those that were requested; `false` if none was.
+fn take_withdrawal(requested: &mut Vec<(ScriptBuf, u64)>, output: &TxOut) -> bool {
+    let pays =
+        |(to, at_most_sat): &(ScriptBuf, u64)| *to == output.script_pubkey && output.value.to_sat() <= *at_most_sat;
+    requested.iter().position(pays).map(|at| requested.remove(at)).is_some()
+}
+
 fn is(checked: &Checked<'_>, key: ChannelKey) -> bool {
     matches!(checked.job.path, KeyPath::ChannelKey(_, purpose) if purpose == key)
 }
@@ -396,10 +317,10 @@ fn spent(batch: &[Checked<'_>], tx: &Transaction, txid: Txid) -> Result<Vec<TxOu
     all.ok_or_else(|| Refusal::new(Reason::CoinUnproven, format!("no job shows what every input of {txid} spends")))
 }
 
-fn unproven(job: &Job, detail: &str) -> Refusal {
+pub(super) fn unproven(job: &Job, detail: &str) -> Refusal {
     Refusal::new(Reason::TweakUnproven, format!("job {}: the tweaks of {}: {detail}", job.id, job.path))
 }
 
-fn denied(limits: &Limits) -> Refusal {
+pub(super) fn denied(limits: &Limits) -> Refusal {
     limits.take_denial().unwrap_or_else(|| Refusal::new(Reason::Limit, "the account may not pay this"))
 }

@@ -22,7 +22,7 @@ pub(super) enum Json {
     Bool(bool),
     /// From 0 to 2⁵³.
     Number(u64),
-    /// A negative number down to −2⁵³, or one with a fraction or an exponent: nothing that is signed has any.
+    /// A negative number down to −2⁵³, or one with a fraction or an exponent: nothing that is judged has any.
     OtherNumber,
     /// A string.
     Text(String),
@@ -54,12 +54,21 @@ pub enum JsonError {
 
 /// Reads `text`.
 pub(super) fn parse(text: &[u8]) -> Result<Json, JsonError> {
+    read(text, false)
+}
+
+/// Reads `text`, in which numbers beyond 2⁵³ are [other ones](Json::OtherNumber).
+pub(super) fn parse_large(text: &[u8]) -> Result<Json, JsonError> {
+    read(text, true)
+}
+
+fn read(text: &[u8], is_large: bool) -> Result<Json, JsonError> {
     if text.len() > MAX_BYTES {
         return Err(JsonError::TooLong);
     }
     let cause = Cell::new(JsonError::Syntax);
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let value = Reading { depth: 0, cause: &cause }.deserialize(&mut reader).map_err(|_| cause.get())?;
+    let value = Reading { depth: 0, is_large, cause: &cause }.deserialize(&mut reader).map_err(|_| cause.get())?;
     reader.end().map_err(|_| JsonError::Syntax)?;
     Ok(value)
 }
@@ -67,6 +76,8 @@ pub(super) fn parse(text: &[u8]) -> Result<Json, JsonError> {
 #[derive(Clone, Copy)]
 struct Reading<'a> {
     depth: usize,
+    /// Whether large numbers are left alone.
+    is_large: bool,
     cause: &'a Cell<JsonError>,
 }
 
@@ -74,6 +85,10 @@ impl Reading<'_> {
     fn fail<E: serde::de::Error>(self, cause: JsonError) -> E {
         self.cause.set(cause);
         E::custom(cause)
+    }
+
+    fn other<E: serde::de::Error>(self, is_small: bool) -> Result<Json, E> {
+        if is_small || self.is_large { Ok(Json::OtherNumber) } else { Err(self.fail(JsonError::NumberTooLarge)) }
     }
 
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
@@ -108,17 +123,15 @@ impl<'de> Visitor<'de> for Reading<'_> {
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Json, E> {
-        if value <= MAX_NUMBER { Ok(Json::Number(value)) } else { Err(self.fail(JsonError::NumberTooLarge)) }
+        if value <= MAX_NUMBER { Ok(Json::Number(value)) } else { self.other(false) }
     }
 
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Json, E> {
-        let is_small = value.unsigned_abs() <= MAX_NUMBER;
-        if is_small { Ok(Json::OtherNumber) } else { Err(self.fail(JsonError::NumberTooLarge)) }
+        self.other(value.unsigned_abs() <= MAX_NUMBER)
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Json, E> {
-        let is_small = value.abs() <= MAX_NUMBER as f64;
-        if is_small { Ok(Json::OtherNumber) } else { Err(self.fail(JsonError::NumberTooLarge)) }
+        self.other(value.abs() <= MAX_NUMBER as f64)
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Json, E> {

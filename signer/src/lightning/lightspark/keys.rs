@@ -47,6 +47,11 @@ impl Keys {
         self.secret(path).public_key(&self.secp)
     }
 
+    /// The operation signing key.
+    pub(super) fn operations(&self) -> SecretKey {
+        self.at(&[ChildNumber::from(5)])
+    }
+
     /// BOLT 3's per-commitment secret of a channel. Indices count down.
     pub(super) fn per_commitment_secret(&self, channel: u32, index: u64) -> Zeroizing<[u8; 32]> {
         scrubbed(|| {

@@ -2,20 +2,27 @@
 //!
 //! ```text
 //! mod.rs       the account: restored from its entries, one event at a time
-//! json.rs      strict JSON                    event.rs         events as typed fields
+//! json.rs      strict JSON                    fields.rs        its fields
+//! event.rs     events as typed fields         transactions.rs  what a job would sign
 //! paths.rs     derivation paths by purpose    keys.rs          keys
 //! seen.rs      events that were answered      channel.rs       what is known of each channel
-//! jobs.rs      a batch of signing jobs        transactions.rs  what a job would sign
+//! jobs.rs      a batch of signing jobs        claims.rs        those that claim from a commitment
+//! operations/  what the account's own services call Lightspark for
+//! asked.rs     what all of it asks of the spending policy
 //! ```
 //!
 //! Lightspark shows neither our own commitments nor what a peer has signed of them, before it asks to close with one.
 //! `docs/lightspark.md` says what follows from that.
 
+mod asked;
 mod channel;
+mod claims;
 mod event;
+mod fields;
 mod jobs;
 mod json;
 mod keys;
+mod operations;
 mod paths;
 mod seen;
 mod transactions;
@@ -23,6 +30,7 @@ mod transactions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{PublicKey, SecretKey};
 use bitcoin::{Address, Network, ScriptBuf, Txid};
 use lightning::ln::chan_utils::CounterpartyCommitmentSecrets;
@@ -31,12 +39,14 @@ use serde_json::json;
 
 pub use self::event::{Ask, Event, EventError, Job, Method, SubEvent};
 pub use self::json::{JsonError, MAX_BYTES};
+pub use self::operations::{MAX_OPERATION_BYTES, SIGN_OPERATION};
 pub use self::paths::{ChannelKey, KeyPath, PathError};
 
 use self::channel::Channel;
 use self::keys::Keys;
-use self::seen::Seen;
+use self::seen::{Kind, Seen};
 use super::clock::NodeClock;
+use super::counter::Counter;
 use super::engine::{Handled, NodeSpec, RestoreError, Settings};
 use super::guard::Row;
 use super::identity;
@@ -52,11 +62,13 @@ use crate::reasons::{Reason, Refusal};
 const IDENTITY: &str = "lightspark/node";
 /// The entry that names L1 transactions whose outputs are charged already.
 const WALLET: &str = "lightspark/wallet";
+/// The entry that holds withdrawals that were requested and are not paid out yet.
+const WITHDRAWALS: &str = "lightspark/withdrawals";
 /// In front of a channel's number.
 const CHANNEL: &str = "lightspark/channel/";
 /// In front of a channel's number: the secrets that its counterparty revealed, as BOLT 3 keeps them.
 const REVEALED: &str = "lightspark/revealed/";
-/// So many L1 transactions are remembered.
+/// So many L1 transactions are remembered, and so many withdrawals.
 const REMEMBERED: usize = 64;
 
 /// One account. After a panic inside, or a failed commit, it must be dropped (P6).
@@ -69,11 +81,15 @@ pub struct LightsparkNode {
     revealed: BTreeMap<u32, CounterpartyCommitmentSecrets>,
     /// L1 transactions whose outputs are charged, oldest first.
     charged: Vec<Txid>,
+    /// Withdrawals that the policy permitted and no transaction has paid out yet: where to, and how much in sat. Oldest first.
+    withdrawals: Vec<(ScriptBuf, u64)>,
     allow: BTreeSet<ScriptBuf>,
     seen: Seen,
+    operations: Seen,
     limits: Limits,
     config: LimitsConfig,
     orders: Orders,
+    counter: Counter,
     clock: Arc<NodeClock>,
 }
 
@@ -139,7 +155,10 @@ impl LightsparkNode {
         let limits = limits.map_err(|error| unreadable(&error))?;
         let charged = entries.remove(WALLET).map_or(Ok(Vec::new()), |entry| serde_json::from_slice(&entry));
         let charged = charged.map_err(|_| unreadable(&WALLET))?;
-        let seen = Seen::restore(&mut entries, &clock).ok_or_else(|| unreadable(&"an answered event"))?;
+        let withdrawals = entries.remove(WITHDRAWALS).map_or(Ok(Vec::new()), |entry| serde_json::from_slice(&entry));
+        let withdrawals = withdrawals.map_err(|_| unreadable(&WITHDRAWALS))?;
+        let mut seen = |kind| Seen::restore(kind, &mut entries, &clock).ok_or_else(|| unreadable(&"what was answered"));
+        let (seen, operations) = (seen(Kind::Event)?, seen(Kind::Operation)?);
         let (mut channels, mut entities, mut revealed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (key, entry) in entries {
             let numbered = |prefix| key.strip_prefix(prefix).and_then(|number: &str| number.parse::<u32>().ok());
@@ -158,7 +177,24 @@ impl LightsparkNode {
             |text: &String| Some(text.parse::<Address<_>>().ok()?.require_network(spec.network).ok()?.script_pubkey());
         let allow = config.allow.iter().filter_map(script).collect();
         let network = spec.network;
-        Ok(Self { keys, network, channels, entities, revealed, charged, allow, seen, limits, config, orders, clock })
+        let counter = Counter::new(settings.desk.clone(), spec.name.clone(), network, clock.clone());
+        Ok(Self {
+            keys,
+            network,
+            channels,
+            entities,
+            revealed,
+            charged,
+            withdrawals,
+            allow,
+            seen,
+            operations,
+            limits,
+            config,
+            orders,
+            counter,
+            clock,
+        })
     }
 
     /// How many channels the account has.
@@ -184,16 +220,24 @@ impl LightsparkNode {
         }
     }
 
-    /// Answers one webhook, whose body follows the number of its [`Method`]. The reply is empty if there is nothing to say.
+    /// Answers one webhook or one operation, whose body follows its number: that of a [`Method`], or [`SIGN_OPERATION`]. The
+    /// reply is empty if there is nothing to say.
     pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         self.limits.begin();
+        self.counter.begin(None);
         let body = request.message.get(2..).unwrap_or_default();
-        match self.answer(row, body) {
-            Ok(mut answer) => {
-                answer.puts.extend(self.limits.charge());
-                Handled { puts: answer.puts, facts: answer.facts, ..Handled::plain(Ok(answer.reply)) }
+        let answer = if row.number == SIGN_OPERATION { self.sign_operation(body) } else { self.answer(row, body) };
+        let settled = self.counter.finish(answer.is_ok());
+        let (mut puts, policy) = (settled.puts, settled.records);
+        match answer {
+            Ok(answer) => {
+                puts.extend(answer.puts);
+                // The money of an operation is charged when a job moves it.
+                puts.extend((row.number != SIGN_OPERATION).then(|| self.limits.charge()).flatten());
+                puts.extend(self.counter.tidy());
+                Handled { puts, policy, facts: answer.facts, ..Handled::plain(Ok(answer.reply)) }
             }
-            Err(refusal) => Handled::plain(Err(refusal)),
+            Err(refusal) => Handled { puts, policy, ..Handled::plain(Err(refusal)) },
         }
     }
 
@@ -210,12 +254,13 @@ impl LightsparkNode {
             let detail = format!("the event is for {network}; the account is on {}", self.network);
             return Err(Refusal::new(Reason::NetworkForeign, detail));
         }
-        let now_ms = self.clock.now_ms();
-        if let Some(reply) = self.seen.answered(&event, body, now_ms)? {
+        let (now_ms, body_sha256) = (self.clock.now_ms(), sha256::Hash::hash(body));
+        seen::require_fresh(event.at_ms, now_ms)?;
+        if let Some(reply) = self.seen.answer(&event.id, &body_sha256)? {
             return Ok(Answer { reply, puts: Vec::new(), facts: vec![Fact::text("event", event.id)] });
         }
         let mut answer = self.answer_new(&event.entity, sub_event)?;
-        answer.puts.extend(self.seen.put(&event, body, &answer.reply, now_ms));
+        answer.puts.extend(self.seen.put(&event.id, event.at_ms, body_sha256, &answer.reply, now_ms));
         answer.facts.push(Fact::text("event", event.id));
         Ok(answer)
     }
@@ -305,6 +350,15 @@ impl LightsparkNode {
         self.entities.insert(channel.entity.clone(), number);
         self.channels.insert(number, channel);
         vec![entry]
+    }
+
+    /// Keeps the withdrawals that are not paid out yet. Returns their entry.
+    fn keep_withdrawals(&mut self, mut withdrawals: Vec<(ScriptBuf, u64)>) -> Put {
+        // The policy is asked again about one that is forgotten.
+        let too_many = withdrawals.len().saturating_sub(REMEMBERED);
+        withdrawals.drain(..too_many);
+        self.withdrawals = withdrawals;
+        put(WITHDRAWALS.to_owned(), serde_json::to_vec(&self.withdrawals).expect("text and numbers always encode"))
     }
 
     fn frozen(&self) -> Option<Refusal> {

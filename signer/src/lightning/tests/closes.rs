@@ -102,6 +102,36 @@ fn an_honest_close_of_a_frozen_node_is_signed_and_a_hostile_one_is_not() {
     }
 }
 
+/// What the list names, the rules judge: to be on a list permits nothing by itself.
+#[test]
+fn an_honest_close_may_pay_a_destination_of_the_bundles_lists_where_the_rules_let_it() {
+    let closed_to_all = "@id(\"here\") permit (principal, action, resource) when { context has amount_msat && context.amount_msat == 0 };";
+    let (policy, list) = (policy::LISTED[0], policy::LISTED[1]);
+    let rules = [("policy.toml", "version = 1\n"), ("rules.cedar", closed_to_all)];
+    let cases: [(&[_], _); 3] = [
+        (&[policy], Some(Reason::Validation)),
+        (&[rules[0], rules[1], list], Some(Reason::PolicyNothingPermits)),
+        (&[policy, list], None),
+    ];
+    for (files, expected) in cases {
+        for is_frozen in [false, true] {
+            let mut signer = Signer::start();
+            let alice = signer.add("alice", NodeKind::Ldk);
+            let driver = channel(&mut signer, &alice, 1, None);
+            if is_frozen {
+                order(&signer, &alice, Order::Freeze(None)).expect("frozen");
+            }
+            policy::apply(&signer, files);
+            let ask = |script: &ScriptBuf| {
+                refusal(signer.ask(&alice, Some(driver.channel()), close(&driver, OURS_SAT, script, None)))
+            };
+            assert_eq!(ask(&stranger()), expected, "{files:?}");
+            let other = ScriptBuf::new_p2wsh(&stranger().wscript_hash());
+            assert_eq!(ask(&other), Some(Reason::Validation), "{files:?}");
+        }
+    }
+}
+
 /// With payments on the way nobody knows yet what is owed.
 #[test]
 fn a_hostile_close_with_pending_htlcs_is_refused_and_an_honest_one_after_they_are_settled_passes() {

@@ -8,9 +8,9 @@ use vls_protocol::msgs::{self, DeBolt, SerBolt};
 
 use super::*;
 use crate::chain::SinkError;
-use crate::journal::Verdict;
 use crate::journal::store::StoreError;
 use crate::journal::store::faulty::{Failure, FaultyStore};
+use crate::journal::{Commit, Put, Verdict};
 use crate::lightning::driver::{invoice_to_pay_within, invoice_to_sign_within, keysend};
 use crate::reasons::Reason;
 
@@ -238,6 +238,9 @@ fn a_node_that_floods_its_queue_is_told_to_wait_and_others_are_served() {
     let bob = signer.add("bob", NodeKind::Ldk);
     replied(signer.ask(&alice, None, msgs::NodeInfo {}.as_vec()));
     replied(signer.ask(&bob, None, msgs::NodeInfo {}.as_vec()));
+    // Told of one commit, the journal has done with all before it: bob's next question waits for none of them.
+    let puts = vec![Put { key: "test".to_owned(), value: Some(Vec::new()) }];
+    signer.journal().commit(Commit { tenant: HOUSE.to_owned(), puts, decision: None }).expect("recorded");
     store.hold(true);
     let bound = SignerConfig::default().queue_requests;
     let sign = |n: usize| msgs::SignMessage { message: n.to_be_bytes().to_vec().into() }.as_vec();

@@ -1,6 +1,7 @@
 //! Nodes over a journal in memory, driven by channels with real signatures.
 
 mod book;
+mod bundle_limits;
 mod cln;
 mod closes;
 mod closing;

@@ -31,6 +31,15 @@ const RULES: &str = r#"
     when { context.amount_msat > 40000000 };
 "#;
 
+/// A preset with [`super::onchain::stranger`] on its list of destinations.
+pub(super) const LISTED: &[(&str, &str)] = &[
+    ("policy.toml", "version = 1\npreset = \"routing-node\"\n"),
+    (
+        "lists/exchange.toml",
+        "[[destination]]\nlabel = \"deposits\"\naddress = \"bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080\"\n",
+    ),
+];
+
 fn bundle(files: &[(&str, &str)]) -> Files {
     let mut bundle = Files::default();
     for (name, text) in files {
@@ -39,7 +48,7 @@ fn bundle(files: &[(&str, &str)]) -> Files {
     bundle
 }
 
-fn apply(signer: &Signer, files: &[(&str, &str)]) {
+pub(super) fn apply(signer: &Signer, files: &[(&str, &str)]) {
     let record = |puts| {
         let commit = Commit { tenant: HOUSE.to_owned(), puts, decision: None };
         signer.journal().commit(commit).expect("recorded");
@@ -279,21 +288,6 @@ fn a_shadow_counts_what_it_would_decide_otherwise_in_budgets_of_its_own_and_answ
     assert_eq!((again.bundle.hash(), again.report.decisions), (shadowed.bundle.hash(), 0));
     apply(&signer, &candidate);
     assert!(signer.desk.shadowed().is_none(), "it is in force");
-}
-
-#[test]
-fn the_bundles_limits_bind_the_channel_rules_from_its_apply_on_and_never_loosen_them() {
-    let mut stage = Stage::new();
-    stage.advance(0, OURS_SAT, &[incoming(1, 20_000, 600), incoming(2, 20_000, 600)]).expect("no bundle");
-    stage.advance(0, OURS_SAT, &[]).expect("failed");
-    let rules = ("rules.cedar", "@id(\"all\") permit (principal, action, resource);");
-    apply(&stage.signer, &[("policy.toml", "version = 1\n[limits]\nmax_htlcs = 1\n"), rules]);
-    assert_eq!(stage.refused(0, OURS_SAT, &[incoming(1, 20_000, 600), incoming(2, 20_000, 600)]), Reason::Validation);
-    stage.advance(0, OURS_SAT, &[incoming(1, 20_000, 600)]).expect("the honest twin");
-    stage.advance(0, OURS_SAT, &[]).expect("failed");
-    // The lowest delay that can be written is below what the signer asks for anyway.
-    apply(&stage.signer, &[("policy.toml", "version = 2\n[limits]\nmin_delay_blocks = 1\nmax_htlcs = 966\n"), rules]);
-    stage.advance(0, OURS_SAT, &[incoming(3, 20_000, 600), incoming(4, 20_000, 600)]).expect("again");
 }
 
 /// Above 20,000 sat, two treasurers approve.

@@ -356,3 +356,28 @@ fn an_honest_sweep_may_go_to_an_allowed_address_and_its_fee_is_bounded_there_too
         assert_eq!(refusal(signer.ask(&alice, None, paying(1_000))), Some(Reason::Validation), "{sweep:?}");
     }
 }
+
+/// A freeze leaves this open: the lists are the operator's, like `limits.allow`.
+#[test]
+fn an_honest_sweep_may_go_to_a_destination_of_the_bundles_lists_and_a_hostile_one_to_no_other() {
+    for (files, is_frozen) in [(&policy::LISTED[..1], false), (policy::LISTED, false), (policy::LISTED, true)] {
+        let mut signer = Signer::start();
+        let alice = signer.add("alice", NodeKind::Ldk);
+        let (asking, key) = closed(&mut signer, &alice);
+        policy::apply(&signer, files);
+        if is_frozen {
+            order(&signer, &alice, Order::Freeze(None)).expect("frozen");
+        }
+        for sweep in ALL {
+            let to = |script: &ScriptBuf| {
+                let message = request_paying(sweep, &asking, key, 1, 10_000, 9_000, |_| script.clone());
+                refusal(signer.ask(&alice, None, message))
+            };
+            // No policy is asked about a penalty: it goes to the wallet, or where `limits.allow` says.
+            let is_listed = files.len() > 1 && !matches!(sweep, Sweep::Penalty);
+            assert_eq!(to(&stranger()), (!is_listed).then_some(Reason::Validation), "{sweep:?} {files:?}");
+            let other = ScriptBuf::new_p2wsh(&stranger().wscript_hash());
+            assert_eq!(to(&other), Some(Reason::Validation), "{sweep:?} {files:?}");
+        }
+    }
+}

@@ -7,6 +7,8 @@ use lightning_signer::channel::ChannelSetup;
 use lightning_signer::util::status::Status;
 use lightning_signer::wallet::Wallet;
 
+use crate::lightning::counter::Counter;
+
 /// The wallet, with more or fewer destinations than it has.
 pub(super) struct Destinations<'a> {
     wallet: &'a dyn Wallet,
@@ -14,17 +16,24 @@ pub(super) struct Destinations<'a> {
     upfront: Option<&'a ScriptBuf>,
     /// Whether `limits.allow` counts.
     allowed: bool,
+    /// Whose lists of destinations count as well. Only where the policy is asked afterwards: a list by itself permits nothing.
+    listed: Option<&'a Counter>,
 }
 
 impl<'a> Destinations<'a> {
     /// Those of a close. Where the upfront shutdown script leads was judged when the channel was set up.
-    pub(super) fn of_close(wallet: &'a dyn Wallet, setup: &'a ChannelSetup) -> Self {
-        Self { wallet, upfront: setup.holder_shutdown_script.as_ref(), allowed: true }
+    pub(super) fn of_close(wallet: &'a dyn Wallet, setup: &'a ChannelSetup, counter: &'a Counter) -> Self {
+        Self { wallet, upfront: setup.holder_shutdown_script.as_ref(), allowed: true, listed: Some(counter) }
+    }
+
+    /// Those of a sweep.
+    pub(super) fn of_sweep(wallet: &'a dyn Wallet, counter: &'a Counter) -> Self {
+        Self { wallet, upfront: None, allowed: true, listed: Some(counter) }
     }
 
     /// The wallet itself and nowhere else.
     pub(super) fn own(wallet: &'a dyn Wallet) -> Self {
-        Self { wallet, upfront: None, allowed: false }
+        Self { wallet, upfront: None, allowed: false, listed: None }
     }
 }
 
@@ -38,7 +47,8 @@ impl Wallet for Destinations<'_> {
     }
 
     fn allowlist_contains(&self, script: &ScriptBuf, path: &DerivationPath) -> bool {
-        self.allowed && self.wallet.allowlist_contains(script, path)
+        let is_listed = || self.listed.is_some_and(|counter| counter.is_listed(script));
+        self.allowed && self.wallet.allowlist_contains(script, path) || is_listed()
     }
 
     fn network(&self) -> Network {

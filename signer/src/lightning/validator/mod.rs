@@ -309,7 +309,7 @@ impl Validator for HouseValidator {
         tx: &Transaction,
         opaths: &[DerivationPath],
     ) -> Result<ClosingTransaction, ValidationError> {
-        let wallet = Destinations::of_close(wallet, setup);
+        let wallet = Destinations::of_close(wallet, setup, &self.view.counter);
         let close = self.noted(self.ending.decode_and_validate_mutual_close_tx(&wallet, setup, state, tx, opaths))?;
         let paid = (close.to_holder_value_sat(), close.to_counterparty_value_sat());
         self.house(close::check(setup, state, paid, self.view.max_fee_sat))?;
@@ -331,7 +331,7 @@ impl Validator for HouseValidator {
         counterparty_script: &Option<ScriptBuf>,
         path: &DerivationPath,
     ) -> Result<(), ValidationError> {
-        let (ending, wallet) = (&self.ending, &Destinations::of_close(wallet, setup));
+        let (ending, wallet) = (&self.ending, &Destinations::of_close(wallet, setup, &self.view.counter));
         let (ours_sat, theirs_sat, ours, theirs) =
             (to_holder_sat, to_counterparty_sat, holder_script, counterparty_script);
         self.noted(ending.validate_mutual_close_tx(wallet, setup, state, ours_sat, theirs_sat, ours, theirs, path))?;
@@ -350,6 +350,7 @@ impl Validator for HouseValidator {
         amount_sat: u64,
         path: &DerivationPath,
     ) -> Result<(), ValidationError> {
+        let wallet = &Destinations::of_sweep(wallet, &self.view.counter);
         self.sweep(tx, chain, input, amount_sat, |tx| {
             self.ending.validate_delayed_sweep(wallet, setup, chain, tx, input, amount_sat, path)
         })?;
@@ -367,6 +368,7 @@ impl Validator for HouseValidator {
         amount_sat: u64,
         path: &DerivationPath,
     ) -> Result<(), ValidationError> {
+        let wallet = &Destinations::of_sweep(wallet, &self.view.counter);
         self.sweep(tx, chain, input, amount_sat, |tx| {
             self.ending.validate_counterparty_htlc_sweep(wallet, setup, chain, tx, script, input, amount_sat, path)
         })?;

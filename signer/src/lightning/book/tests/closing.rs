@@ -4,6 +4,7 @@
 use bitcoin::Transaction;
 use bitcoin::hashes::{Hash as _, ripemd160};
 
+use super::super::view::Standing;
 use super::super::{Direction, Rules, Side};
 use super::model::{DELTA, Node, WITH_PREIMAGES, WITHOUT_PREIMAGES, htlc, secret};
 use crate::reasons::Reason;
@@ -112,23 +113,48 @@ fn hostile_refund_right_after_the_peer_took_it_is_refused() {
 #[test]
 fn honest_forward_that_timed_out_on_chain_is_given_up_once_that_is_buried_and_hostile_one_sooner_is_not() {
     for rules in BOTH {
-        // The other has the same amount and is still there.
-        let (mut node, come) = forwarding(rules, 2);
-        let close = node.close(1, &[OUT_SAT, OUT_SAT]);
-        bury(&mut node);
-        time_out(&mut node, &close, 1, 1);
-        node.remove(0, come[0], false);
-        assert_eq!(give_up(&mut node), Some(Reason::ForwardUnclaimed), "may be taken back");
-        bury(&mut node);
-        node.restart();
-        assert_eq!(give_up(&mut node), None);
-        node.sync(0).unwrap();
-        node.remove(0, come[1], false);
-        assert_eq!(give_up(&mut node), Some(Reason::ForwardUnclaimed), "the other is still there");
-        time_out(&mut node, &close, 0, 2);
-        bury(&mut node);
-        node.sync(0).unwrap();
+        for (first, other) in [(1, 2), (2, 1)] {
+            // The other has the same amount and is still there.
+            let (mut node, come) = forwarding(rules, 2);
+            let close = node.close(1, &[OUT_SAT, OUT_SAT]);
+            bury(&mut node);
+            time_out(&mut node, &close, 1, first);
+            node.remove(0, come[first as usize - 1], false);
+            assert_eq!(give_up(&mut node), Some(Reason::ForwardUnclaimed), "may be taken back");
+            bury(&mut node);
+            node.restart();
+            assert_eq!(give_up(&mut node), None);
+            node.sync(0).unwrap();
+            node.remove(0, come[other as usize - 1], false);
+            assert_eq!(give_up(&mut node), Some(Reason::ForwardUnclaimed), "the other is still there");
+            time_out(&mut node, &close, 0, other);
+            bury(&mut node);
+            node.sync(0).unwrap();
+        }
     }
+}
+
+/// Of three parts the close has one of the two that hold as many satoshis, and not the third: that one is what left.
+#[test]
+fn honest_refund_of_what_covered_parts_that_the_close_does_not_have_passes_and_hostile_one_of_more_is_refused() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    let (a, b) = (node.balanced(), node.balanced());
+    let come = [2_000_000, 5_000_000].map(|msat| node.add(a, htlc(1, In, msat, IN_EXPIRY)));
+    node.sync(a).unwrap();
+    for msat in [1_900_100, 1_900_900, 2_500_500] {
+        node.add(b, htlc(1, Out, msat, OUT_EXPIRY));
+    }
+    node.sync(b).unwrap();
+    node.close(b, &[1_900]);
+    let honest = node.channels[a].clone();
+    node.remove(a, come[1], false);
+    assert_eq!(give_up(&mut node), Some(Reason::ForwardUnclaimed));
+    bury(&mut node);
+    node.restart();
+    assert_eq!(give_up(&mut node), None);
+    node.channels[a] = honest;
+    come.iter().for_each(|id| node.remove(a, *id, false));
+    assert_eq!(give_up(&mut node), Some(Reason::ForwardUnclaimed), "one part may still be taken");
 }
 
 /// The peer publishes the commitment that does not have it, or where it is dust.
@@ -185,6 +211,40 @@ fn hostile_refund_after_a_reorg_of_what_let_it_pass_is_refused_and_an_honest_one
     node.sync(0).unwrap();
 }
 
+/// The block with our timeout is replaced by one in which the peer takes the output.
+#[test]
+fn hostile_refund_after_a_reorg_in_which_the_peer_took_it_is_refused_and_an_honest_one_before_it_passes() {
+    for reorg in [false, true] {
+        let (mut node, come) = forwarding(WITH_PREIMAGES, 1);
+        node.remove(0, come[0], false);
+        let close = node.close(1, &[OUT_SAT]);
+        assert_eq!(node.view().channels[1].standing, Standing::Closed);
+        bury(&mut node);
+        time_out(&mut node, &close, 0, 1);
+        if reorg {
+            node.take_back();
+            node.restart();
+            claim(&mut node, &close, 0, 1);
+        }
+        bury(&mut node);
+        node.restart();
+        assert_eq!(give_up(&mut node), reorg.then_some(Reason::ForwardUnclaimed));
+    }
+}
+
+#[test]
+fn a_close_that_a_reorg_removed_is_closing_again_and_nothing_of_it_is_left() {
+    let (mut node, _) = forwarding(WITH_PREIMAGES, 1);
+    let close = node.close(1, &[OUT_SAT]);
+    node.spend(&close, 0, &[&[], &script(1)]);
+    for (standing, entries) in [(Standing::Closed, 1), (Standing::Closing, 0), (Standing::Closing, 0)] {
+        node.take_back();
+        node.restart();
+        assert_eq!((node.view().channels[1].standing, node.entries("book/close/")), (standing, entries));
+    }
+    assert_eq!(node.view().channels[0].standing, Standing::Ready, "the other is as it was");
+}
+
 /// What comes in is exchanged for what ends sooner and is then given up at its end.
 #[test]
 fn hostile_exchange_for_what_ends_sooner_is_refused_beside_a_close_on_paper() {
@@ -227,4 +287,61 @@ fn honest_cooperative_close_leaves_nothing_that_binds() {
     assert_eq!(node.view().channels.len(), 1);
     assert!(node.view().payments.is_empty());
     node.restart();
+}
+
+/// Near its end an incoming HTLC is given up, whatever became of as much as it covers, and of no more.
+#[test]
+fn hostile_refund_of_what_ends_later_beside_one_that_ends_now_is_refused_and_of_the_one_passes() {
+    const LATER: u32 = IN_EXPIRY + 500;
+    for (second, parts) in [(1, [1, 1]), (2, [1, 2])] {
+        let mut node = Node::new(WITH_PREIMAGES);
+        let (a, b) = (node.balanced(), node.balanced());
+        let come = [(1, IN_EXPIRY), (second, LATER)].map(|(n, expiry)| node.add(a, htlc(n, In, 2_000_000, expiry)));
+        node.sync(a).unwrap();
+        for n in parts {
+            node.add(b, htlc(n, Out, OUT_SAT * 1_000, OUT_EXPIRY));
+        }
+        node.sync(b).unwrap();
+        node.closing(b);
+        node.at.height = IN_EXPIRY - 3;
+        let honest = node.channels[a].clone();
+        come.iter().for_each(|id| node.remove(a, *id, false));
+        assert_eq!(give_up(&mut node), Some(Reason::ForwardUnclaimed), "{parts:?}");
+        node.channels[a] = honest;
+        node.remove(a, come[0], false);
+        node.sync(a).unwrap();
+        node.remove(a, come[1], false);
+        assert_eq!(give_up(&mut node), Some(Reason::ForwardUnclaimed), "{parts:?}");
+    }
+}
+
+/// What came in and was claimed covers what leaves for it later, also when its channel is gone.
+#[test]
+fn honest_attempt_that_a_claim_on_a_channel_covers_passes_and_a_hostile_one_of_more_is_refused() {
+    for (is_gone, amount_msat, reason) in [
+        (false, 1_900_000, None),
+        (false, 2_500_000, Some(Reason::ForwardNotCovered)),
+        (true, 1_900_000, None),
+        (true, 2_500_000, Some(Reason::ForwardNotCovered)),
+    ] {
+        let mut node = Node::new(WITH_PREIMAGES);
+        let (a, b, c) = (node.balanced(), node.balanced(), node.balanced());
+        let comes = node.add(a, htlc(1, In, 4_000_000, IN_EXPIRY));
+        node.sync(a).unwrap();
+        let parts = [1, 2].map(|_| node.add(b, htlc(1, Out, OUT_SAT * 1_000, OUT_EXPIRY)));
+        node.sync(b).unwrap();
+        node.remove(a, comes, true);
+        node.sync(a).unwrap();
+        if is_gone {
+            node.close(a, &[5_000_000]);
+            bury(&mut node);
+            node.prune();
+            assert_eq!(node.view().channels.len(), 2);
+        }
+        node.remove(b, parts[0], false);
+        node.sync(b).unwrap();
+        node.restart();
+        node.add(c, htlc(1, Out, amount_msat, OUT_EXPIRY));
+        assert_eq!(node.sync(c).err().map(|refusal| refusal.reason), reason, "{is_gone} {amount_msat}");
+    }
 }

@@ -1,7 +1,8 @@
 //! What no commitment shows: bounded for an attacker, in nobody's way for a router.
 
+use super::super::Approval;
 use super::super::Direction::{In, Out};
-use super::model::{DAY_MS, Node, WITH_PREIMAGES, htlc, terms};
+use super::model::{DAY_MS, Node, WITH_PREIMAGES, htlc, secret, terms};
 use crate::reasons::{Reason, Refusal};
 
 /// Sends one payment too small for an output; it is settled.
@@ -36,9 +37,10 @@ fn hostile_drain_dust_by_dust_ends_at_the_allowance() {
     assert!(refusal.detail.contains("100500000 msat > 100000000 msat"), "{}", refusal.detail);
     node.restart();
     assert_eq!(node.sync(a).unwrap_err().reason, Reason::DustExceeded);
-    // A day later the next one fits.
+    // A hundredth of a day later the next ones fit.
     node.at.now_ms += DAY_MS / 100;
     node.sync(a).unwrap();
+    assert_eq!(node.view().dust.lost_msat, allowance_msat - allowance_msat / 100 + 500_000);
 }
 
 #[test]
@@ -202,4 +204,77 @@ fn hostile_feerate_that_makes_dust_of_what_covers_forwards_is_bounded_and_an_hon
         assert_eq!(node.view().dust.lost_msat, 0);
         assert!(node.view().payments.is_empty());
     }
+}
+
+/// What was approved and left as dust comes back as approved, and no more than came back.
+#[test]
+fn dust_that_comes_back_is_taken_off_what_was_lost_and_then_off_what_was_approved() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    let a = node.balanced();
+    node.approve(1, 4_000_000); // and 400,000 of fee
+    for n in 100..116 {
+        pay(&mut node, a, n, 400_000).unwrap();
+    }
+    assert_eq!(node.view().dust.lost_msat, 2_000_000);
+    for n in 200..206 {
+        receive(&mut node, a, n, 500_000).unwrap();
+    }
+    assert_eq!(node.view().dust.lost_msat, 0);
+    for n in 300..310 {
+        pay(&mut node, a, n, 500_000).unwrap();
+    }
+    assert_eq!(node.view().dust.lost_msat, 4_000_000, "1,000,000 came back beyond what was lost");
+}
+
+/// Approved again, a payment is still one.
+#[test]
+fn hostile_second_approval_of_a_payment_adds_no_dust() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    let a = node.balanced();
+    node.approve(1, 5_000_000);
+    let later = Approval::new(5_000_000, node.at.now_ms + 2 * DAY_MS);
+    node.book.approve(secret(1).1, later, node.at);
+    for n in 100..120 {
+        pay(&mut node, a, n, 500_000).unwrap();
+    }
+    assert_eq!(node.view().dust.lost_msat, 4_500_000);
+}
+
+/// One small payment left as dust and another one as an HTLC: each used its own approval.
+#[test]
+fn honest_small_payments_of_which_one_is_dust_cost_nothing() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    let a = node.balanced();
+    (1..=2).for_each(|n| node.approve(n, 5_000_000));
+    for n in 100..110 {
+        pay(&mut node, a, n, 500_000).unwrap();
+    }
+    pay(&mut node, a, 2, 5_000_000).unwrap();
+    assert_eq!(node.view().dust.lost_msat, 0);
+}
+
+/// A part that comes in as dust is lent to a forward, and to nothing else.
+#[test]
+fn hostile_shortfall_of_dust_in_a_payment_is_refused_and_in_an_honest_forward_it_is_lent() {
+    let leaves = |approved_msat: Option<u64>, issued: bool| {
+        let mut node = Node::new(WITH_PREIMAGES);
+        let (a, b) = (node.balanced(), node.balanced());
+        if issued {
+            node.issued.push(secret(1).1);
+        }
+        if let Some(msat) = approved_msat {
+            node.approve(1, msat);
+        }
+        for msat in [1_000_000, 400_000] {
+            node.add(a, htlc(1, In, msat, 600));
+        }
+        node.sync(a).unwrap();
+        node.add(b, htlc(1, Out, 700_000, 500));
+        let first = node.sync(b).err().map(|refusal| refusal.reason);
+        node.add(b, htlc(1, Out, 600_000, 500));
+        first.or(node.sync(b).err().map(|refusal| refusal.reason)).ok_or(node.view().dust.lost_msat)
+    };
+    assert_eq!(leaves(None, false), Err(600_000), "what is added beyond what comes in as an HTLC");
+    assert_eq!(leaves(Some(1_000), false), Ok(Reason::PaymentExceeded));
+    assert_eq!(leaves(None, true), Ok(Reason::PaymentNotApproved));
 }

@@ -2,6 +2,7 @@
 
 use super::super::{Commitment, Direction, Side};
 use super::model::{DELTA, Node, WITH_PREIMAGES, WITHOUT_PREIMAGES, htlc, secret, terms};
+use crate::facts::Fact;
 use crate::reasons::Reason;
 use Direction::{In, Out};
 
@@ -23,10 +24,33 @@ fn hostile_shift_of_the_balance_without_an_htlc_is_refused_to_the_satoshi() {
                 for sat in [1, 400, 4_000_000] {
                     let refusal = node.ask(a, side, shifted(honest.clone(), sat)).unwrap_err();
                     assert_eq!(refusal.reason, Reason::ValueNotConserved, "{sat}: {refusal:?}");
+                    let ours_msat = 5_000_000_999 - i128::from(sat) * 1_000;
+                    let fact = Fact::msat("ours", ours_msat).at_least(5_000_000_000);
+                    assert!(refusal.facts.contains(&fact), "{refusal:?}");
                 }
                 node.ask(a, side, honest).unwrap();
             }
         }
+    }
+}
+
+/// What HTLCs do not come to is no matter of their preimages.
+#[test]
+fn hostile_shift_beside_an_htlc_is_refused_for_what_it_is() {
+    let mut node = Node::new(WITH_PREIMAGES);
+    let a = node.balanced();
+    node.approve(1, 100_000_000);
+    node.add(a, htlc(1, Out, 100_000_000, 500));
+    node.sync(a).unwrap();
+    let before = node.following(a, Side::Ours);
+    for (sat, reason) in [(100_000, Reason::PreimageMissing), (100_001, Reason::ValueNotConserved)] {
+        let ended = Commitment {
+            to_us_sat: before.to_us_sat + 100_000,
+            to_them_sat: before.to_them_sat + 172,
+            htlcs: Vec::new(),
+            ..before.clone()
+        };
+        assert_eq!(node.ask(a, Side::Ours, shifted(ended, sat)).unwrap_err().reason, reason, "{sat}");
     }
 }
 

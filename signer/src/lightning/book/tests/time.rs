@@ -11,7 +11,7 @@ fn hostile_approval_that_ended_is_not_used_again_and_an_honest_new_one_passes() 
     for rules in [WITH_PREIMAGES, WITHOUT_PREIMAGES] {
         let mut node = Node::new(rules);
         let a = node.balanced();
-        let approval = Approval { amount_msat: 100_000_000, expires_ms: node.at.now_ms + DAY_MS };
+        let approval = Approval::new(100_000_000, node.at.now_ms + DAY_MS);
         node.book.approve(secret(1).1, approval, node.at);
         let payment = node.add(a, htlc(1, Out, 100_000_000, 500));
         node.sync(a).unwrap();

@@ -1,0 +1,57 @@
+// A signing key for Lightspark's JavaScript SDK whose private half stays in Claviger.
+//
+//   const key = ClavigerKey.open("acme.lightspark");
+//   const client = new LightsparkClient(auth, undefined, undefined, key);
+//   await key.unlock(client, nodeId);
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import grpc from "@grpc/grpc-js";
+import { KeyOrAlias, SigningKey, SigningKeyType } from "@lightsparkdev/core";
+
+// The name in the signer's certificate, wherever the signer is.
+const SIGNER = "signer.claviger";
+const WITHIN_MS = 25_000;
+
+export class ClavigerKey extends SigningKey {
+  constructor(address, ca, key, certificate) {
+    super(SigningKeyType.Secp256k1SigningKey);
+    const credentials = grpc.credentials.createSsl(ca, key, certificate);
+    this.client = new grpc.Client(address, credentials, { "grpc.ssl_target_name_override": SIGNER });
+  }
+
+  // The folder that `claviger node add --kind lightspark` wrote.
+  static open(folder) {
+    const read = (name) => readFileSync(join(folder, name));
+    return new ClavigerKey(read("signer.txt").toString().trim(), read("ca.pem"), read("client.key"), read("client.pem"));
+  }
+
+  // The SDK asks for a key of the node before it asks this one to sign.
+  async unlock(client, nodeId) {
+    await client.loadNodeKey(nodeId, KeyOrAlias.alias("claviger"));
+  }
+
+  // `body` as it will be sent, before it is compressed. Fails with the reason if the policy does not permit it.
+  sign(body) {
+    return new Promise((resolve, reject) => {
+      const deadline = Date.now() + WITHIN_MS;
+      this.client.makeUnaryRequest("/claviger.v1.Operations/Sign", encode, decode, body, { deadline }, (error, signature) =>
+        error ? reject(error) : resolve(signature),
+      );
+    });
+  }
+}
+
+// Both messages have one field of bytes: its tag, its length in groups of seven bits, the bytes.
+function encode(bytes) {
+  const head = [0x0a];
+  let length = bytes.length;
+  for (; length > 0x7f; length >>>= 7) head.push((length & 0x7f) | 0x80);
+  return Buffer.concat([Buffer.from([...head, length]), bytes]);
+}
+
+// A signature in DER has at most 72 bytes: its length is one group.
+function decode(reply) {
+  if (reply[0] !== 0x0a || reply[1] > 0x7f || reply.length !== 2 + reply[1]) throw new Error("not a SignOperationReply");
+  return new Uint8Array(reply.subarray(2));
+}

@@ -1,0 +1,63 @@
+//! `claviger.v1.Operations`: calls of an account's own services, which show its client certificate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use claviger_proto::v1::operations_server::Operations;
+use claviger_proto::v1::{SignOperationReply, SignOperationRequest};
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status};
+
+use crate::gateway::link::{LinkHandler, Peer, Roster, status};
+use crate::lightning::lightspark::SIGN_OPERATION;
+use crate::names::{NodeKind, NodeName};
+use crate::pipeline::{self, Outcome};
+use crate::reasons::{Reason, Refusal};
+
+/// Then the caller may ask again: the same call gets the same answer (P5).
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// The service, for all accounts.
+pub(in crate::gateway) struct Service {
+    pub(in crate::gateway) roster: Arc<dyn Roster>,
+    pub(in crate::gateway) handler: Arc<dyn LinkHandler>,
+}
+
+#[tonic::async_trait]
+impl Operations for Service {
+    async fn sign(&self, request: Request<SignOperationRequest>) -> Result<Response<SignOperationReply>, Status> {
+        let peer = request.extensions().get::<Peer>().ok_or_else(|| Status::internal("no peer certificate"))?.clone();
+        let account = self.account(&peer).map_err(|why| {
+            peer.offended();
+            if let Some(line) = peer.line() {
+                let (reason, left_out) = (why.reason.id(), line.left_out);
+                tracing::warn!(peer = %peer.address, reason, left_out, "operations: refused: {}", why.detail);
+            }
+            status("", &why)
+        })?;
+        let message = [&SIGN_OPERATION.to_be_bytes()[..], &request.into_inner().body].concat();
+        let request = pipeline::Request { request_id: 0, channel: None, message };
+        let (reply, outcome) = oneshot::channel();
+        self.handler.submit(&account, request, Box::new(move |outcome| drop(reply.send(outcome))));
+        let busy = |detail: &str| status("", &Refusal::new(Reason::NodeBusy, detail));
+        match tokio::time::timeout(ANSWER_WITHIN, outcome).await {
+            Ok(Ok(Outcome::Reply(signature))) => Ok(Response::new(SignOperationReply { signature })),
+            Ok(Ok(Outcome::Refused { request, refusal })) => Err(status(&request, &refusal)),
+            Ok(Err(_)) => Err(busy("the answer was lost")),
+            Err(_) => Err(busy("there is no answer yet")),
+        }
+    }
+}
+
+impl Service {
+    /// Whose certificate it is.
+    fn account(&self, peer: &Peer) -> Result<NodeName, Refusal> {
+        match self.roster.lookup(&peer.fingerprint).map_err(|denied| denied.refusal())? {
+            (account, NodeKind::Lightspark) => Ok(account),
+            (node, kind) => {
+                let detail = format!("node {node} is of kind {kind}: only accounts of Lightspark have operations");
+                Err(Refusal::new(Reason::NotAllowed, detail))
+            }
+        }
+    }
+}

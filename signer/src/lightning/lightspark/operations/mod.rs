@@ -1,0 +1,104 @@
+//! Calls of the account's own services that move money: Lightspark wants each signed with the account's operation signing
+//! key. A body is understood, judged and remembered before it is signed; the signature is on the bytes as they came.
+//!
+//! ```text
+//! document.rs   the GraphQL document          operation.rs   the operation in it
+//! ```
+
+mod document;
+mod operation;
+
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::secp256k1::Message;
+use lightning_signer::lightning::types::payment::PaymentHash;
+use vls_protocol_signer::approver::Approve;
+
+pub use self::operation::MAX_OPERATION_BYTES;
+use self::operation::{Moves, Operation};
+use super::jobs::denied;
+use super::{Answer, LightsparkNode, asked};
+use crate::facts::{Fact, Unit};
+use crate::reasons::{Reason, Refusal};
+
+/// The number of such a call in the pipeline.
+pub const SIGN_OPERATION: u16 = 5100;
+
+/// The official SDKs' operations end after an hour; the caller's clock may be a little ahead.
+const EXPIRES_WITHIN_MS: u64 = (60 + 2) * 60 * 1_000;
+
+impl LightsparkNode {
+    /// Signs the body of one call: SHA-256 and ECDSA with the key at `m/5`, in DER.
+    pub(super) fn sign_operation(&mut self, body: &[u8]) -> Result<Answer, Refusal> {
+        let operation = Operation::parse(body, self.network).map_err(|error| error.refusal())?;
+        if let Some(frozen) = self.frozen() {
+            return Err(frozen);
+        }
+        let now_ms = self.clock.now_ms();
+        if operation.expires_ms <= now_ms || operation.expires_ms - now_ms > EXPIRES_WITHIN_MS {
+            let detail = format!("it ends at {} ms, now is {now_ms} ms since 1970", operation.expires_ms);
+            return Err(Refusal::new(Reason::OperationExpiry, detail));
+        }
+        // Without a key of its caller's, an invoice is paid once and any other body is another operation.
+        let body_sha256 = sha256::Hash::hash(body);
+        let name = match (&operation.key, operation.moves.payment_hash()) {
+            (Some(key), _) => sha256::Hash::hash(key.as_bytes()).to_string(),
+            (None, Some(hash)) => format!("payment:{hash}"),
+            (None, None) => format!("body:{body_sha256}"),
+        };
+        let is_known = self.operations.answer(&name, &operation.digest)?.is_some();
+        let mut facts = vec![
+            Fact::text("operation", operation.name.text()),
+            Fact::text("node", operation.node.as_str()),
+            Fact::text("idempotency", name.as_str()),
+        ];
+        self.judge_operation(&operation, &name, is_known, &mut facts)?;
+        let mut key = self.keys.operations();
+        let signature = self.keys.secp().sign_ecdsa(&Message::from_digest(body_sha256.to_byte_array()), &key);
+        key.non_secure_erase();
+        // Its name, not its signature: a repeat has a nonce of its own, and the signature follows from the bytes.
+        let mut puts = Vec::new();
+        if !is_known {
+            puts.extend(self.operations.put(&name, now_ms, operation.digest, &[], now_ms));
+            if let Moves::Withdrawal { address, amount_sat } = &operation.moves {
+                let mut withdrawals = self.withdrawals.clone();
+                withdrawals.push((address.script_pubkey(), *amount_sat));
+                puts.push(self.keep_withdrawals(withdrawals));
+            }
+        }
+        Ok(Answer { reply: signature.serialize_der().to_vec(), puts, facts })
+    }
+
+    /// The policy in force, and what the account's jobs may move at most: more could not leave, and would only be stuck.
+    /// A repeat moves nothing more; the policy knows it by its name.
+    fn judge_operation(
+        &self,
+        operation: &Operation,
+        name: &str,
+        is_known: bool,
+        facts: &mut Vec<Fact>,
+    ) -> Result<(), Refusal> {
+        match &operation.moves {
+            Moves::Payment { invoice, amount_msat, max_fee_msat } => {
+                facts.push(Fact::number("amount", *amount_msat, Unit::Msat));
+                facts.push(Fact::number("fee", *max_fee_msat, Unit::Msat));
+                facts.extend(operation.moves.payment_hash().map(|hash| Fact::text("payment_hash", hash)));
+                let leaves_msat = amount_msat.saturating_add(*max_fee_msat);
+                if !is_known && !self.limits.approve_keysend(PaymentHash([0; 32]), leaves_msat) {
+                    return Err(denied(&self.limits));
+                }
+                asked::payment(&self.counter, invoice, *amount_msat, *max_fee_msat)
+            }
+            Moves::Withdrawal { address, amount_sat } => {
+                facts.push(Fact::number("onchain_send", *amount_sat, Unit::Sat));
+                facts.push(Fact::text("pays", address.to_string()));
+                let (script, limit_sat) = (address.script_pubkey(), self.config.max_onchain_sat);
+                if !is_known && *amount_sat > limit_sat && !self.allow.contains(&script) {
+                    let detail = format!("withdrawal: {amount_sat} sat > limits.max_onchain_sat = {limit_sat} sat");
+                    let fact = Fact::number("max_onchain_sat", *amount_sat, Unit::Sat).at_most(limit_sat);
+                    return Err(Refusal::new(Reason::Limit, detail).with_fact(fact));
+                }
+                asked::withdrawal(&self.counter, name, &script, *amount_sat, self.config.max_onchain_fee_sat)
+            }
+        }
+    }
+}
