@@ -158,13 +158,24 @@ func (t *town) active() {
 	})
 }
 
-// pair is alice and another, in either order.
+// pair is alice and another; the one with more in their channels pays.
 func (t *town) pair() (from, to *Node) {
 	other := []*Node{t.bob, t.carol}[t.random.Intn(2)]
-	if t.random.Intn(2) == 0 {
+	alices, others := t.balance(other)
+	if alices >= others {
 		return t.alice, other
 	}
 	return other, t.alice
+}
+
+// balance is what alice and another have in their channels.
+func (t *town) balance(other *Node) (alices, others int64) {
+	channels, err := t.alice.ListChannels(t.ctx(), &lnrpc.ListChannelsRequest{Peer: t.key(other)})
+	t.must(err)
+	for _, channel := range channels.Channels {
+		alices, others = alices+channel.LocalBalance, others+channel.RemoteBalance
+	}
+	return alices, others
 }
 
 func (t *town) address(node *Node, kind lnrpc.AddressType) string {
@@ -199,8 +210,9 @@ func (t *town) multipath() error {
 // forward goes through alice.
 func (t *town) forward() error {
 	from, to := t.bob, t.carol
-	if t.random.Intn(2) == 0 {
-		from, to = to, from
+	_, bobs := t.balance(t.bob)
+	if _, carols := t.balance(t.carol); carols > bobs {
+		from, to = t.carol, t.bob
 	}
 	return t.payOnce(from, to, 1_000+t.random.Int63n(5_000))
 }

@@ -46,6 +46,7 @@ use crate::harden::Hardening;
 use crate::keys::attempts::Attempts;
 use crate::reasons::Reason;
 
+pub use lnd::{AccountLine, AccountsFile};
 pub use unsealed::Unsealed;
 
 /// What lives as long as the process.
