@@ -140,9 +140,13 @@ func (t *town) meet() {
 	t.connect(t.carol, t.alice, t.keys[t.alice])
 }
 
-// active waits until every channel is used on both sides.
+// active waits until every channel is used on both sides, and everybody knows the way through it.
 func (t *town) active() {
-	t.eventually("all channels are active", func() error {
+	t.eventually("all channels are active and known", func() error {
+		all, err := t.alice.ListChannels(t.ctx(), &lnrpc.ListChannelsRequest{})
+		if err != nil {
+			return err
+		}
 		for node := range t.keys {
 			open, err := node.ListChannels(t.ctx(), &lnrpc.ListChannelsRequest{})
 			if err != nil {
@@ -150,7 +154,20 @@ func (t *town) active() {
 			}
 			for _, channel := range open.Channels {
 				if !channel.Active {
-					return errNotYet
+					return fmt.Errorf("%s does not use %s", node.name, channel.ChannelPoint)
+				}
+			}
+			graph, err := node.DescribeGraph(t.ctx(), &lnrpc.ChannelGraphRequest{})
+			if err != nil {
+				return err
+			}
+			known := map[uint64]bool{}
+			for _, edge := range graph.Edges {
+				known[edge.ChannelId] = isOpen(edge.Node1Policy) && isOpen(edge.Node2Policy)
+			}
+			for _, channel := range all.Channels {
+				if !known[channel.ChanId] {
+					return fmt.Errorf("%s does not know %s", node.name, channel.ChannelPoint)
 				}
 			}
 		}
@@ -158,14 +175,22 @@ func (t *town) active() {
 	})
 }
 
+func isOpen(policy *lnrpc.RoutingPolicy) bool { return policy != nil && !policy.Disabled }
+
 // pair is alice and another; the one with more in their channels pays.
 func (t *town) pair() (from, to *Node) {
-	other := []*Node{t.bob, t.carol}[t.random.Intn(2)]
-	alices, others := t.balance(other)
-	if alices >= others {
-		return t.alice, other
+	from, to = t.alice, []*Node{t.bob, t.carol}[t.random.Intn(2)]
+	if alices, others := t.balance(to); alices < others {
+		from, to = to, from
 	}
-	return other, t.alice
+	t.forget(from)
+	return from, to
+}
+
+// forget has a node try routes again that failed before.
+func (t *town) forget(node *Node) {
+	_, err := routerrpc.NewRouterClient(node.conn).ResetMissionControl(t.ctx(), &routerrpc.ResetMissionControlRequest{})
+	t.must(err)
 }
 
 // balance is what alice and another have in their channels.
@@ -207,13 +232,14 @@ func (t *town) multipath() error {
 	})
 }
 
-// forward goes through alice.
+// forward goes through alice, to where she has more.
 func (t *town) forward() error {
 	from, to := t.bob, t.carol
-	_, bobs := t.balance(t.bob)
-	if _, carols := t.balance(t.carol); carols > bobs {
+	toBob, _ := t.balance(t.bob)
+	if toCarol, _ := t.balance(t.carol); toBob > toCarol {
 		from, to = t.carol, t.bob
 	}
+	t.forget(from)
 	return t.payOnce(from, to, 1_000+t.random.Int63n(5_000))
 }
 
