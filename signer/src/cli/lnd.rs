@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use claviger_proto::lnrpc::{InitWalletRequest, WatchOnly, WatchOnlyAccount};
 use serde_json::json;
-use zeroize::Zeroize;
 
 use super::{CliError, Output, harden, time};
 use crate::daemon::{AccountLine, AccountsFile};
@@ -72,14 +71,12 @@ fn init_wallet(args: &InitArgs, output: &Output) -> Result<(), CliError> {
     let source = args.password_fd.map_or(Source::Prompt, Source::Descriptor);
     let password = source.read_new().map_err(|error| CliError::new(&error, error.hint()))?;
     let count = accounts.len();
-    let mut request = InitWalletRequest {
+    let request = InitWalletRequest {
         wallet_password: password.expose(<[u8]>::to_vec),
         recovery_window: args.recovery_window,
         watch_only: Some(WatchOnly { master_key_birthday_timestamp: birthday, accounts }),
     };
-    let made = unlocker::init_wallet(&args.rpc, &certificate, request.clone());
-    request.wallet_password.zeroize();
-    made?;
+    unlocker::init_wallet(&args.rpc, &certificate, request)?;
     let since = time::date(birthday);
     output.result(&json!({ "accounts": count, "birthday": since }), || {
         format!("lnd has its wallet: {count} accounts, looked for since {since}. Its keys stay with the signer")

@@ -153,7 +153,13 @@ pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Re
     let daemon = admin::connect(data_dir)?;
     match command {
         NodeCommand::Add { name, kind, import, format, birthday, webhook_secret, out, .. } => {
-            let birthday = birthday.or_else(|| import.is_none().then(|| time::now_ms() / 1_000 - DAY_S));
+            let birthday = match kind {
+                Kind::Lnd => birthday.or_else(|| import.is_none().then(|| time::now_ms() / 1_000 - DAY_S)),
+                _ if birthday.is_some() => {
+                    return Err(CliError::new("only keys of an lnd have a birthday", "Leave --birthday out."));
+                }
+                _ => None,
+            };
             let webhook_secret = webhook_secret.map(|file| read_text(&file)).transpose()?.unwrap_or_default();
             let import = format.zip(import).map(|(format, file)| read_seed(format, &file, passphrase_fd));
             let import = import.transpose()?;
@@ -162,9 +168,7 @@ pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Re
             refuse_overwrite(&bundle)?;
             let request = NodeAddRequest { name, kind, import, webhook_secret };
             let mut reply = daemon.call(async |client| client.node_add(request).await)?;
-            if kind_of(&reply) == "lnd"
-                && let Some(birthday) = birthday
-            {
+            if let Some(birthday) = birthday {
                 let content = format!("{}\n", time::date(birthday)).into_bytes();
                 reply.files.push(BundleFile { name: BIRTHDAY_FILE.to_owned(), content });
             }
@@ -224,7 +228,7 @@ fn enrolled(reply: &EnrolmentReply, path: &Path, output: &Output) -> Result<(), 
         let hint = "The certificate was issued: choose another --out path with `claviger node renew`.";
         CliError::new(format!("cannot write {}: {error}", path.display()), hint)
     })?;
-    let is_account = kind_of(reply) == "lightspark";
+    let is_account = reply.node.as_ref().is_some_and(|node| node.kind == "lightspark");
     output.result(&json!({ "node": reply.node, "bundle": path }), || {
         let (node, path) = (reply.node.as_ref().map(node_line).unwrap_or_default(), path.display());
         match is_folder {
@@ -234,10 +238,6 @@ fn enrolled(reply: &EnrolmentReply, path: &Path, output: &Output) -> Result<(), 
         }
     });
     Ok(())
-}
-
-fn kind_of(reply: &EnrolmentReply) -> &str {
-    reply.node.as_ref().map_or("", |node| &node.kind)
 }
 
 /// What comes next on the machine of an lnd node.

@@ -20,8 +20,12 @@ use tonic::transport::Endpoint;
 
 use crate::cli::CliError;
 
-/// lnd makes its database while the call waits.
+/// lnd makes its wallet while the call waits.
 const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// lnd opens its port before it takes calls.
+const START_PAUSE: Duration = Duration::from_millis(500);
+const NOT_STARTED: &str = "waiting to start";
 
 /// Asks the lnd at `address`, whose certificate is this PEM, to make a wallet.
 pub(super) fn init_wallet(address: &str, certificate: &[u8], request: InitWalletRequest) -> Result<(), CliError> {
@@ -53,7 +57,14 @@ async fn call(address: &str, connector: TlsConnector, request: InitWalletRequest
     });
     let channel = Endpoint::from_static("https://lnd").connect_with_connector(once).await;
     let channel = channel.map_err(|error| unreachable(&error))?;
-    WalletUnlockerClient::new(channel).init_wallet(request).await.map(drop).map_err(|status| {
+    let mut client = WalletUnlockerClient::new(channel);
+    let made = loop {
+        match client.init_wallet(request.clone()).await {
+            Err(status) if status.message().contains(NOT_STARTED) => tokio::time::sleep(START_PAUSE).await,
+            made => break made,
+        }
+    };
+    made.map(drop).map_err(|status| {
         let hint = match status.code() {
             Code::Unimplemented | Code::Unknown if status.message().contains("already") => {
                 "lnd has a wallet: move its data away if it holds nothing, or migrate it (docs/lnd.md)."
