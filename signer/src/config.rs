@@ -124,6 +124,18 @@ section! {
 }
 
 section! {
+    /// What tells a restored copy of the data directory from the latest state.
+    RollbackConfig "rollback" {
+        /// A file that counts up, best kept where no backup of the data directory takes it along. Empty: `counter` in the data directory, the weak default.
+        counter_file: PathBuf = PathBuf::new();
+        /// Instead of the file, a counter of this TPM: a TCTI, e.g. device:/dev/tpmrm0. Empty: the file.
+        counter_tpm: String = String::new();
+        /// Seconds between two counts while anything is signed. What was signed since the last one is not noticed when it is lost.
+        every_s: u64 = 10;
+    }
+}
+
+section! {
     /// Threads and queues.
     SignerConfig "signer" {
         /// Signing threads. 0: one per core.
@@ -179,6 +191,9 @@ pub struct Config {
     /// `[limits]`
     #[serde(default)]
     pub limits: LimitsConfig,
+    /// `[rollback]`
+    #[serde(default)]
+    pub rollback: RollbackConfig,
     /// `[signer]`
     #[serde(default)]
     pub signer: SignerConfig,
@@ -244,6 +259,7 @@ impl Config {
             },
             policy: PolicyConfig::default(),
             limits: LimitsConfig::default(),
+            rollback: RollbackConfig::default(),
             signer: SignerConfig::default(),
             log: LogConfig::default(),
         }
@@ -316,6 +332,9 @@ impl Config {
         if let Some(address) = self.limits.allow.iter().find(|address| !is_ours(address)) {
             return out_of_range("limits.allow", address, "use addresses of the signer's network");
         }
+        if !(1..=3_600).contains(&self.rollback.every_s) {
+            return out_of_range("rollback.every_s", &self.rollback.every_s, "use 1 to 3600");
+        }
         if !(1..=65_536).contains(&self.signer.queue_requests) {
             return out_of_range("signer.queue_requests", &self.signer.queue_requests, "use 1 to 65536");
         }
@@ -378,6 +397,7 @@ pub fn all_keys() -> impl Iterator<Item = &'static Key> {
         ChainConfig::KEYS,
         PolicyConfig::KEYS,
         LimitsConfig::KEYS,
+        RollbackConfig::KEYS,
         SignerConfig::KEYS,
         LogConfig::KEYS,
     ]

@@ -148,6 +148,8 @@ reasons! {
         "Too many requests of this node are waiting." "The client repeats the request by itself.";
     Frozen "frozen" retry=true
         "An operator froze the node or the channel: no new state is signed, closing and punishing are." "Look at `claviger node show`; when the matter is settled: `claviger node thaw`, or `claviger channel thaw`.";
+    Quarantined "quarantined" retry=true
+        "The signer's state may be an old copy, a second one, or of a wrong clock: no new state is signed, closing and punishing are." "Look at `claviger node show` for what was noticed. Put the latest state back, or close the channels; if the state is the latest: `claviger restore`.";
     Sealed "sealed" retry=true
         "The signer is sealed." "Run `claviger unseal`.";
     LinkInUse "link-in-use" retry=true

@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use claviger_proto::v1::OrderRequest;
 
 pub use output::{CliError, Output};
 
@@ -110,6 +111,17 @@ enum Command {
     Freeze(freeze::FreezeArgs),
     /// Take every node's freeze back. Channels that are frozen by themselves stay frozen.
     Unfreeze(freeze::FreezeArgs),
+    /// End a node's quarantine: its state was looked at, and is the latest.
+    ///
+    /// A node whose state may be an old copy would sign what its peers can punish. Compare its channels with the node's own first:
+    /// docs/rollback.md. Where the policy names two or more people for break-glass grants, it takes such a grant of theirs.
+    Restore {
+        /// The node.
+        name: String,
+        /// Why, for the journal.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        why: String,
+    },
     /// What nodes may do with the money: rules, limits and people as files, checked, tested and put in force.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -183,6 +195,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Explain(args) => explain::explain(&cli.data_dir, &args, &output),
         Command::Freeze(args) => freeze::all(&cli.data_dir, "freeze", &args, &output),
         Command::Unfreeze(args) => freeze::all(&cli.data_dir, "thaw", &args, &output),
+        Command::Restore { name, why } => {
+            let request = OrderRequest { node: name, order: "restore".to_owned(), why, ..OrderRequest::default() };
+            admin::connect(&cli.data_dir).and_then(|daemon| channel::order(&daemon, request, &output))
+        }
         Command::Policy(command) => policy::policy(&cli.data_dir, command, &output),
         Command::Grant(command) => grant::grant(&cli.data_dir, command, &output),
         Command::Bench(args) => bench::bench(&args, &output),

@@ -69,6 +69,10 @@ impl Unsealed {
         let order = match (request.order.as_str(), channel) {
             ("freeze", channel) => Order::Freeze(channel),
             ("thaw", channel) => Order::Thaw(channel),
+            ("restore", None) => {
+                self.require_quorum(&request.node)?;
+                Order::Restore
+            }
             ("exempt", Some(channel)) => {
                 let reason = Reason::by_id(&request.reason).ok_or_else(|| {
                     let what = format!("there is no reason '{}'", request.reason);
@@ -126,7 +130,7 @@ fn unavailable(node: &str, refusal: &Refusal) -> AdminFailure {
 fn refused_order(error: &OrderError) -> AdminFailure {
     let kind = match error {
         OrderError::NotExemptible(_) | OrderError::Duration(_) => FailureKind::Invalid,
-        OrderError::NotFrozen(_) | OrderError::NoChannel(_) => FailureKind::NotFound,
+        OrderError::NotFrozen(_) | OrderError::NotQuarantined | OrderError::NoChannel(_) => FailureKind::NotFound,
         OrderError::Unavailable(_) => FailureKind::Fault,
     };
     AdminFailure::new(kind, error, error.hint())

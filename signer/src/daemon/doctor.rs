@@ -169,6 +169,11 @@ fn check_node(status: &crate::lightning::status::NodeStatus) -> CheckInfo {
     let name = &status.name;
     let orders = &status.orders;
     match (&status.phase, &status.last_fault) {
+        (Phase::Up, _) if orders.quarantine.is_some() => fail(
+            "node",
+            format!("{name} is in quarantine"),
+            "docs/rollback.md says what to look at; then `claviger restore`.",
+        ),
         (Phase::Up, _) if orders.frozen.is_some() => {
             warn("node", format!("{name} is frozen"), "`claviger node thaw` when the matter is settled.")
         }

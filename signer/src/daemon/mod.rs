@@ -13,6 +13,7 @@
 //! explain.rs   one decision, or a refusal that decided nothing
 //! policy.rs    the spending policy: bundles, budgets, what was decided
 //! grants.rs    what is asked, approved and taken back
+//! rollback.rs  state, or a clock, that was set back
 //! operators.rs  the lines of the log that say who changed the policy
 //! answers.rs   the administrator's calls
 //! ```
@@ -30,6 +31,7 @@ mod opening;
 mod operators;
 mod pairing;
 mod policy;
+mod rollback;
 mod unsealed;
 
 use std::net::TcpListener;

@@ -174,7 +174,7 @@ impl Unsealed {
                 .unwrap_or_default(),
             certificates: record.certificates.iter().map(certificate).collect(),
             channels: status.as_ref().map_or(0, |status| status.channels as u32),
-            frozen: orders.frozen.as_ref().map(freeze_info),
+            frozen: orders.quarantine.as_ref().or(orders.frozen.as_ref()).map(freeze_info),
             frozen_channels: orders.frozen_channels as u32,
             exemptions: in_force.map(exemption_info).collect(),
             state: status.map_or_else(|| "stopped".to_owned(), |status| state(&status)),

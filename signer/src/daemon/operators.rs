@@ -20,7 +20,8 @@ impl Lines {
         Self { run: u32::from_be_bytes(run), given: AtomicU64::new(0) }
     }
 
-    fn next(&self) -> String {
+    /// The name of the next line.
+    pub(super) fn next(&self) -> String {
         let number = self.given.fetch_add(1, Ordering::Relaxed);
         format!("{HOUSE}-{:08x}-{number}", self.run)
     }

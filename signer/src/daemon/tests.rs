@@ -50,7 +50,7 @@ impl World {
         world
     }
 
-    fn reopen(&self) -> Result<usize, AdminFailure> {
+    pub(super) fn reopen(&self) -> Result<usize, AdminFailure> {
         self.daemon.close(Reason::Sealed);
         self.daemon.open(&passphrase())
     }
@@ -59,7 +59,7 @@ impl World {
         self.daemon.unsealed().unwrap()
     }
 
-    fn add(&self, name: &str, seed: Option<[u8; 32]>) -> Result<(), AdminFailure> {
+    pub(super) fn add(&self, name: &str, seed: Option<[u8; 32]>) -> Result<(), AdminFailure> {
         self.daemon.node_add(request(name, seed)).map(drop)
     }
 
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// Records `count` decisions on `tenant`.
-    fn decide(&self, tenant: &str, count: u64) {
+    pub(super) fn decide(&self, tenant: &str, count: u64) {
         let journal = self.unsealed().journal.clone();
         for n in 1..=count {
             let decision = Decision {

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::lock;
 use super::operators::Lines;
 use super::policy::{Failed, now_ms};
+use super::rollback::{Anchored, Keeper};
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{Ca, CaError};
 use crate::admin::fingerprint::Fingerprint;
@@ -64,6 +65,7 @@ pub struct Unsealed {
     link: Mutex<Option<LinkServer>>,
     lnd: Mutex<Option<LndServer>>,
     lightspark: Mutex<Option<LightsparkServer>>,
+    keeper: Mutex<Option<Keeper>>,
 }
 
 const CA_KEY: &str = "ca/key";
@@ -85,6 +87,8 @@ impl Unsealed {
         let journal = Arc::new(Journal::open(store, cipher, Options::default()).map_err(journal_failure)?);
         let vault = RecordCipher::new(subkey(data_key, Purpose::Seeds));
         let records = load_records(&journal)?;
+        let lines = Lines::new();
+        let anchored = Anchored::open(dir, config, &journal, &records, &lines)?; // before any node runs
         let ca = Arc::new(load_ca(&journal, &vault, records.is_empty())?);
 
         let source: Arc<dyn ChainSource> = Arc::new(chain_source(&config.chain, config.network)?);
@@ -119,6 +123,9 @@ impl Unsealed {
         let options = FollowerOptions { poll_interval: config.poll_interval(), start_depth: config.chain.start_depth };
         let follower = Follower::start(source, nodes.clone(), view.clone(), options);
         let follower = follower.map_err(|error| fault("start to follow the chain", &error))?;
+
+        let keeper = anchored.keep(Duration::from_secs(config.rollback.every_s), nodes.clone());
+        let keeper = keeper.map_err(|error| fault("start to anchor the journal", &error))?;
 
         let registry = Arc::new(Registry::new(records));
         let mut names = config.link.names.clone();
@@ -162,7 +169,7 @@ impl Unsealed {
             nodes,
             view,
             desk,
-            lines: Lines::new(),
+            lines,
             network: config.network,
             advertised: config.advertised(),
             lnd_advertised: config.lnd_advertised(),
@@ -173,6 +180,7 @@ impl Unsealed {
             link: Mutex::new(Some(link)),
             lnd: Mutex::new(lnd),
             lightspark: Mutex::new(lightspark),
+            keeper: Mutex::new(Some(keeper)),
         })
     }
 
@@ -186,6 +194,7 @@ impl Unsealed {
             runtime.block_on(link.shutdown(Refusal::new(why, "")));
         }
         self.nodes.shutdown();
+        drop(lock(&self.keeper).take());
         drop(lock(&self.follower).take());
     }
 
@@ -370,7 +379,7 @@ pub(super) fn load_spec(
     Ok(node_spec(record, seed, chain_code))
 }
 
-fn record(journal: &Journal, puts: Vec<Put>, decision: Option<Decision>) -> Result<(), AdminFailure> {
+pub(super) fn record(journal: &Journal, puts: Vec<Put>, decision: Option<Decision>) -> Result<(), AdminFailure> {
     let commit = Commit { tenant: HOUSE.to_owned(), puts, decision };
     let failed = |error: CommitError| AdminFailure::new(FailureKind::Fault, &error, error.hint());
     match journal.commit(commit.clone()) {
@@ -403,7 +412,7 @@ fn fault(step: &str, error: &dyn std::fmt::Display) -> AdminFailure {
     AdminFailure::new(FailureKind::Fault, format!("cannot {step}: {error}"), "Look at the daemon's log.")
 }
 
-fn damaged(what: &str, error: &dyn std::fmt::Display) -> AdminFailure {
+pub(super) fn damaged(what: &str, error: &dyn std::fmt::Display) -> AdminFailure {
     let hint = "Restore the data directory from a backup.";
     AdminFailure::new(FailureKind::Damaged, format!("{what}: {error}"), hint)
 }

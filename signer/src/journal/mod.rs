@@ -1,10 +1,11 @@
 //! Decisions, state and used limits in one hash-chained, encrypted, group-committed store (P1).
 //!
 //! What the rooms share is [`Journal`]: `submit` what must be durable before anything leaves, `load` what is recorded.
-//! The files below it: `commit` (what is handed in), `committer` (groups and order), `ledger` (versions, chain, digest),
+//! The files below it: `anchor` (its age against a counter's), `commit` (what is handed in), `committer` (groups and order), `ledger` (versions, chain, digest),
 //! `record` and `head` (formats), `log` (decisions), `verify`, and `store` (where rows rest). The format is described
 //! in `docs/journal.md`.
 
+mod anchor;
 mod commit;
 mod committer;
 mod error;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use crate::keys::cipher::RecordCipher;
 use crate::metrics::Counters;
 
+pub use anchor::{Anchor, AnchorUnreadable, Setback};
 pub use commit::{
     Commit, CommitError, Decision, InvalidCommit, MAX_DECISION, MAX_KEY, MAX_VALUE, Put, Tenant, Verdict,
 };

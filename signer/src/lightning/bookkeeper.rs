@@ -270,3 +270,21 @@ fn end_of_prefix() -> String {
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One confirmation less than the node waits for, by its kind and network.
+    #[test]
+    fn what_is_buried_is_what_the_node_goes_by() {
+        for (kind, network, confirmations) in [
+            (NodeKind::Ldk, Network::Bitcoin, 5),
+            (NodeKind::Ldk, Network::Regtest, 5),
+            (NodeKind::Cln, Network::Bitcoin, 2),
+            (NodeKind::Cln, Network::Regtest, 1),
+        ] {
+            assert_eq!(buried(kind, network), confirmations, "{kind:?} {network}");
+        }
+    }
+}

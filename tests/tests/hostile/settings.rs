@@ -16,7 +16,7 @@ use crate::thief::{CLAVIGER, Scene, Thief};
 use crate::{closing, value};
 
 /// Where things are, and how often they are looked at: these say nothing about what may be signed.
-const PLACES: [&str; 11] = [
+const PLACES: [&str; 14] = [
     "link.listen",
     "link.advertise",
     "link.names",
@@ -28,6 +28,9 @@ const PLACES: [&str; 11] = [
     "chain.user",
     "chain.password_file",
     "chain.poll_ms",
+    "rollback.counter_file",
+    "rollback.counter_tpm",
+    "rollback.every_s",
 ];
 
 /// What a value can be set to that is as far as possible from a careful one.

@@ -31,7 +31,7 @@ fn code(reason: Reason) -> Code {
         Reason::Malformed | Reason::MessageUnknown | Reason::FrameTooLarge => Code::InvalidArgument,
         Reason::NodeBusy => Code::ResourceExhausted,
         Reason::Fault => Code::Internal,
-        Reason::Limit | Reason::Frozen | Reason::OutputForeign => Code::PermissionDenied,
+        Reason::Limit | Reason::Frozen | Reason::Quarantined | Reason::OutputForeign => Code::PermissionDenied,
         _ if reason.retry() => Code::Aborted,
         _ => Code::FailedPrecondition,
     }

@@ -12,6 +12,7 @@ use crate::journal::store::StoreError;
 use crate::journal::{Commit, CommitError, JournalError, Put};
 use crate::lightning::issued::Archive;
 use crate::lightning::machine::{Machine, first_entries};
+use crate::lightning::orders::QUARANTINE;
 use crate::reasons::{Reason, Refusal};
 
 /// The state machine, or when it may be built again. Whoever has the turn sits here.
@@ -62,11 +63,12 @@ impl Actor {
         let tenant = self.spec.name.as_str();
         let mut entries = self.house.journal.load(tenant).map_err(unloaded)?;
         self.flights.broken.store(false, Ordering::SeqCst);
-        if entries.is_empty() {
+        // A new node may be in quarantine before its first state.
+        if entries.keys().all(|key| key == QUARANTINE) {
             let puts = self.first_entries()?;
             let commit = Commit { tenant: tenant.to_owned(), puts: puts.clone(), decision: None };
             self.house.journal.commit(commit).map_err(|error| unrecorded(&error))?;
-            entries = puts.into_iter().filter_map(|put| Some((put.key, put.value?))).collect();
+            entries.extend(puts.into_iter().filter_map(|put| Some((put.key, put.value?))));
         }
         let House { settings, chain, .. } = &*self.house;
         let archive = Arc::new(Cold { house: self.house.clone(), tenant: tenant.to_owned() });

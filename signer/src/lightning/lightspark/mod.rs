@@ -362,8 +362,7 @@ impl LightsparkNode {
     }
 
     fn frozen(&self) -> Option<Refusal> {
-        let given = self.orders.frozen_node()?;
-        Some(Refusal::new(Reason::Frozen, format!("the account was frozen by {}", given.by)))
+        self.orders.node_stopped("account")
     }
 }
 

@@ -221,8 +221,7 @@ impl LndNode {
     }
 
     pub(super) fn frozen(&self) -> Option<Refusal> {
-        let given = self.orders.frozen_node()?;
-        Some(Refusal::new(Reason::Frozen, format!("the node was frozen by {}", given.by)))
+        self.orders.node_stopped("node")
     }
 }
 

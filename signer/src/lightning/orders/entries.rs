@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `order/freeze` | who froze the node |
 //! | `order/freeze/<channel>` | who froze the channel |
+//! | `order/quarantine` | what was noticed about the state's age (P7) |
 //! | `order/exempt/<channel>/<reason>` | who exempted it, and until when |
 
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use crate::pipeline::ChannelRef;
 use crate::reasons::Reason;
 
 const PREFIX: &str = "order/";
+/// The entry of a quarantine.
+pub const QUARANTINE: &str = "order/quarantine";
 const VERSION: u8 = 1;
 
 /// An entry was not written by this version, or is damaged.
@@ -50,6 +53,7 @@ impl Orders {
             ("freeze", Some(channel), None, None) => {
                 self.channels.insert(channel.parse().ok()?, given);
             }
+            ("quarantine", None, None, None) => self.quarantine = Some(given),
             ("exempt", Some(channel), Some(reason), Some(until_ms)) => {
                 let (channel, reason) = (channel.parse().ok()?, Reason::by_id(reason)?);
                 self.exemptions.insert((channel, reason.id()), Exemption { channel, reason, until_ms, given });
@@ -64,6 +68,11 @@ impl Orders {
 pub(super) fn freeze(channel: Option<ChannelRef>, given: Option<&Given>) -> Put {
     let key = channel.map_or_else(|| format!("{PREFIX}freeze"), |channel| format!("{PREFIX}freeze/{channel}"));
     Put { key, value: given.map(|given| encode(given, None)) }
+}
+
+/// The entry of a quarantine; without `given` it goes.
+pub(super) fn quarantine(given: Option<&Given>) -> Put {
+    Put { key: QUARANTINE.to_owned(), value: given.map(|given| encode(given, None)) }
 }
 
 /// The entry of an exemption, or its end.

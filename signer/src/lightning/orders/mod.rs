@@ -17,7 +17,7 @@ use crate::journal::Put;
 use crate::pipeline::ChannelRef;
 use crate::reasons::Reason;
 
-pub use self::entries::OrdersUnreadable;
+pub use self::entries::{OrdersUnreadable, QUARANTINE};
 
 /// The reasons that a channel can be exempted from: those that guard against confusion, where all that guards against
 /// theft still holds. Nothing else will ever be in this list (P3):
@@ -67,6 +67,10 @@ pub enum Order {
     Freeze(Option<ChannelRef>),
     /// Take that back.
     Thaw(Option<ChannelRef>),
+    /// Put the node in quarantine, because its state may not be the latest (P7). A thaw does not end it, nor does an exemption.
+    Quarantine,
+    /// End that: somebody looked, and the state is the latest.
+    Restore,
     /// Exempt a channel from a reason.
     Exempt {
         /// The channel.
@@ -90,6 +94,9 @@ pub enum OrderError {
     /// There is nothing to take back.
     #[error("{} is not frozen by itself", .0.map_or("the node".to_owned(), |channel| format!("channel {channel}")))]
     NotFrozen(Option<ChannelRef>),
+    /// The node is not in quarantine.
+    #[error("the node is not in quarantine")]
+    NotQuarantined,
     /// The node has no such channel.
     #[error("the node has no channel {0}")]
     NoChannel(ChannelRef),
@@ -107,6 +114,7 @@ impl OrderError {
             }
             Self::Duration(_) => "Name a shorter time with --for; it can be given again.",
             Self::NotFrozen(_) => "`claviger node show` and `claviger channel list` say what is frozen.",
+            Self::NotQuarantined => "Nothing to do: `claviger node show` says what stops it.",
             Self::NoChannel(_) => "`claviger channel list` shows the node's channels.",
             Self::Unavailable(_) => "It signs nothing meanwhile. Look at `claviger status`, then give the order again.",
         }
@@ -117,6 +125,7 @@ impl OrderError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Orders {
     node: Option<Given>,
+    quarantine: Option<Given>,
     channels: BTreeMap<ChannelRef, Given>,
     exemptions: BTreeMap<(ChannelRef, &'static str), Exemption>,
 }
@@ -126,6 +135,8 @@ pub struct Orders {
 pub struct OrdersSummary {
     /// Who froze the whole node.
     pub frozen: Option<Given>,
+    /// What was noticed, if the node is in quarantine.
+    pub quarantine: Option<Given>,
     /// How many channels are frozen by themselves.
     pub frozen_channels: usize,
     /// Exemptions; some may have ended since.
@@ -137,6 +148,7 @@ impl Orders {
     pub fn summary(&self, now_ms: u64) -> OrdersSummary {
         OrdersSummary {
             frozen: self.node.clone(),
+            quarantine: self.quarantine.clone(),
             frozen_channels: self.channels.len(),
             exemptions: self.exemptions(now_ms).cloned().collect(),
         }
@@ -177,6 +189,14 @@ impl Orders {
                 was.ok_or(OrderError::NotFrozen(*channel))?;
                 puts.push(entries::freeze(*channel, None));
             }
+            Order::Quarantine => {
+                puts.push(entries::quarantine(Some(&given)));
+                self.quarantine = Some(given);
+            }
+            Order::Restore => {
+                self.quarantine.take().ok_or(OrderError::NotQuarantined)?;
+                puts.push(entries::quarantine(None));
+            }
             Order::Exempt { channel, reason, for_s } => {
                 if !EXEMPTIBLE.contains(reason) {
                     return Err(OrderError::NotExemptible(*reason));
@@ -212,6 +232,8 @@ impl Order {
             Self::Freeze(Some(_)) => "FreezeChannel",
             Self::Thaw(None) => "ThawNode",
             Self::Thaw(Some(_)) => "ThawChannel",
+            Self::Quarantine => "QuarantineNode",
+            Self::Restore => "RestoreNode",
             Self::Exempt { .. } => "ExemptChannel",
         }
     }
@@ -220,6 +242,7 @@ impl Order {
     pub fn channel(&self) -> Option<ChannelRef> {
         match self {
             Self::Freeze(channel) | Self::Thaw(channel) => *channel,
+            Self::Quarantine | Self::Restore => None,
             Self::Exempt { channel, .. } => Some(*channel),
         }
     }
@@ -292,10 +315,27 @@ mod tests {
     }
 
     #[test]
+    fn only_a_restore_ends_a_quarantine() {
+        let mut orders = Orders::default();
+        for order in [Order::Freeze(None), Order::Quarantine, Order::Thaw(None), exempt(Reason::Frozen, 60)] {
+            orders.carry_out(&order, given(0)).expect("fits");
+        }
+        assert_eq!(orders.node_stopped("node").map(|refusal| refusal.reason), Some(Reason::Quarantined));
+        orders.carry_out(&Order::Restore, given(0)).expect("it is in quarantine");
+        assert_eq!(orders.node_stopped("node"), None);
+        assert_eq!(orders.carry_out(&Order::Restore, given(0)).err(), Some(OrderError::NotQuarantined));
+    }
+
+    #[test]
     fn orders_survive_a_restart_entry_by_entry() {
         let mut orders = Orders::default();
-        let given_orders =
-            [Order::Freeze(None), Order::Freeze(Some(CHANNEL)), Order::Freeze(Some(OTHER)), exempt(Reason::Frozen, 60)];
+        let given_orders = [
+            Order::Freeze(None),
+            Order::Quarantine,
+            Order::Freeze(Some(CHANNEL)),
+            Order::Freeze(Some(OTHER)),
+            exempt(Reason::Frozen, 60),
+        ];
         let mut puts = Vec::new();
         for order in given_orders {
             puts.extend(orders.carry_out(&order, given(5)).expect("fits"));

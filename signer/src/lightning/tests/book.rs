@@ -278,6 +278,27 @@ fn honest_forward_is_given_up_once_the_chain_closed_its_channel_and_hostile_befo
     stage.advance(0, OURS_SAT, &[]).expect("the close does not have it");
 }
 
+/// Another block takes the place of the one with the close.
+#[test]
+fn hostile_refund_after_a_reorg_of_the_close_is_refused_and_an_honest_one_passes_once_it_is_back() {
+    let mut stage = Stage::new();
+    stage.advance(0, OURS_SAT, &[incoming(1, 100_000, 600)]).expect("it comes");
+    stage.advance(1, OURS_SAT - 99_000, &[out(1, 99_000, 500)]).expect("it leaves");
+    let close = close_on_chain(&stage.channels[1]);
+    let before = stage.signer.chain.clone();
+    stage.signer.confirm(&[&stage.alice], vec![close.clone()]);
+    let block = stage.signer.blocks.pop().expect("just mined");
+    stage.signer.nodes().disconnect(&stage.alice, block).expect("the tip");
+    stage.signer.chain = before;
+    (0..6).for_each(|_| stage.signer.confirm(&[&stage.alice], Vec::new()));
+    assert_eq!(stage.refused(0, OURS_SAT, &[]), Reason::ForwardUnclaimed);
+    stage.restart();
+    assert_eq!(stage.refused(0, OURS_SAT, &[]), Reason::ForwardUnclaimed);
+    stage.signer.confirm(&[&stage.alice], vec![close]);
+    (0..5).for_each(|_| stage.signer.confirm(&[&stage.alice], Vec::new()));
+    stage.advance(0, OURS_SAT, &[]).expect("the close does not have it");
+}
+
 /// What the chain gave back of a payment may leave again on another channel, and not before.
 #[test]
 fn honest_payment_is_made_again_once_its_channel_is_closed_without_it_and_hostile_before_it_is_not() {
