@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/lightningnetwork/lnd/lnrpc"
 	"github.com/lightningnetwork/lnd/lnrpc/invoicesrpc"
@@ -140,9 +141,18 @@ func (t *town) meet() {
 	t.connect(t.carol, t.alice, t.keys[t.alice])
 }
 
-// active waits until every channel is used on both sides, and everybody knows the way through it.
+// active waits until every channel is used on both sides, and everybody knows the way through it. A link that was lost in
+// the midst of a reconnect takes another one, as operators know.
 func (t *town) active() {
+	last := time.Now()
 	t.eventually("all channels are active and known", func() error {
+		if time.Since(last) > 20*time.Second {
+			for _, node := range []*Node{t.bob, t.carol} {
+				_, _ = node.DisconnectPeer(t.ctx(), &lnrpc.DisconnectPeerRequest{PubKey: t.keys[t.alice]})
+			}
+			t.meet()
+			last = time.Now()
+		}
 		all, err := t.alice.ListChannels(t.ctx(), &lnrpc.ListChannelsRequest{})
 		if err != nil {
 			return err
