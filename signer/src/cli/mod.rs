@@ -9,6 +9,7 @@ mod freeze;
 mod grant;
 mod init;
 mod journal;
+mod lnd;
 mod metrics;
 mod node;
 mod output;
@@ -93,6 +94,9 @@ enum Command {
     /// The nodes whose keys are held here.
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// On the machine of an lnd whose keys are in a signer.
+    #[command(subcommand)]
+    Lnd(lnd::LndCommand),
     /// The channels of a node, as the signer knows them.
     #[command(subcommand)]
     Channel(channel::ChannelCommand),
@@ -184,6 +188,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Metrics => metrics::metrics(&cli.data_dir, &output),
         Command::Slots(command) => slots::slots(&cli.data_dir, command, &output),
         Command::Node(command) => node::node(&cli.data_dir, command, &output),
+        Command::Lnd(command) => lnd::lnd(command, &output),
         Command::Channel(command) => channel::channel(&cli.data_dir, command, &output),
         Command::Doctor(args) => doctor::doctor(&cli.data_dir, args, &output),
         Command::Journal(command) => journal::journal(&cli.data_dir, command, &output),

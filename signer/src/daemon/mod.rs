@@ -48,6 +48,7 @@ use crate::harden::Hardening;
 use crate::keys::attempts::Attempts;
 use crate::reasons::Reason;
 
+pub use lnd::{AccountLine, AccountsFile};
 pub use unsealed::Unsealed;
 
 /// What lives as long as the process.
