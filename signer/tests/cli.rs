@@ -291,6 +291,7 @@ fn a_backup_of_a_running_daemon_is_checked_and_restored_elsewhere_in_quarantine(
     assert_eq!((code, stdout.contains("start in quarantine"), stderr.as_str()), (Some(0), true, ""), "{stdout}");
     assert!(by("restore", &backup).2.contains("is not empty"));
     let _daemon = daemon(elsewhere);
+    assert_eq!(run(elsewhere, &["node", "thaw", "alice"], "").0, Some(1), "there is no freeze, and a quarantine stays");
     let restored = node(elsewhere);
     assert_eq!(restored["node_id"], id, "the same keys");
     assert!(restored["frozen"].to_string().contains("counter is gone"), "{restored}");
