@@ -1,10 +1,18 @@
-// A signing key for Lightspark's JavaScript SDK whose private half stays in Claviger.
+// What Lightspark's JavaScript SDK needs a key for, done by Claviger, which keeps the key.
+//
+// Calls that move money:
 //
 //   const key = ClavigerKey.open("acme.lightspark");
 //   const client = new LightsparkClient(auth, undefined, undefined, key);
 //   await key.unlock(client, nodeId);
+//
+// Webhooks of remote signing, in place of the SDK's RemoteSigningWebhookHandler:
+//
+//   const handler = ClavigerWebhooks.open("acme.lightspark", client, "https://signer:7780/ln/webhooks/acme");
+//   await handler.handleWebhookRequest(body, headers["lightspark-signature"]);
 
 import { readFileSync } from "node:fs";
+import { request } from "node:https";
 import { join } from "node:path";
 import grpc from "@grpc/grpc-js";
 import { KeyOrAlias, SigningKey, SigningKeyType } from "@lightsparkdev/core";
@@ -54,4 +62,53 @@ function encode(bytes) {
 function decode(reply) {
   if (reply[0] !== 0x0a || reply[1] > 0x7f || reply.length !== 2 + reply[1]) throw new Error("not a SignOperationReply");
   return new Uint8Array(reply.subarray(2));
+}
+
+// Claviger did not answer an event. Pass `status` on: Lightspark sends again what may work later.
+export class Refused extends Error {
+  constructor(status, body) {
+    super(`${status}: ${body}`);
+    this.status = status;
+  }
+}
+
+export class ClavigerWebhooks {
+  constructor(client, url, ca) {
+    this.client = client;
+    this.url = url;
+    this.ca = ca;
+  }
+
+  // The folder of the account, a client of Lightspark, and where the signer takes the account's webhooks.
+  static open(folder, client, url) {
+    return new ClavigerWebhooks(client, url, readFileSync(join(folder, "ca.pem")));
+  }
+
+  // `data` as it came, with its `lightspark-signature`. The signer checks that; what it answers goes to Lightspark.
+  async handleWebhookRequest(data, signature) {
+    const { status, mutation, body } = await this.post(data, signature);
+    if (status !== 200 && status !== 204) throw new Refused(status, body);
+    if (!mutation) return;
+    const variables = JSON.parse(body);
+    await this.client.executeRawQuery({ queryPayload: mutation, variables, constructObject: (data) => data });
+  }
+
+  post(data, signature) {
+    const headers = { "lightspark-signature": signature, "content-length": data.length };
+    const options = { method: "POST", headers, ca: this.ca, servername: SIGNER, timeout: WITHIN_MS };
+    return new Promise((resolve, reject) => {
+      const sent = request(this.url, options, (answer) => {
+        const parts = [];
+        answer.on("data", (part) => parts.push(part));
+        answer.on("error", reject);
+        answer.on("end", () => {
+          const body = Buffer.concat(parts).toString();
+          resolve({ status: answer.statusCode, mutation: answer.headers["lightspark-mutation"], body });
+        });
+      });
+      sent.on("timeout", () => sent.destroy(new Error("the signer does not answer")));
+      sent.on("error", reject);
+      sent.end(data);
+    });
+  }
 }

@@ -1,12 +1,22 @@
-"""A signing key for Lightspark's Python SDK whose private half stays in Claviger.
+"""What Lightspark's Python SDK needs a key for, done by Claviger, which keeps the key.
 
-    key = ClavigerKey.open("acme.lightspark")
-    client.load_node_signing_key(node_id, key)
+Calls that move money:
+
+    client.load_node_signing_key(node_id, ClavigerKey.open("acme.lightspark"))
+
+Webhooks of remote signing, in place of the SDK's RemoteSigningWebhookEventHandler:
+
+    handler = ClavigerWebhooks.open("acme.lightspark", client, "https://signer:7780/ln/webhooks/acme")
+    handler.handle_remote_signing_webhook_request(body, headers["lightspark-signature"])
 """
 
 import json
+import socket
+import ssl
 from base64 import b64encode
+from http.client import HTTPSConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import grpc
 from lightspark.utils.signing_key import SigningKey
@@ -48,3 +58,38 @@ def _decode(reply: bytes) -> bytes:
     if reply[:1] != b"\x0a" or reply[1] > 0x7F or len(reply) != 2 + reply[1]:
         raise ValueError("not a SignOperationReply")
     return reply[2:]
+
+
+class Refused(Exception):
+    """Claviger did not answer an event. Pass `status` on: Lightspark sends again what may work later."""
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"{status}: {body}")
+        self.status = status
+
+
+class ClavigerWebhooks:
+    def __init__(self, client, url: str, ca: str) -> None:
+        self._client, self._url, self._tls = client, urlsplit(url), ssl.create_default_context(cadata=ca)
+
+    @classmethod
+    def open(cls, folder: str, client, url: str) -> "ClavigerWebhooks":
+        """The folder of the account, a client of Lightspark, and where the signer takes the account's webhooks."""
+        return cls(client, url, (Path(folder) / "ca.pem").read_text())
+
+    def handle_remote_signing_webhook_request(self, data: bytes, hexdigest: str) -> None:
+        """`data` as it came, with its `lightspark-signature`. The signer checks that; what it answers goes to Lightspark."""
+        address = (self._url.hostname, self._url.port or 443)
+        connection = HTTPSConnection(*address)
+        plain = socket.create_connection(address, timeout=WITHIN_S)
+        connection.sock = self._tls.wrap_socket(plain, server_hostname=SIGNER)
+        try:
+            connection.request("POST", self._url.path, data, {"lightspark-signature": hexdigest})
+            answer = connection.getresponse()
+            mutation, body = answer.headers["lightspark-mutation"], answer.read().decode()
+        finally:
+            connection.close()
+        if answer.status not in (200, 204):
+            raise Refused(answer.status, body)
+        if mutation:
+            self._client.execute_graphql_request(mutation, json.loads(body))

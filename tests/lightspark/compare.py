@@ -21,10 +21,9 @@ class Positive(lightspark_crypto.Validation):
 
 
 def official(body):
-    """The variables that Lightspark's signer answers with."""
+    """What Lightspark's signer answers: a mutation and its variables, as text."""
     signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
-    answer = lightspark_crypto.handle_remote_signing_webhook_event(body, signature, SECRET, SEED, Positive())
-    return json.loads(answer.variables)
+    return lightspark_crypto.handle_remote_signing_webhook_event(body, signature, SECRET, SEED, Positive())
 
 
 def main():
@@ -35,7 +34,7 @@ def main():
     with open(sys.argv[1], encoding="utf-8") as events:
         for line in events:
             event = json.loads(line)
-            theirs = official(event["body"].encode())
+            theirs = json.loads(official(event["body"].encode()).variables)
             if theirs != event["reply"]:
                 sys.exit(f"an answer differs:\n  event    {event['body']}\n  official {theirs}\n  claviger {event['reply']}")
             counts[json.loads(event["body"])["data"]["sub_event_type"]] += 1
@@ -45,4 +44,5 @@ def main():
         print(f"{count:6} {name}: the same answers", file=report)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@
 //! ```
 
 mod accounts;
+mod mutations;
 mod operations;
 mod server;
 mod webhook;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,6 +26,8 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 /// Webhooks in hand at once; each may hold a body in memory.
 const MAX_IN_HAND: usize = 32;
 const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// Beside variables: the GraphQL that takes them, for a service that sends them on itself.
+const MUTATION: HeaderName = HeaderName::from_static("lightspark-mutation");
 
 const DOOR: Door = Door {
     name: "lightspark",
@@ -109,11 +111,14 @@ async fn answer(request: Request<Incoming>, webhooks: &Webhooks, in_hand: &Semap
 }
 
 fn response(answer: Answer) -> Response<Full<Bytes>> {
-    let is_empty = answer.body.is_empty();
+    let (is_empty, mutation) = (answer.body.is_empty(), answer.mutation);
     let mut response = Response::new(Full::new(Bytes::from(answer.body)));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if !is_empty {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if let Some(mutation) = mutation {
+        response.headers_mut().insert(MUTATION, HeaderValue::from_static(mutation.document()));
     }
     response
 }

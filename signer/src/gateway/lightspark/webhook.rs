@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::accounts::Accounts;
+use super::mutations::Mutation;
 use crate::gateway::link::LinkHandler;
 use crate::lightning::lightspark::{Ask, Event, SubEvent, refusal};
 use crate::names::NodeName;
@@ -25,17 +26,22 @@ pub(super) struct Webhooks {
     pub(super) handler: Arc<dyn LinkHandler>,
 }
 
-/// What is sent back: the status, and the body if there is one.
+/// What is sent back: the status, the body if there is one, and what takes the body at Lightspark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
+    pub(super) mutation: Option<Mutation>,
 }
 
 impl Answer {
     /// A status alone.
     pub(super) fn status(status: u16) -> Self {
-        Self { status, body: Vec::new() }
+        Self { status, body: Vec::new(), mutation: None }
+    }
+
+    fn variables(body: Vec<u8>, mutation: Option<Mutation>) -> Self {
+        Self { status: 200, body, mutation }
     }
 
     fn refused(request: &str, refusal: &Refusal) -> Self {
@@ -47,7 +53,7 @@ impl Answer {
             _ => 403,
         };
         let body = json!({ "reason": reason.id(), "detail": detail, "hint": reason.hint(), "request": request });
-        Self { status, body: body.to_string().into_bytes() }
+        Self { body: body.to_string().into_bytes(), ..Self::status(status) }
     }
 }
 
@@ -88,12 +94,13 @@ impl Webhooks {
         let busy = |detail: &str| Answer::refused("", &Refusal::new(Reason::NodeBusy, detail));
         match tokio::time::timeout(ANSWER_WITHIN, outcome).await {
             Ok(Ok(Outcome::Reply(reply))) if reply.is_empty() => Answer::status(204),
-            Ok(Ok(Outcome::Reply(body))) => Answer { status: 200, body },
+            Ok(Ok(Outcome::Reply(body))) => Answer::variables(body, Mutation::answering(sub_event.method())),
             Ok(Ok(Outcome::Refused { request, refusal })) => match sub_event {
                 // Lightspark has an answer for these alone: the variables of its `decline_to_sign_messages`.
                 SubEvent::Sign(jobs) if !refusal.reason.retry() && refusal.reason != Reason::Fault => {
                     let ids: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
-                    Answer { status: 200, body: json!({ "payload_ids": ids }).to_string().into_bytes() }
+                    let body = json!({ "payload_ids": ids }).to_string().into_bytes();
+                    Answer::variables(body, Some(Mutation::Decline))
                 }
                 _ => Answer::refused(&request, &refusal),
             },
@@ -187,7 +194,7 @@ mod tests {
 
     #[tokio::test]
     async fn refused_jobs_are_declined_and_other_refusals_have_a_status() {
-        let declined = Answer { status: 200, body: br#"{"payload_ids":["job-1"]}"#.to_vec() };
+        let declined = Answer::variables(br#"{"payload_ids":["job-1"]}"#.to_vec(), Some(Mutation::Decline));
         assert_eq!(send(refused(Reason::Limit), "", SIGN).await, declined);
         // What may work later is not declined for good.
         assert_eq!(send(refused(Reason::JournalUnavailable), "", SIGN).await.status, 503);

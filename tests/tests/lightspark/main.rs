@@ -1,0 +1,7 @@
+//! Accounts of Lightspark over the real daemon.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test may panic, and says what it did
+
+mod account;
+mod retries;
+mod secrets;
