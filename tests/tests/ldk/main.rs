@@ -7,5 +7,6 @@ mod closing;
 mod justice;
 mod payments;
 mod restarts;
+mod rollback;
 mod stage;
 mod treasury;

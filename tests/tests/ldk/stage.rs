@@ -152,7 +152,8 @@ impl Stage {
         self.world.books(&self.channels.borrow())
     }
 
-    fn refused(&self) -> Vec<String> {
+    /// What the signer refused for good.
+    pub(crate) fn refused(&self) -> Vec<String> {
         Refused::of(&self.world.signer).unwrap().denied
     }
 }

@@ -242,12 +242,16 @@ impl Engine {
         match self.guard.admit(row, request, |message| *claim = standing::claim(message))? {
             Admitted::Answered(reply) => Ok(reply),
             Admitted::Learn(preimages) => {
+                self.orders.require_latest()?;
                 self.bookkeeper.note_preimages(preimages);
                 Ok(preimages::reply())
             }
             Admitted::Ask { message, closing } => {
                 self.require_thawed(request.channel, &message)?;
-                let reply = self.ask(row, request, message)?;
+                let reply = self.ask(row, request, message).map_err(|refusal| match request.channel {
+                    Some(_) => self.orders.excuse(refusal),
+                    None => refusal,
+                })?;
                 closing.into_iter().for_each(|closing| self.guard.signed(closing));
                 Ok(reply)
             }

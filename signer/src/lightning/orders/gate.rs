@@ -7,6 +7,10 @@
 //!
 //! `frozen` may be retried: a node waits with the message, instead of closing the channel over it, and goes on by itself
 //! once it is thawed.
+//!
+//! A quarantine also stops what a channel's next state is made of (validations, the peer's revocations, preimages): what an
+//! old state was told would be missing once the latest is put back. `quarantined` may be retried too, and every refusal of a
+//! channel's message is one while the quarantine lasts: the node waits until somebody has looked.
 
 use vls_protocol::msgs::Message;
 
@@ -42,8 +46,22 @@ impl Orders {
             (Message::RevokeCommitmentTx(m), Some(channel)) => {
                 self.check_state(channel, now_ms, || revokes_new(view(channel), m.commitment_number))
             }
+            (Message::ValidateCommitmentTx(m), Some(channel)) => {
+                self.check_latest(|| validates_new(view(channel), m.commitment_number))
+            }
+            (Message::ValidateCommitmentTx2(m), Some(channel)) => {
+                self.check_latest(|| validates_new(view(channel), m.commitment_number))
+            }
+            (Message::ValidateRevocation(m), Some(channel)) => {
+                self.check_latest(|| takes_new(view(channel), m.commitment_number))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses with `quarantined` if the node's state may not be the latest.
+    pub fn require_latest(&self) -> Result<(), Refusal> {
+        self.quarantine.as_ref().map_or(Ok(()), |given| Err(quarantined(given)))
     }
 
     /// Whether the wallet pays nothing but fees: for claims and anchors, which have to go on.
@@ -57,9 +75,26 @@ impl Orders {
         self.quarantine.as_ref().map(quarantined).or_else(frozen)
     }
 
+    /// In quarantine, what is refused on a channel may be refused only because this state is older than the node's.
+    pub fn excuse(&self, refusal: Refusal) -> Refusal {
+        match &self.quarantine {
+            Some(given) if !refusal.reason.retry() && refusal.reason != Reason::Fault => {
+                let waits = quarantined(given);
+                let detail = format!("{}. By this state: {}", waits.detail, refusal.detail);
+                let fact = Fact::text("reason_by_this_state", refusal.reason.id());
+                Refusal { reason: waits.reason, detail, ..refusal }.with_fact(fact)
+            }
+            _ => refusal,
+        }
+    }
+
+    fn check_latest(&self, is_new: impl FnOnce() -> bool) -> Result<(), Refusal> {
+        self.require_latest().or_else(|refusal| if is_new() { Err(refusal) } else { Ok(()) })
+    }
+
     fn check_state(&self, channel: ChannelRef, now_ms: u64, is_new: impl FnOnce() -> bool) -> Result<(), Refusal> {
-        if let Some(given) = &self.quarantine {
-            return if is_new() { Err(quarantined(given)) } else { Ok(()) };
+        if self.quarantine.is_some() {
+            return self.check_latest(is_new);
         }
         let frozen = match (&self.node, self.channels.get(&channel)) {
             (_, Some(given)) => refusal("channel", given),
@@ -79,6 +114,18 @@ fn signs_new(view: Option<ChannelView>, number: u64) -> bool {
 /// Whether our commitment with this number is not revoked.
 fn revokes_new(view: Option<ChannelView>, number: u64) -> bool {
     let side = view.and_then(|view| view.holder);
+    side.and_then(|side| side.revoked).is_none_or(|revoked| number > revoked)
+}
+
+/// Whether our commitment with this number was not validated.
+fn validates_new(view: Option<ChannelView>, number: u64) -> bool {
+    let side = view.and_then(|view| view.holder);
+    side.is_none_or(|side| number > side.next.unwrap_or(side.current))
+}
+
+/// Whether the peer's commitment with this number was not revoked to us.
+fn takes_new(view: Option<ChannelView>, number: u64) -> bool {
+    let side = view.and_then(|view| view.counterparty);
     side.and_then(|side| side.revoked).is_none_or(|revoked| number > revoked)
 }
 

@@ -80,20 +80,27 @@ fn hostile_node_gets_nothing_new_signed_while_frozen_and_honest_one_goes_on_once
 
 #[test]
 fn a_freeze_in_the_middle_keeps_the_secret_and_what_was_answered_before_is_answered_again() {
-    stop_in_the_middle(&Order::Freeze(None), &Order::Thaw(None), Reason::Frozen);
+    stop_in_the_middle(&Order::Freeze(None), &Order::Thaw(None), Reason::Frozen, &[(0, true), (2, true), (3, false)]);
 }
 
 #[test]
 fn a_quarantine_in_the_middle_keeps_the_secret_and_what_was_answered_before_is_answered_again() {
-    stop_in_the_middle(&Order::Quarantine, &Order::Restore, Reason::Quarantined);
+    stop_in_the_middle(
+        &Order::Quarantine,
+        &Order::Restore,
+        Reason::Quarantined,
+        &[(0, true), (1, true), (2, true), (3, true)],
+    );
 }
 
-fn stop_in_the_middle(stop: &Order, end: &Order, reason: Reason) {
+/// `moments`: right before which messages of an advance (sign, validate, revoke, take the revocation), and whether they are
+/// refused.
+fn stop_in_the_middle(stop: &Order, end: &Order, reason: Reason, moments: &[(usize, bool)]) {
     let mut signer = Signer::start();
     let alice = signer.add("alice", NodeKind::Ldk);
     let driver = signer.channel(&alice, 1);
-    // Stopped right before the message with this number of an advance: sign, validate, revoke, take the revocation.
-    for (before, expected) in [(0, Some(reason)), (2, Some(reason)), (3, None)] {
+    for (before, is_refused) in moments.iter().copied() {
+        let expected = is_refused.then_some(reason);
         let mut asked = Vec::new();
         let mut ask = |channel, message: Vec<u8>| {
             if asked.len() == before {
@@ -247,4 +254,27 @@ fn hostile_claims_of_channels_that_do_not_exist_are_not_kept() {
     assert_eq!(kept(&actor), Ok(1), "the channel that exists, from when it was opened");
     replied(signer.ask(&alice, Some(driver.channel()), next.as_vec()));
     assert_eq!(standing(&signer, &alice, &driver), Standing::InStep);
+}
+
+/// The node's state is later than this one: it waits with what this one cannot take, and tells it nothing.
+#[test]
+fn honest_node_that_is_ahead_of_a_quarantined_signer_waits_and_goes_on_once_the_latest_is_back() {
+    let mut signer = Signer::start();
+    let alice = signer.add("alice", NodeKind::Ldk);
+    let driver = signer.channel(&alice, 1);
+    let channel = Some(driver.channel());
+    let ahead = [
+        msgs::SignLocalCommitmentTx2 { commitment_number: 4 }.as_vec(),
+        msgs::GetPerCommitmentPoint { commitment_number: 9 }.as_vec(),
+    ];
+    let reasons = |signer: &Signer| ahead.clone().map(|message| refused(signer.ask(&alice, channel, message)).1.reason);
+    let terminal = reasons(&signer);
+    assert!(terminal.iter().all(|reason| !reason.retry()), "{terminal:?}");
+    order(&signer, &alice, Order::Quarantine).expect("in quarantine");
+    assert_eq!(reasons(&signer), [Reason::Quarantined; 2]);
+    let preimage = [&[0x0b, 0xb8, 0, 1][..], &[7; 32]].concat();
+    assert_eq!(refused(signer.ask(&alice, channel, preimage.clone())).1.reason, Reason::Quarantined);
+    order(&signer, &alice, Order::Restore).expect("it goes on");
+    replied(signer.ask(&alice, channel, preimage));
+    assert_eq!(reasons(&signer), terminal);
 }

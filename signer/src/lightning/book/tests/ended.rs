@@ -1,8 +1,9 @@
 //! What approved payments are reported to have cost once they ended: budgets are charged with that, and given the rest back.
 
 use super::super::Direction::{In, Out};
-use super::super::{Hash, Paid, Side};
+use super::super::{Approval, Hash, Paid, Side};
 use super::model::{DAY_MS, Node, WITH_PREIMAGES, WITHOUT_PREIMAGES, htlc, secret};
+use crate::reasons::Reason;
 
 /// Amounts in msat, of which every sum of some is another one.
 const AMOUNTS: [u64; 3] = [200_000_000, 300_000_000, 250_000_000];
@@ -103,6 +104,35 @@ fn a_payment_that_a_retry_paid_is_reported_once_and_leaves_the_other_paid() {
         assert!(parts.clone().all(|msat| (90_000_000..=110_000_000).contains(&msat)), "{ended:?}");
         assert_eq!(parts.sum::<u64>(), 200_000_000);
     }
+}
+
+/// What was reported as failed was given back to a budget: it is not given back again to another payment.
+#[test]
+fn hostile_retry_of_what_another_report_gave_back_is_refused_and_an_honest_one_passes() {
+    let mut outcomes = Vec::new();
+    for first in [0, 1] {
+        let mut node = Node::new(WITHOUT_PREIMAGES);
+        node.balanced();
+        let ids = [0, 1].map(|n| {
+            let ends_ms = node.at.now_ms + DAY_MS * if n == first { 1 } else { 2 };
+            node.book.approve(hash(n), Approval::new(100_000_000, ends_ms), node.at);
+            node.add(0, htlc(n, Out, 100_000_000, 500))
+        });
+        node.sync(0).unwrap();
+        node.remove(0, ids[0], true);
+        node.remove(0, ids[1], false);
+        node.sync(0).unwrap();
+        node.book.take_ended();
+        node.at.now_ms += DAY_MS;
+        node.prune();
+        let [(told, Paid::Part(msat))] = node.book.take_ended()[..] else { panic!("one has ended") };
+        assert_eq!(told, hash(first));
+        node.add(0, htlc(1 - first, Out, 100_000_000, 500));
+        let refused = node.sync(0).err().map(|refusal| refusal.reason);
+        outcomes.push((msat, refused));
+    }
+    outcomes.sort_by_key(|(msat, _)| *msat);
+    assert_eq!(outcomes, [(0, Some(Reason::PaymentExceeded)), (100_000_000, None)]);
 }
 
 /// Our commitment loses them one after the other, which shows what became of each; the peer's loses them at once. What was

@@ -122,6 +122,28 @@ fn announcements_are_signed_with_the_keys_that_they_name() {
     }
 }
 
+/// BOLT 7, with what lnd puts behind it.
+#[test]
+fn updates_are_signed_with_inbound_fees_or_without_and_hostile_ones_are_not() {
+    let update = |network: Network, flags: u8, behind: &[u8]| {
+        let chain = bitcoin::constants::ChainHash::using_genesis_block(network).to_bytes();
+        [&chain[..], &[1; 8 + 4], &[flags, 0], &[2; 2 + 8 + 4 + 4 + 8], behind].concat()
+    };
+    // Type 55555 as BigSize, eight bytes: base and proportional inbound fee.
+    let inbound_fee = [&[0xfd, 0xd9, 0x03, 8][..], &[0xff; 8]].concat();
+    let mut lnd = Lnd::new();
+    let mut sign = |msg: Vec<u8>| {
+        let key_loc = Some(KeyLocator { key_family: 6, key_index: 0 });
+        let call = SignMessageReq { msg, key_loc, double_hash: true, ..SignMessageReq::default() };
+        lnd.ask(Method::SignMessage, &call).map(|_| ()).map_err(|refusal| refusal.reason)
+    };
+    assert_eq!(sign(update(Network::Regtest, 1, &[])), Ok(()));
+    assert_eq!(sign(update(Network::Regtest, 1, &inbound_fee)), Ok(()));
+    assert_eq!(sign(update(Network::Bitcoin, 1, &inbound_fee)), Err(Reason::GossipForeign));
+    assert_eq!(sign(update(Network::Regtest, 1, &inbound_fee[..11])), Err(Reason::GossipUnreadable));
+    assert_eq!(sign(update(Network::Regtest, 0, &inbound_fee)), Err(Reason::GossipUnreadable));
+}
+
 #[test]
 fn no_musig2_session_begins_whether_it_brings_its_nonce_or_not() {
     let mut lnd = Lnd::new();

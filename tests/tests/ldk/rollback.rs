@@ -1,0 +1,55 @@
+//! The signer is started from an old copy of its journal, under a real node that has gone on since (P7).
+
+use std::fs;
+
+use claviger_demo::node::payment_hash;
+
+use crate::stage::{Stage, paid, pay, wait};
+
+/// What was noticed, if the node is in quarantine.
+fn quarantine(stage: &Stage) -> Option<String> {
+    let shown = stage.world.signer.cli(&["node", "show", "alice"]).unwrap();
+    let frozen = shown.get("frozen").filter(|frozen| frozen["by"] == "quarantine");
+    frozen.and_then(|frozen| frozen["why"].as_str()).map(str::to_owned)
+}
+
+/// Kills the signer and starts it again with `journal`, which it returns, or with the one it had.
+fn start_with(stage: &mut Stage, journal: Option<&[u8]>) -> Vec<u8> {
+    let path = stage.world.signer.dir().join("journal.redb");
+    stage.world.signer.kill().unwrap();
+    let latest = fs::read(&path).unwrap();
+    if let Some(journal) = journal {
+        fs::write(&path, journal).unwrap();
+    }
+    stage.world.signer.start().unwrap();
+    latest
+}
+
+#[test]
+fn an_old_journal_signs_no_update_and_the_latest_goes_on_once_it_is_restored() {
+    let mut stage = Stage::new();
+    let (signed, plain) = (stage.signed(), stage.plain("bob"));
+    stage.channel(&signed, &plain);
+    pay(&signed, &plain, 100_000_000);
+    let old = start_with(&mut stage, None);
+    assert_eq!(quarantine(&stage), None, "killed and started with its own journal");
+    pay(&signed, &plain, 50_000_000);
+    let invoice = signed.invoice(30_000_000, "a test").unwrap();
+
+    let latest = start_with(&mut stage, Some(&old));
+    wait("the quarantine", &[&plain], || quarantine(&stage).is_some_and(|why| why.contains("older than its counter")));
+    // The node has gone on since: it waits with whatever this state refuses.
+    plain.pay(&invoice).unwrap();
+    wait("a refusal", &[&signed, &plain], || stage.refused().iter().any(|line| line.contains("quarantined")));
+    assert!(!signed.history().received.contains_key(&payment_hash(&invoice)), "{:?}", stage.refused());
+
+    // The latest one is behind the counter now as well: only somebody who looks can say that it is the latest.
+    start_with(&mut stage, Some(&latest));
+    wait("the quarantine", &[&plain], || quarantine(&stage).is_some());
+    stage.world.signer.cli(&["restore", "alice", "--why", "the latest journal is back"]).unwrap();
+    assert_eq!(quarantine(&stage), None);
+    paid(&plain, &signed, payment_hash(&invoice));
+    pay(&signed, &plain, 20_000_000);
+    drop((signed, plain));
+    stage.end_refused("quarantined");
+}
