@@ -1,6 +1,7 @@
 //! The command line: one file per command, each with `--json`. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 
 mod admin;
+mod backup;
 mod bench;
 mod channel;
 mod doctor;
@@ -105,6 +106,9 @@ enum Command {
     /// The append-only, hash-chained record of every decision.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// The whole appliance in one encrypted file: made while it signs, checked without restoring, put on a new machine.
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Why a request was refused or granted.
     Explain(explain::ExplainArgs),
     /// Freeze every node, in an emergency: no new state and no new spending. Closing and punishing go on.
@@ -192,6 +196,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Channel(command) => channel::channel(&cli.data_dir, command, &output),
         Command::Doctor(args) => doctor::doctor(&cli.data_dir, args, &output),
         Command::Journal(command) => journal::journal(&cli.data_dir, command, &output),
+        Command::Backup(command) => backup::backup(&cli.data_dir, command, &output),
         Command::Explain(args) => explain::explain(&cli.data_dir, &args, &output),
         Command::Freeze(args) => freeze::all(&cli.data_dir, "freeze", &args, &output),
         Command::Unfreeze(args) => freeze::all(&cli.data_dir, "thaw", &args, &output),

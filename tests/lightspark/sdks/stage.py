@@ -23,7 +23,7 @@ from lightspark_double import GraphQl
 PASSPHRASE = b"correct horse battery staple"
 PATIENCE_S = 60
 # So many events are passed on by each service: twenty channels.
-JOBS = 140
+JOBS = 180
 # Of a day in 2026, over 60,000 and 100,001 msat: no rule here looks at when they end.
 INVOICE = "lnbcrt600n1p4sf5uqpp5dwrtyullxn7wr8ttsp807k3l2ar6mf825gh36jwqrefdmdu8td9ssp5qurswpc8qurswpc8qurswpc8qurswpc8qurswpc8qurswpc8qursdqqxqyz5vq9qrsgqv539ym9jgxf9f70ehqx0z73hdjcalsqq394e7xluxk4chy2hhfcp97zplr5tjhp29meg4suwdkjvxgx24jtwtcdfdzfv2ngyja82l5qqcl0udn"
 TOO_MUCH = "lnbcrt1000010p1p4sf5uqpp563e4uw3xtctwacplt9cchx6aqvqecp7ckmz3lyx68fnxamqn4v6ssp5qurswpc8qurswpc8qurswpc8qurswpc8qurswpc8qurswpc8qursdqqxqyz5vq9qrsgqk9zsz4kcfq2mhn9sdgkwaq5s8kcqwh5y7fxhwcn2d9lmx0sz07rkn03knryrzjc4sg0dnkgmfss7upams8ma2vl5tguljsq3hhmsgucqhy2usu"
@@ -128,10 +128,9 @@ def run_jobs(lightspark, port, events):
     for event in events:
         before = len(lightspark.answers)
         assert send(port, event["body"].encode()) == 204
-        ((query, variables),) = lightspark.answers[before:]
-        assert variables == event["reply"], event["body"]
-        theirs = official(event["body"].encode())
-        assert shape(query) == shape(theirs.query), query
+        told, theirs = lightspark.answers[before:], official(event["body"].encode())
+        assert [variables for _, variables in told] == ([event["reply"]] if theirs else []), event["body"]
+        assert [shape(query) for query, _ in told] == ([shape(theirs.query)] if theirs else []), told
     return len(events)
 
 

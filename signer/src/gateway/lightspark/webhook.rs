@@ -203,6 +203,51 @@ mod tests {
         assert_eq!(send(refused(Reason::NodeBusy), "", POINT).await.status, 503);
     }
 
+    /// Webhooks that Lightspark's SDKs are tested with, under their secrets: body, signature, status.
+    #[tokio::test]
+    async fn the_sdks_own_webhooks_are_signed_and_other_signatures_are_none() {
+        const TOLD: &str = "3gZ5oQQUASYmqQNuEk0KambNMVkOADDItIJjzUlAWjX";
+        const ASKED: &str = "39kyJO140v7fYkwHnR7jz8Y3UphqVeNYQk44Xx049ws";
+        const STATUS: &str = r#"{"event_type": "NODE_STATUS", "event_id": "1615c8be5aa44e429eba700db2ed8ca5", "timestamp": "2023-05-17T23:56:47.874449+00:00", "entity_id": "lightning_node:01882c25-157a-f96b-0000-362d42b64397"}"#;
+        const STATUS_SIGNED: &str = "62a8829aeb48b4142533520b1f7f86cdb1ee7d718bf3ea15bc1c662d4c453b74";
+        let answer = |secret: &'static str, body: &'static str, signature: String| async move {
+            let accounts = Accounts::default();
+            accounts.put(NodeName::new("alice").expect("a name"), Network::Regtest, Zeroizing::new(secret.into()));
+            let handler = Arc::new(Saying(Mutex::new(vec![Outcome::Reply(Vec::new())])));
+            let door = Webhooks { accounts: Arc::new(accounts), handler };
+            door.answer("", Some(signature.as_bytes()), body.as_bytes()).await.status
+        };
+        for (secret, body, signature) in [
+            (TOLD, STATUS, STATUS_SIGNED),
+            (
+                TOLD,
+                r#"{"event_type": "WALLET_INCOMING_PAYMENT_FINISHED", "event_id": "1615c8be5aa44e429eba700db2ed8ca5", "timestamp": "2023-05-17T23:56:47.874449+00:00", "entity_id": "lightning_node:01882c25-157a-f96b-0000-362d42b64397", "wallet_id": "wallet:01882c25-157a-f96b-0000-362d42b64397" }"#,
+                "b4eeb95f18956b3c33b99e9effc61636effc4634f83604cb41de13470c42669a",
+            ),
+            (
+                ASKED,
+                r#"{"event_type": "REMOTE_SIGNING", "event_id": "5053dbd8c5b0453494f1c14e01da69cd", "timestamp": "2023-09-18T23:50:15.355603+00:00", "entity_id": "node_with_server_signing:018a9635-3673-88df-0000-827f23051b19", "data": {"sub_event_type": "ECDH", "bitcoin_network": "REGTEST", "peer_public_key": "03173d97d0973d596716c8cd14066e20e27f6866ab214fd04d160301615de78f72"}}"#,
+                "a64c69f1266bc1dc1322c3f40eba7ba2d536c714774a4fc04f0938609482f5d9",
+            ),
+            (
+                ASKED,
+                r#"{"event_type": "REMOTE_SIGNING", "event_id": "018fe6a810f306a80000685529f591ec", "api_version": "2023-09-13", "timestamp": "2024-06-05T04:28:45.171899+00:00", "entity_id": "Channel:018fe6a8-1096-69e3-0000-b60765430f65", "data": {"sub_event_type": "GET_PER_COMMITMENT_POINT", "bitcoin_network": "REGTEST", "derivation_path": "m/3/19328", "per_commitment_point_idx": 27363191, "node_id": "node_with_server_signing:018a9635-3673-88df-0000-827f23051b19"}}"#,
+                "5809279c1fd8088a6c62be82d3e858c11ce187ee97a0fadae1ae498e2f69442c",
+            ),
+            (
+                ASKED,
+                r#"{"event_type": "REMOTE_SIGNING", "event_id": "018fe6a04fc206a80000958402d37f4e", "api_version": "2023-09-13", "timestamp": "2024-06-05T04:20:16.962141+00:00", "entity_id": "Channel:018fe6a0-4fa7-69e3-0000-e19c868ed6ed", "data": {"sub_event_type": "REVEAL_COUNTERPARTY_PER_COMMITMENT_SECRET", "bitcoin_network": "REGTEST", "per_commitment_secret_idx": 27363191, "per_commitment_secret": "6687a878e8973555511409e3cc7bd94f553c6d2eab0eb158147a8378bf8c532a", "node_id": "node_with_server_signing:018a9635-3673-88df-0000-827f23051b19"}}"#,
+                "864f7f575ec2425eb6ecfe457cbf17b41da0e4cbb70cda126c00ea507fbf699c",
+            ),
+        ] {
+            assert_eq!(answer(secret, body, signature.to_owned()).await, 204, "{body}");
+            assert_eq!(answer(secret, body, signature.to_uppercase()).await, 204, "{body}");
+        }
+        for wrong in ["deadbeef".to_owned(), "a".repeat(64), "NotAHexString".to_owned(), format!("{STATUS_SIGNED}qq")] {
+            assert_eq!(answer(TOLD, STATUS, wrong).await, 400);
+        }
+    }
+
     #[test]
     fn an_account_stands_in_the_path() {
         assert_eq!(account_in("/ln/webhooks"), Some(""));

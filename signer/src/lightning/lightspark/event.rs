@@ -118,11 +118,11 @@ pub struct Job {
     pub add_tweak: Option<[u8; 32]>,
     /// Multiplied with the key.
     pub mul_tweak: Option<[u8; 32]>,
-    /// The witness script, or the P2WPKH output.
+    /// The witness script, or the P2WPKH output. Empty if it is not shown.
     pub script: Vec<u8>,
-    /// A transaction or a PSBT.
+    /// A transaction or a PSBT. Empty if it is not shown.
     pub transaction: Vec<u8>,
-    /// What the spent output holds.
+    /// What the spent output holds. 0 if it is not shown.
     pub amount_sat: u64,
     /// Where change or a claim goes.
     pub destination: Option<KeyPath>,
@@ -259,7 +259,7 @@ fn job(job: &Json, network: Network) -> Result<Job, EventError> {
         mul_tweak: job.bytes32("mul_tweak")?,
         script: job.bytes("script")?,
         transaction: job.bytes("transaction")?,
-        amount_sat: job.number("amount").ok_or(EventError::Field("amount"))?,
+        amount_sat: job.maybe_number("amount")?.unwrap_or_default(),
         destination: destination.map(|path| KeyPath::parse(path, network)).transpose()?,
     })
 }

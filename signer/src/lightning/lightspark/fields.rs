@@ -40,8 +40,16 @@ impl<'a> Fields<'a> {
         }
     }
 
+    pub(super) fn maybe_number(&self, name: &'static str) -> Result<Option<u64>, EventError> {
+        match self.0.get(name) {
+            None | Some(Json::Null) => Ok(None),
+            Some(_) => self.number(name).map(Some).ok_or(EventError::Field(name)),
+        }
+    }
+
+    /// Empty if there are none.
     pub(super) fn bytes(&self, name: &'static str) -> Result<Vec<u8>, EventError> {
-        hex::decode(self.text(name)?).map_err(|_| EventError::Field(name))
+        hex::decode(self.maybe_text(name)?.unwrap_or_default()).map_err(|_| EventError::Field(name))
     }
 
     pub(super) fn bytes32(&self, name: &'static str) -> Result<Option<[u8; 32]>, EventError> {

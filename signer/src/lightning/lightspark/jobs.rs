@@ -86,6 +86,10 @@ impl LightsparkNode {
 
     /// Recomputes what the job says about itself. Whether its tweaks are justified is judged later.
     fn checked<'a>(&self, job: &'a Job) -> Result<Checked<'a>, Refusal> {
+        if job.script.is_empty() || job.transaction.is_empty() {
+            let detail = format!("job {}: its transaction or its script is not shown", job.id);
+            return Err(Refusal::new(Reason::BlindDigest, detail));
+        }
         let tx = transactions::read(&job.transaction)?;
         let input = transactions::input(job, &tx)?;
         let mut base = self.keys.secret(job.path);

@@ -154,3 +154,6 @@ pub(super) fn tweaked(key: SecretKey, mul: Option<&[u8; 32]>, add: Option<&[u8; 
         None => Some(key),
     }
 }
+
+#[cfg(test)]
+mod tests;

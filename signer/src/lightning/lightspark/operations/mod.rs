@@ -9,7 +9,7 @@ mod document;
 mod operation;
 
 use bitcoin::hashes::{Hash, sha256};
-use bitcoin::secp256k1::Message;
+use bitcoin::secp256k1::{All, Message, Secp256k1, SecretKey};
 use lightning_signer::lightning::types::payment::PaymentHash;
 use vls_protocol_signer::approver::Approve;
 
@@ -25,6 +25,11 @@ pub const SIGN_OPERATION: u16 = 5100;
 
 /// The official SDKs' operations end after an hour; the caller's clock may be a little ahead.
 const EXPIRES_WITHIN_MS: u64 = (60 + 2) * 60 * 1_000;
+
+/// As Lightspark verifies it: ECDSA, in DER.
+pub(super) fn signature(secp: &Secp256k1<All>, key: &SecretKey, body_sha256: sha256::Hash) -> Vec<u8> {
+    secp.sign_ecdsa(&Message::from_digest(body_sha256.to_byte_array()), key).serialize_der().to_vec()
+}
 
 impl LightsparkNode {
     /// Signs the body of one call: SHA-256 and ECDSA with the key at `m/5`, in DER.
@@ -53,7 +58,7 @@ impl LightsparkNode {
         ];
         self.judge_operation(&operation, &name, is_known, &mut facts)?;
         let mut key = self.keys.operations();
-        let signature = self.keys.secp().sign_ecdsa(&Message::from_digest(body_sha256.to_byte_array()), &key);
+        let signature = signature(self.keys.secp(), &key, body_sha256);
         key.non_secure_erase();
         // Its name, not its signature: a repeat has a nonce of its own, and the signature follows from the bytes.
         let mut puts = Vec::new();
@@ -65,7 +70,7 @@ impl LightsparkNode {
                 puts.push(self.keep_withdrawals(withdrawals));
             }
         }
-        Ok(Answer { reply: signature.serialize_der().to_vec(), puts, facts })
+        Ok(Answer { reply: signature, puts, facts })
     }
 
     /// The policy in force, and what the account's jobs may move at most: more could not leave, and would only be stuck.

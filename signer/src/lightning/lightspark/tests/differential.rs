@@ -8,6 +8,8 @@ use super::*;
 
 /// Where the events go, one JSON object in a line: `body` as it was sent, and `reply`.
 const FILE: &str = "CLAVIGER_LIGHTSPARK_EVENTS";
+/// How many channels, each with an event of every kind or more; [`ROUNDS`] without it.
+const ROUNDS_FROM: &str = "CLAVIGER_TEST_EVENTS";
 const ROUNDS: u64 = 250;
 
 /// Numbers that look random and are the same in every run.
@@ -37,7 +39,8 @@ impl Chance {
 fn random_events_are_written_with_their_answers() {
     let mut file = std::fs::File::create(std::env::var_os(FILE).expect(FILE)).expect("a file");
     let (mut spark, mut chance) = (Spark::new(), Chance(0));
-    for _ in 0..ROUNDS {
+    let rounds = std::env::var(ROUNDS_FROM).map_or(ROUNDS, |rounds| rounds.parse().expect("a number"));
+    for _ in 0..rounds {
         let channel = chance.below(1 << 31) as u32;
         let entity = format!("Channel:{channel}");
         let first = chance.below(MAX_INDEX - 1) + 2;
@@ -51,6 +54,11 @@ fn random_events_are_written_with_their_answers() {
             (Method::Sign, json!({ "signing_jobs": [claim_job(&spark, channel, &mut chance)] })),
             (Method::Sign, json!({ "signing_jobs": [wallet_job(&spark, &mut chance)] })),
         ];
+        let secret = build_commitment_secret(&chance.bytes(), MAX_INDEX);
+        let revealed = json!({ "per_commitment_secret_idx": MAX_INDEX, "per_commitment_secret": hex::encode(secret) });
+        asked.push((Method::RevealSecret, revealed));
+        let punishment = punishment_job(&spark, channel, &secret, &mut chance);
+        asked.push((Method::Sign, json!({ "signing_jobs": [punishment] })));
         let hash = spark.ask(Method::InvoiceHash, json!({ "invoice_id": invoice })).expect("a hash");
         let nonce = &hash["preimage_nonce"];
         asked.push((Method::ReleasePreimage, json!({ "invoice_id": invoice, "preimage_nonce": nonce })));
@@ -78,6 +86,20 @@ fn claim_job(spark: &Spark, channel: u32, chance: &mut Chance) -> Value {
     let amount_sat = chance.below(1 << 32) + 100_000;
     let tx = transaction(chance.coin(), vec![output(amount_sat - 500, spark.address(KeyPath::Closing(77)))]);
     spark.job("r", &format!("m/3/{channel}/2"), &tx, &script, amount_sat)
+}
+
+fn punishment_job(spark: &Spark, channel: u32, secret: &[u8; 32], chance: &mut Chance) -> Value {
+    let keys = &spark.node.keys;
+    let (mul, add) = keys.revocation_tweaks(channel, secret).expect("tweaks");
+    let base = keys.secret(KeyPath::ChannelKey(channel, ChannelKey::RevocationBase));
+    let key = tweaked(base, Some(&mul), Some(&add)).expect("a key").public_key(keys.secp());
+    let amount_sat = chance.below(1 << 32) + 100_000;
+    let tx = transaction(chance.coin(), vec![output(amount_sat - 500, spark.address(KeyPath::Closing(77)))]);
+    let script = delayed_script(&key, 144, &chance.key());
+    let mut job = spark.job("p", &format!("m/3/{channel}/1"), &tx, &script, amount_sat);
+    job["mul_tweak"] = hex::encode(mul).into();
+    job["add_tweak"] = hex::encode(add).into();
+    job
 }
 
 fn wallet_job(spark: &Spark, chance: &mut Chance) -> Value {

@@ -21,11 +21,13 @@ use crate::lightning::lnd::scripts::{Htlc, delayed_script};
 use crate::names::{NodeKind, NodeName};
 use crate::policy::Desk;
 
+mod attacks;
 mod claims;
 mod commitments;
 mod differential;
 mod events;
 mod operations;
+mod recovery_kits;
 mod refusals;
 mod spends;
 mod vectors;
@@ -54,6 +56,13 @@ fn spec() -> NodeSpec {
         derivation: crate::keys::import::Derivation::Native,
         chain_code: Some(Secret::init(|out| out.copy_from_slice(master.chain_code.as_bytes()))),
     }
+}
+
+/// The keys of a seed, in hex.
+fn keys_of(seed: &str, network: Network) -> Keys {
+    let master = Xpriv::new_master(network, &hex::decode(seed).expect("hex")).expect("a key");
+    let seed = Secret::init(|out| out.copy_from_slice(&master.private_key[..]));
+    Keys::new(&seed, &Secret::init(|out| out.copy_from_slice(master.chain_code.as_bytes())), network)
 }
 
 fn settings() -> Settings {

@@ -65,7 +65,7 @@ impl Spark {
         self.call(PAY, variables, nonce)
     }
 
-    fn withdraw(&self, to: &str, amount_sat: u64, key: &str) -> String {
+    pub(super) fn withdraw(&self, to: &str, amount_sat: u64, key: &str) -> String {
         let variables = json!({
             "node_id": NODE, "bitcoin_address": to, "amount_sats": amount_sat, "withdrawal_mode": "WALLET_ONLY",
             "idempotency_key": key,
@@ -74,7 +74,7 @@ impl Spark {
     }
 
     /// The signature, which must be good for exactly these bytes and the key at m/5.
-    fn sign_body(&mut self, body: &str) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn sign_body(&mut self, body: &str) -> Result<Vec<u8>, Refusal> {
         let message = [&SIGN_OPERATION.to_be_bytes()[..], body.as_bytes()].concat();
         let row = guard::row(NodeKind::Lightspark, &message).expect("known");
         let signature = self.handle(row, message)?;

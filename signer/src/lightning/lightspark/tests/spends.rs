@@ -16,7 +16,7 @@ fn a_digest_is_signed_if_transaction_script_and_amount_make_it() {
         ("script", json!("00".repeat(10_001)), Reason::Malformed),
         ("transaction", json!(other), Reason::DigestMismatch),
         ("transaction", json!("00"), Reason::Malformed),
-        ("transaction", json!(""), Reason::Malformed),
+        ("transaction", json!(""), Reason::BlindDigest),
         ("derivation_path", json!("m/03/5/0"), Reason::PathNotCanonical),
         ("derivation_path", json!("m"), Reason::KeyPurpose),
         ("derivation_path", json!("m/0"), Reason::KeyPurpose),
