@@ -280,6 +280,14 @@ func (w *World) watchOnly(name, bundle, signer string, args ...string) *Node {
 		"--remotesigner.tlscertpath=" + filepath.Join(bundle, "tls.cert"),
 		"--remotesigner.macaroonpath=" + filepath.Join(bundle, "lnd.macaroon"),
 	}, args...)...)
+	n.initWallet(bundle)
+	return n
+}
+
+// initWallet makes the wallet of the public halves in a bundle.
+func (n *Node) initWallet(bundle string) {
+	w := n.w
+	w.t.Helper()
 	request := &lnrpc.InitWalletRequest{WalletPassword: []byte(passphrase), WatchOnly: &lnrpc.WatchOnly{
 		MasterKeyBirthdayTimestamp: uint64(time.Now().Add(-24 * time.Hour).Unix()),
 	}}
@@ -290,11 +298,10 @@ func (w *World) watchOnly(name, bundle, signer string, args ...string) *Node {
 		request.WatchOnly.Accounts = append(request.WatchOnly.Accounts,
 			&lnrpc.WatchOnlyAccount{Purpose: purpose, CoinType: coin, Account: number, Xpub: account.XPub})
 	}
-	w.eventually(name+" makes its wallet", func() error {
+	w.eventually(n.name+" makes its wallet", func() error {
 		_, err := lnrpc.NewWalletUnlockerClient(n.conn).InitWallet(w.ctx(), request)
 		return err
 	})
-	return n
 }
 
 func (w *World) path(name string) string { return filepath.Join(w.dir, name) }
