@@ -10,6 +10,8 @@ const REDACTED: &[&str] = &[
     ".claviger.v1.BundleFile",
     ".signrpc.SharedKeyResponse",
     ".signrpc.MuSig2SessionRequest",
+    ".lnrpc.InitWalletRequest",
+    ".lnrpc.InitWalletResponse",
 ];
 
 /// What `claviger … --json` prints.
@@ -63,6 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "claviger/v1/admin.proto",
             "lnd/signrpc.proto",
             "lnd/walletrpc.proto",
+            "lnd/walletunlocker.proto",
         ],
         ["."],
     )?;

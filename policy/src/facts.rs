@@ -74,6 +74,8 @@ facts! {
     CltvDeltaBlocks "cltv_delta_blocks" Number(Blocks) Proved
         always[] maybe[Forward] claimed[]
         "How much later the incoming HTLC ends than the outgoing one." "40";
+    DecreaseMsat "decrease_msat" Number(Msat) Proved always[] maybe[UpdateChannel] claimed[]
+        "By how much the commitment pays us less than the one before: payments and forwards going out, and fees. Of lnd's channels." "50_000_000";
     Description "description" Text Proved
         always[] maybe[PayInvoice IssueInvoice] claimed[]
         "What the invoice says it is for." "\"coffee\"";

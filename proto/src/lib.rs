@@ -21,6 +21,12 @@ pub mod walletrpc {
     tonic::include_proto!("walletrpc");
 }
 
+/// How lnd makes a wallet of public accounts: `lnrpc.WalletUnlocker`.
+#[allow(clippy::all, missing_docs, unused_qualifications, reason = "generated code")]
+pub mod lnrpc {
+    tonic::include_proto!("lnrpc");
+}
+
 /// No hsmd message on the link is larger (the vls protocol's own limit).
 pub const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::lnrpc::{InitWalletRequest, InitWalletResponse};
 use crate::signrpc::{MuSig2SessionRequest, SharedKeyResponse};
 use crate::v1::{
     BundleFile, EnrolmentReply, NodeReply, NodeRequest, SeedImport, UnsealRequest, node_reply, node_request,
@@ -70,6 +71,18 @@ impl fmt::Debug for MuSig2SessionRequest {
     }
 }
 
+impl fmt::Debug for InitWalletRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InitWalletRequest").field("watch_only", &self.watch_only).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for InitWalletResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InitWalletResponse { .. }")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +95,8 @@ mod tests {
             format!("{:?}", SeedImport { format: "bip39".into(), secret: canary.clone(), passphrase: canary.clone() }),
             format!("{:?}", EnrolmentReply { node: None, bundle: "CANARY".into(), files: vec![] }),
             format!("{:?}", BundleFile { name: "lnd.macaroon".into(), content: canary.clone() }),
+            format!("{:?}", InitWalletRequest { wallet_password: canary.clone(), ..InitWalletRequest::default() }),
+            format!("{:?}", InitWalletResponse { admin_macaroon: canary.clone() }),
             format!("{:?}", SharedKeyResponse { shared_key: canary.clone() }),
             format!(
                 "{:?}",

@@ -4,6 +4,7 @@
 //! (`docs/architecture.md`).
 
 pub mod admin;
+pub mod backup;
 pub mod bench;
 pub mod bucket;
 pub mod chain;

@@ -93,6 +93,10 @@ impl AdminApi for Scribe {
         sink.put(ExportLine { json: format!("{{\"from\":{from}}}") });
         Ok(())
     }
+    fn backup(&self, sink: &mut dyn Sink<BackupPiece>) -> Result<(), AdminFailure> {
+        sink.put(BackupPiece { done: true, ..BackupPiece::default() });
+        Ok(())
+    }
     fn channel_list(&self, _: &str) -> Result<Vec<ChannelInfo>, AdminFailure> {
         Ok(vec![ChannelInfo::default(); 2])
     }

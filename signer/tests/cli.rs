@@ -246,6 +246,61 @@ fn the_doctor_examines_a_running_daemon_and_orders_say_what_keeps_them() {
     assert!(code == Some(1) && stderr.contains("If it was a refusal, nothing was decided"), "{stderr}");
 }
 
+/// A machine is lost: what was saved while it ran comes up elsewhere with the same keys, in quarantine until somebody has looked.
+#[test]
+fn a_backup_of_a_running_daemon_is_checked_and_restored_elsewhere_in_quarantine() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (dir, elsewhere) = (dir.path(), elsewhere.path());
+    init(dir);
+    let file = dir.join("data/claviger.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, config.replacen("# listen = \"\"", "listen = \"127.0.0.1:0\"", 1)).unwrap();
+    let backup = dir.join("saved").display().to_string();
+    let by = |command: &str, file: &str| {
+        run(elsewhere, &["backup", command, file, "--passphrase-fd", "0"], "first passphrase")
+    };
+    let node = |dir: &Path| -> serde_json::Value {
+        let (_, stdout, stderr) = run(dir, &["--json", "node", "show", "alice"], "");
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}"))
+    };
+    let id = {
+        let _daemon = daemon(dir);
+        // Takes orders without a chain.
+        assert_eq!(run(dir, &["node", "add", "alice", "--kind", "lnd", "--out", "alice"], "").0, Some(0));
+        let (code, stdout, stderr) = run(dir, &["backup", "create", &backup], "");
+        assert_eq!((code, stdout.contains(" records in "), stderr.as_str()), (Some(0), true, ""), "{stdout}");
+        assert!(run(dir, &["backup", "create", &backup], "").2.contains("entity already exists"));
+        assert_eq!(run(dir, &["seal"], "").0, Some(0));
+        let sealed = run(dir, &["backup", "create", "other"], "");
+        assert_eq!((sealed.0, sealed.2.contains("sealed"), dir.join("other.partial").exists()), (Some(1), true, false));
+        assert_eq!(run(dir, &["unseal", "--passphrase-fd", "0"], "first passphrase").0, Some(0));
+        node(dir)["node_id"].clone()
+    };
+
+    let (code, stdout, stderr) = by("verify", &backup);
+    assert_eq!((code, stdout.contains("can be restored"), stderr.as_str()), (Some(0), true, ""), "{stdout}");
+    let wrong = run(elsewhere, &["backup", "verify", &backup, "--passphrase-fd", "0"], "second passphrase");
+    assert!(wrong.0 == Some(1) && wrong.2.contains("wrong passphrase"), "{}", wrong.2);
+    let bytes = std::fs::read(&backup).unwrap();
+    let cut = dir.join("cut").display().to_string();
+    std::fs::write(&cut, &bytes[..bytes.len() - 1]).unwrap();
+    let (code, _, stderr) = by("restore", &cut);
+    assert!(code == Some(1) && stderr.contains("cut off") && !elsewhere.join("data").exists(), "{stderr}");
+
+    let (code, stdout, stderr) = by("restore", &backup);
+    assert_eq!((code, stdout.contains("start in quarantine"), stderr.as_str()), (Some(0), true, ""), "{stdout}");
+    assert!(by("restore", &backup).2.contains("is not empty"));
+    let _daemon = daemon(elsewhere);
+    assert_eq!(run(elsewhere, &["node", "thaw", "alice"], "").0, Some(1), "there is no freeze, and a quarantine stays");
+    let restored = node(elsewhere);
+    assert_eq!(restored["node_id"], id, "the same keys");
+    assert!(restored["frozen"].to_string().contains("counter is gone"), "{restored}");
+    let verify = run(elsewhere, &["journal", "verify"], "");
+    assert!(verify.0 == Some(0) && verify.1.contains("records verified"), "{}", verify.1);
+    assert_eq!(run(elsewhere, &["restore", "alice", "--why", "the old machine burnt"], "").0, Some(0));
+    assert_eq!(node(elsewhere)["frozen"], serde_json::Value::Null);
+}
+
 /// Shares, a helper and a passphrase each open the same data directory; a slot that is rotated opens with the new secret
 /// alone, and the last slot that can be used here stays.
 #[test]

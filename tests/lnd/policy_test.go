@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -13,8 +14,30 @@ import (
 // putInForce applies the preset for routing nodes, with these destinations on a list.
 func (s *Signer) putInForce(destinations ...string) {
 	s.w.t.Helper()
+	s.apply(s.newPolicy(), destinations)
+}
+
+// putInForceAllDay applies it for more than a day's work: its numbers for hours and days are ample.
+func (s *Signer) putInForceAllDay(destinations ...string) {
+	s.w.t.Helper()
+	bundle := s.newPolicy()
+	manifest := filepath.Join(bundle, "policy.toml")
+	text, err := os.ReadFile(manifest)
+	s.w.must(err)
+	ofTime := regexp.MustCompile(`(?m)^((?:hourly|daily)_\w+) = .*$`)
+	s.w.must(writeFile(manifest, ofTime.ReplaceAllString(string(text), "$1 = 1_000_000_000_000_000")))
+	s.apply(bundle, destinations)
+}
+
+func (s *Signer) newPolicy() string {
+	s.w.t.Helper()
 	bundle := s.w.path("policy")
 	s.cli("", "policy", "init", bundle, "--preset", "routing-node")
+	return bundle
+}
+
+func (s *Signer) apply(bundle string, destinations []string) {
+	s.w.t.Helper()
 	var list strings.Builder
 	for _, address := range destinations {
 		fmt.Fprintf(&list, "[[destination]]\nlabel = \"known\"\naddress = %q\n", address)

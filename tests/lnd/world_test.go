@@ -30,7 +30,7 @@ const passphrase = "correct horse battery staple"
 
 // World is a chain and the processes on it. They end with the test, and their logs are shown if it fails.
 type World struct {
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	btcd  string // host:port of its JSON-RPC
 	tools string
@@ -45,7 +45,7 @@ type Process struct {
 	done chan struct{}
 }
 
-func newWorld(t *testing.T) *World {
+func newWorld(t testing.TB) *World {
 	tools := os.Getenv("LND_TESTS_BIN")
 	if tools == "" {
 		t.Fatal("LND_TESTS_BIN is not set: start these tests with tests/lnd/run")
@@ -332,7 +332,7 @@ var errNotYet = errors.New("not yet")
 
 func writeFile(path, text string) error { return os.WriteFile(path, []byte(text), 0o600) }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -2,9 +2,9 @@
 
 use claviger_hsm::{SlotId, Tries};
 use claviger_proto::v1::{
-    AdminError, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine, GrantInfo,
-    GrantListRequest, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply,
-    OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply,
+    AdminError, BackupPiece, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine,
+    GrantInfo, GrantListRequest, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest,
+    OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply,
     PolicyShadowRequest, StatusReply, UnsealReply, VerifyProgress,
 };
 
@@ -16,6 +16,11 @@ pub trait Sink<T> {
     fn put(&mut self, element: T) -> bool;
     /// Hands one over unless the reader is behind; never waits. False when nobody reads any more.
     fn offer(&mut self, element: T) -> bool;
+    /// Hands one over, for as long as that takes and `goes_on` says so. False when it was not taken. As it stands here it is for
+    /// readers who never wait.
+    fn put_while(&mut self, element: T, goes_on: &dyn Fn() -> bool) -> bool {
+        goes_on() && self.put(element)
+    }
     /// Whether anybody still reads.
     fn is_read(&self) -> bool;
 }
@@ -67,6 +72,8 @@ pub trait AdminApi: Send + Sync + 'static {
     fn journal_verify(&self, sink: &mut dyn Sink<VerifyProgress>) -> Result<(), AdminFailure>;
     /// Decisions as JSON.
     fn journal_export(&self, from: u64, sink: &mut dyn Sink<ExportLine>) -> Result<(), AdminFailure>;
+    /// A backup's bytes; the last element has `done`.
+    fn backup(&self, sink: &mut dyn Sink<BackupPiece>) -> Result<(), AdminFailure>;
     /// What the signer knows of a node's channels, beside what the node last claimed.
     fn channel_list(&self, node: &str) -> Result<Vec<ChannelInfo>, AdminFailure>;
     /// One of them.

@@ -209,6 +209,16 @@ impl<T> Sink<T> for Reader<T> {
         !matches!(self.0.try_send(Ok(element)), Err(TrySendError::Closed(_)))
     }
 
+    fn put_while(&mut self, mut element: T, goes_on: &dyn Fn() -> bool) -> bool {
+        loop {
+            match self.0.try_send(Ok(element)) {
+                Err(TrySendError::Full(Ok(unsent))) if goes_on() => element = unsent,
+                sent => return sent.is_ok(),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn is_read(&self) -> bool {
         !self.0.is_closed()
     }
@@ -240,6 +250,7 @@ impl Admin for Service {
     type JournalTailStream = ReceiverStream<Result<DecisionRecord, Status>>;
     type JournalVerifyStream = ReceiverStream<Result<VerifyProgress, Status>>;
     type JournalExportStream = ReceiverStream<Result<ExportLine, Status>>;
+    type BackupStream = ReceiverStream<Result<BackupPiece, Status>>;
     type PolicyHistoryStream = ReceiverStream<Result<ExportLine, Status>>;
 
     async fn status(&self, _: Request<StatusRequest>) -> Reply<StatusReply> {
@@ -340,6 +351,10 @@ impl Admin for Service {
     async fn journal_export(&self, request: Request<JournalExportRequest>) -> Reply<Self::JournalExportStream> {
         let from = request.into_inner().from;
         self.stream(move |api, sink| api.journal_export(from, sink))
+    }
+
+    async fn backup(&self, _: Request<BackupRequest>) -> Reply<Self::BackupStream> {
+        self.stream(|api, sink| api.backup(sink))
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Reply<DecisionRecord> {

@@ -61,11 +61,25 @@ impl Daemon {
         call: impl AsyncFnOnce(&mut AdminClient<Channel>) -> Result<Response<Streaming<T>>, Status>,
         mut each: impl FnMut(T),
     ) -> Result<(), CliError> {
+        self.stream_while(call, |element| {
+            each(element);
+            true
+        })
+    }
+
+    /// The same until `each` returns false.
+    pub(super) fn stream_while<T>(
+        &self,
+        call: impl AsyncFnOnce(&mut AdminClient<Channel>) -> Result<Response<Streaming<T>>, Status>,
+        mut each: impl FnMut(T) -> bool,
+    ) -> Result<(), CliError> {
         let mut client = self.client.clone();
         self.runtime.block_on(async {
             let mut elements = call(&mut client).await.map_err(error)?.into_inner();
             while let Some(element) = elements.message().await.map_err(error)? {
-                each(element);
+                if !each(element) {
+                    break;
+                }
             }
             Ok(())
         })

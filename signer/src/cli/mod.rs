@@ -1,6 +1,7 @@
 //! The command line: one file per command, each with `--json`. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 
 mod admin;
+mod backup;
 mod bench;
 mod channel;
 mod doctor;
@@ -9,6 +10,7 @@ mod freeze;
 mod grant;
 mod init;
 mod journal;
+mod lnd;
 mod metrics;
 mod node;
 mod output;
@@ -93,6 +95,9 @@ enum Command {
     /// The nodes whose keys are held here.
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// On the machine of an lnd whose keys are in a signer.
+    #[command(subcommand)]
+    Lnd(lnd::LndCommand),
     /// The channels of a node, as the signer knows them.
     #[command(subcommand)]
     Channel(channel::ChannelCommand),
@@ -101,6 +106,9 @@ enum Command {
     /// The append-only, hash-chained record of every decision.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// The whole appliance in one encrypted file: made while it signs, checked without restoring, put on a new machine.
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Why a request was refused or granted.
     Explain(explain::ExplainArgs),
     /// Freeze every node, in an emergency: no new state and no new spending. Closing and punishing go on.
@@ -184,9 +192,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Metrics => metrics::metrics(&cli.data_dir, &output),
         Command::Slots(command) => slots::slots(&cli.data_dir, command, &output),
         Command::Node(command) => node::node(&cli.data_dir, command, &output),
+        Command::Lnd(command) => lnd::lnd(command, &output),
         Command::Channel(command) => channel::channel(&cli.data_dir, command, &output),
         Command::Doctor(args) => doctor::doctor(&cli.data_dir, args, &output),
         Command::Journal(command) => journal::journal(&cli.data_dir, command, &output),
+        Command::Backup(command) => backup::backup(&cli.data_dir, command, &output),
         Command::Explain(args) => explain::explain(&cli.data_dir, &args, &output),
         Command::Freeze(args) => freeze::all(&cli.data_dir, "freeze", &args, &output),
         Command::Unfreeze(args) => freeze::all(&cli.data_dir, "thaw", &args, &output),

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use claviger_proto::v1::{
-    EnrolmentReply, NodeAddRequest, NodeInfo, NodeListRequest, NodeRemoveRequest, NodeRequestByName, NodeRevokeRequest,
-    OrderRequest, SeedImport,
+    BundleFile, EnrolmentReply, NodeAddRequest, NodeInfo, NodeListRequest, NodeRemoveRequest, NodeRequestByName,
+    NodeRevokeRequest, OrderRequest, SeedImport,
 };
 use serde_json::json;
 
 use super::channel::{exemption_text, freeze_text, order};
+use super::lnd::BIRTHDAY_FILE;
 use super::status::node_line;
 use super::{CliError, Output, admin, harden, time};
 use crate::keys::memory::duplicate;
@@ -20,6 +21,8 @@ use crate::keys::passphrase::Source;
 
 /// No seed file is larger.
 const MAX_SEED_FILE_BYTES: u64 = 4_096;
+
+const DAY_S: u64 = 86_400;
 
 const ADD_EXAMPLES: &str = "Examples:
   claviger node add alice --kind ldk                                       new keys
@@ -50,6 +53,9 @@ pub(super) enum NodeCommand {
         /// Read the passphrase of the words, if they have one, from this open file descriptor.
         #[arg(long, value_name = "N", requires = "import")]
         mnemonic_passphrase_fd: Option<i32>,
+        /// For lnd: the first day on which the keys may have had coins, YYYY-MM-DD; yesterday for new keys.
+        #[arg(long, value_name = "DATE", value_parser = time::day)]
+        birthday: Option<u64>,
         /// For lightspark: a file with the text with which Lightspark signs webhooks.
         #[arg(long, value_name = "FILE", required_if_eq("kind", "lightspark"))]
         webhook_secret: Option<PathBuf>,
@@ -146,7 +152,14 @@ pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Re
     harden(passphrase_fd.as_slice())?;
     let daemon = admin::connect(data_dir)?;
     match command {
-        NodeCommand::Add { name, kind, import, format, webhook_secret, out, .. } => {
+        NodeCommand::Add { name, kind, import, format, birthday, webhook_secret, out, .. } => {
+            let birthday = match kind {
+                Kind::Lnd => birthday.or_else(|| import.is_none().then(|| time::now_ms() / 1_000 - DAY_S)),
+                _ if birthday.is_some() => {
+                    return Err(CliError::new("only keys of an lnd have a birthday", "Leave --birthday out."));
+                }
+                _ => None,
+            };
             let webhook_secret = webhook_secret.map(|file| read_text(&file)).transpose()?.unwrap_or_default();
             let import = format.zip(import).map(|(format, file)| read_seed(format, &file, passphrase_fd));
             let import = import.transpose()?;
@@ -154,7 +167,11 @@ pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Re
             let bundle = out.unwrap_or_else(|| bundle_path(&name, &kind));
             refuse_overwrite(&bundle)?;
             let request = NodeAddRequest { name, kind, import, webhook_secret };
-            let reply = daemon.call(async |client| client.node_add(request).await)?;
+            let mut reply = daemon.call(async |client| client.node_add(request).await)?;
+            if let Some(birthday) = birthday {
+                let content = format!("{}\n", time::date(birthday)).into_bytes();
+                reply.files.push(BundleFile { name: BIRTHDAY_FILE.to_owned(), content });
+            }
             enrolled(&reply, &bundle, output)
         }
         NodeCommand::Renew { name, out } => {
@@ -228,7 +245,7 @@ const LND_STEPS: &str = "next, with lnd stopped:
   scp -rp BUNDLE LND-HOST:.lnd/claviger
   cat ~/.lnd/claviger/lnd.conf >> ~/.lnd/lnd.conf          on LND-HOST, as the next ones
   lnd
-  lncli createwatchonly ~/.lnd/claviger/accounts.json      give the birthday of the keys: without it lnd rescans years";
+  claviger lnd init-wallet ~/.lnd/claviger                 or: lncli createwatchonly ~/.lnd/claviger/accounts.json";
 
 /// A new folder of files that nobody else reads.
 fn folder(reply: &EnrolmentReply, path: &Path) -> std::io::Result<()> {

@@ -29,6 +29,21 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     number.checked_mul(unit_s).ok_or_else(wrong)
 }
 
+/// The beginning of a day such as `2024-05-01`, in UTC, in seconds since the Unix epoch.
+pub(super) fn day(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is no day since 1970: write YYYY-MM-DD");
+    let numbers: Vec<u64> = text.split('-').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
+    let [year @ 1970..=9999, month @ 1..=12, day @ 1..=31] = numbers[..] else { return Err(wrong()) };
+    // 400-year eras from 0000-03-01, as `civil` counts them back.
+    let year = year - u64::from(month <= 2);
+    let (era, year_of_era, month_from_march) = (year / 400, year % 400, (month + 9) % 12);
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let unix_s = days.checked_sub(719_468).ok_or_else(wrong)? * 86_400;
+    // A day that its month does not have comes out as another one.
+    if date(unix_s) == text { Ok(unix_s) } else { Err(wrong()) }
+}
+
 /// Now, in milliseconds since the Unix epoch.
 pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -56,6 +71,16 @@ mod tests {
         assert_eq!(["90s", "30m", "1h", "30d"].map(seconds), [Ok(90), Ok(1_800), Ok(3_600), Ok(2_592_000)]);
         for wrong in ["", "1", "h", "1w", "-1h", "1 h", "é", "99999999999999999999h", "9999999999999999h"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn days_are_read_as_they_are_written() {
+        for unix_s in [0, 951_782_400, 1_795_305_600] {
+            assert_eq!(day(&date(unix_s)), Ok(unix_s));
+        }
+        for wrong in ["", "2024-05", "2024-5-1", "2023-02-29", "2024-13-01", "1969-12-31", "yesterday", "2024-05-01-"] {
+            assert!(day(wrong).is_err(), "{wrong}");
         }
     }
 

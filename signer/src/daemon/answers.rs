@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use claviger_proto::v1::{
-    BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine,
-    GrantInfo, GrantListRequest, JournalStatus, MemoryStatus, MetricsReply, NodeAddRequest, NodeInfo,
+    BackupPiece, BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply,
+    ExportLine, GrantInfo, GrantListRequest, JournalStatus, MemoryStatus, MetricsReply, NodeAddRequest, NodeInfo,
     NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo,
     PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, StatusReply, UnsealReply, VerifyProgress,
 };
@@ -172,6 +172,10 @@ impl AdminApi for Daemon {
             }
         }
         Ok(())
+    }
+
+    fn backup(&self, sink: &mut dyn Sink<BackupPiece>) -> Result<(), AdminFailure> {
+        self.send_backup(sink)
     }
 
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure> {

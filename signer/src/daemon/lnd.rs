@@ -1,6 +1,7 @@
 //! What an lnd node is given: its public accounts, the signer's certificate, a macaroon, and the lines for `lnd.conf`.
 
 use claviger_proto::v1::BundleFile;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::nodes::now_s;
@@ -55,6 +56,22 @@ impl Unsealed {
 /// Whether a node connects with a macaroon instead of a certificate.
 pub(super) fn has_macaroon(kind: NodeKind) -> bool {
     kind == NodeKind::Lnd
+}
+
+/// What is read of an `accounts.json`.
+#[derive(Deserialize)]
+pub struct AccountsFile {
+    /// All accounts.
+    pub accounts: Vec<AccountLine>,
+}
+
+/// One account.
+#[derive(Deserialize)]
+pub struct AccountLine {
+    /// `xpub…` or `tpub…`.
+    pub extended_public_key: String,
+    /// `m/…`
+    pub derivation_path: String,
 }
 
 /// What `lncli createwatchonly` reads.

@@ -15,10 +15,12 @@
 //! grants.rs    what is asked, approved and taken back
 //! rollback.rs  state, or a clock, that was set back
 //! operators.rs  the lines of the log that say who changed the policy
+//! backup.rs    the whole of it in one file
 //! answers.rs   the administrator's calls
 //! ```
 
 mod answers;
+mod backup;
 mod channels;
 mod doctor;
 mod explain;
@@ -48,6 +50,7 @@ use crate::harden::Hardening;
 use crate::keys::attempts::Attempts;
 use crate::reasons::Reason;
 
+pub use lnd::{AccountLine, AccountsFile};
 pub use unsealed::Unsealed;
 
 /// What lives as long as the process.

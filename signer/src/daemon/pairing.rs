@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::lnd::AccountsFile;
 use claviger_proto::v1::{BundleFile, CheckInfo};
-use serde::Deserialize;
 
 use super::doctor::{fail, ok, warn};
 use super::unsealed::{Unsealed, host_of, load_spec};
@@ -14,17 +14,6 @@ use crate::names::NodeKind;
 
 /// lnd's own timeout, in seconds: a call that takes longer ends it.
 const SHORT_TIMEOUT_S: u64 = 10;
-
-#[derive(Deserialize)]
-struct AccountsFile {
-    accounts: Vec<AccountLine>,
-}
-
-#[derive(Deserialize)]
-struct AccountLine {
-    extended_public_key: String,
-    derivation_path: String,
-}
 
 impl Unsealed {
     /// Looks at the files, of which some may be missing.

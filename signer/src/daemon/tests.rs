@@ -259,6 +259,13 @@ impl<T> Sink<T> for Reader {
     fn offer(&mut self, element: T) -> bool {
         self.put(element)
     }
+    fn put_while(&mut self, _: T, goes_on: &dyn Fn() -> bool) -> bool {
+        let _ = self.at.send(());
+        while goes_on() {
+            thread::yield_now();
+        }
+        false
+    }
     fn is_read(&self) -> bool {
         self.at.send(()).is_ok()
     }
@@ -275,6 +282,18 @@ fn sealing_waits_for_no_reader() {
     world.daemon.seal().unwrap();
     drop(go_on);
     assert_eq!(export.join().unwrap(), Err(AdminFailure::sealed()));
+}
+
+#[test]
+fn a_backup_ends_when_the_signer_is_sealed_however_slow_its_reader() {
+    let world = World::new();
+    std::fs::write(world.daemon.dir.config(), "network = \"regtest\"\n").unwrap();
+    let (mut reader, told, _go_on) = reader();
+    let daemon = world.daemon.clone();
+    let backup = thread::spawn(move || daemon.backup(&mut reader));
+    told.recv().unwrap(); // it stands at the first piece
+    world.daemon.seal().unwrap();
+    assert_eq!(backup.join().unwrap().map_err(|failure| failure.kind), Err(FailureKind::Sealed));
 }
 
 #[test]

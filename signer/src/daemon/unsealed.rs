@@ -42,6 +42,8 @@ pub struct Unsealed {
     pub(super) journal: Arc<Journal>,
     /// Seals node seeds and the CA's key inside their records.
     pub(super) vault: RecordCipher,
+    /// Seals backups.
+    pub(super) backup: RecordCipher,
     pub(super) ca: Arc<Ca>,
     pub(super) identity: Arc<ServerIdentity>,
     pub(super) registry: Arc<Registry>,
@@ -163,6 +165,7 @@ impl Unsealed {
         Ok(Self {
             journal,
             vault,
+            backup: RecordCipher::new(subkey(data_key, Purpose::Backup)),
             ca,
             identity,
             registry,

@@ -199,21 +199,33 @@ impl Ledger {
 
 /// Reads and authenticates `meta` and `head`.
 pub(super) fn read_head(view: &dyn View, cipher: &RecordCipher) -> Result<(Meta, Head, Row), JournalError> {
-    let missing = |key: &str| Damage::new(key, DamageKind::Missing);
-    let mut meta_row = view.get(META)?.ok_or_else(|| missing(META))?;
-    let bad = |key: &str, what: BadRecord| Damage::new(key, what.into());
-    let (format, sealed) = Meta::split(&meta_row.value).ok_or_else(|| bad(META, BadRecord::Contents))?;
+    let meta = open_meta(required(view, META)?, cipher)?;
+    let head_row = required(view, HEAD)?;
+    let head = open_head(&head_row, cipher)?;
+    Ok((meta, head, head_row))
+}
+
+/// A row without which there is no journal.
+pub(super) fn required(view: &dyn View, key: &str) -> Result<Row, JournalError> {
+    Ok(view.get(key)?.ok_or_else(|| Damage::new(key, DamageKind::Missing))?)
+}
+
+/// Authenticates a `meta` row.
+pub(super) fn open_meta(mut row: Row, cipher: &RecordCipher) -> Result<Meta, JournalError> {
+    let bad = |what: BadRecord| Damage::new(META, what.into());
+    let (format, sealed) = Meta::split(&row.value).ok_or_else(|| bad(BadRecord::Contents))?;
     if format > FORMAT {
         return Err(JournalError::NewerFormat { found: format });
     }
-    meta_row.value = sealed.to_vec();
-    let plain = zeroize::Zeroizing::new(record::open(cipher, &meta_row).map_err(|_| JournalError::WrongKey)?);
-    let meta = Meta::decode(&plain).map_err(|what| bad(META, what))?;
+    row.value = sealed.to_vec();
+    let plain = zeroize::Zeroizing::new(record::open(cipher, &row).map_err(|_| JournalError::WrongKey)?);
+    Ok(Meta::decode(&plain).map_err(bad)?)
+}
 
-    let head_row = view.get(HEAD)?.ok_or_else(|| missing(HEAD))?;
-    let plain = record::open(cipher, &head_row).map_err(|what| bad(HEAD, what))?;
-    let head = Head::decode(&plain).map_err(|what| bad(HEAD, what))?;
-    Ok((meta, head, head_row))
+/// Authenticates a `head` row.
+pub(super) fn open_head(row: &Row, cipher: &RecordCipher) -> Result<Head, JournalError> {
+    let head = record::open(cipher, row).and_then(|plain| Head::decode(&plain));
+    Ok(head.map_err(|what| Damage::new(HEAD, what.into()))?)
 }
 
 /// Compares the versions of all entries with the head's tally: an entry that was removed, added or rolled back shows.

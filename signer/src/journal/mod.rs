@@ -41,7 +41,7 @@ pub use log::LogLine;
 pub use read::EXPLAIN_REACH;
 pub use record::BadRecord;
 pub use teller::Done;
-pub use verify::{Progress, Verified, verify};
+pub use verify::{Check, Progress, Verified, verify};
 
 use committer::{Committer, Queue};
 use ledger::Ledger;
@@ -180,6 +180,12 @@ impl Journal {
     /// on meanwhile.
     pub fn verify(&self, progress: &mut dyn FnMut(Progress) -> bool) -> Result<Verified, JournalError> {
         self.reader.verify(progress)
+    }
+
+    /// Every row as of now, sealed as it is stored, and how many there were: `meta`, `head`, then the others in the order of
+    /// their keys. Ends with the first error of `each`. Commits go on meanwhile.
+    pub fn rows<E: From<JournalError>>(&self, each: &mut dyn FnMut(&store::Row) -> Result<(), E>) -> Result<u64, E> {
+        self.reader.rows(each)
     }
 
     /// What was done so far, and whether it works.

@@ -8,10 +8,10 @@ use crate::keys::cipher::RecordCipher;
 use super::COLD;
 use super::error::{Damage, JournalError};
 use super::head::Meta;
-use super::ledger::Loading;
+use super::ledger::{Loading, required};
 use super::log::{LogLine, LogRecord};
-use super::record::{self, LOG};
-use super::store::{self, Order, Row, Store};
+use super::record::{self, HEAD, LOG, META};
+use super::store::{self, LAST_KEY, Order, Row, Store};
 use super::tally::Tally;
 use super::verify::{Progress, Verified, verify};
 
@@ -90,6 +90,22 @@ impl Reader {
             end.clone_from(&oldest.key);
         }
         Ok(None)
+    }
+
+    pub(super) fn rows<E: From<JournalError>>(&self, each: &mut dyn FnMut(&Row) -> Result<(), E>) -> Result<u64, E> {
+        let view = self.store.view().map_err(JournalError::from)?;
+        for key in [META, HEAD] {
+            each(&required(&*view, key)?)?;
+        }
+        let mut count = 2;
+        for row in store::scan(&*view, "", LAST_KEY) {
+            let row = row.map_err(JournalError::from)?;
+            if row.key != META && row.key != HEAD {
+                each(&row)?;
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 
     pub(super) fn verify(&self, progress: &mut dyn FnMut(Progress) -> bool) -> Result<Verified, JournalError> {

@@ -9,7 +9,7 @@ use crate::keys::cipher::RecordCipher;
 
 use super::error::{Damage, DamageKind, JournalError};
 use super::head::{Head, Meta};
-use super::ledger::read_head;
+use super::ledger::{open_head, open_meta, read_head};
 use super::log::LogRecord;
 use super::record::{self, BadRecord, CHECKPOINTS, ENTRIES, HEAD, LOG, META};
 use super::store::{LAST_KEY, Row, Store, StoreError, scan};
@@ -72,6 +72,53 @@ pub fn verify(
     let checkpoints = walk.finish()?;
     progress(Progress { done: total, total });
     Ok(Verified { records, decisions: head.seq, entries: head.state.count, checkpoints, head: hex::encode(head.hash) })
+}
+
+/// The same check over rows that come from elsewhere than a store, as [`Journal::rows`](super::Journal::rows) hands them out.
+pub struct Check<'c> {
+    cipher: &'c RecordCipher,
+    meta: Option<Meta>,
+    walk: Option<Walk<'c>>,
+    last_key: String,
+    records: u64,
+}
+
+impl<'c> Check<'c> {
+    /// Before the first row.
+    pub fn new(cipher: &'c RecordCipher) -> Self {
+        Self { cipher, meta: None, walk: None, last_key: String::new(), records: 0 }
+    }
+
+    /// Checks the next row: `meta`, `head`, then the others in the order of their keys, none twice.
+    pub fn row(&mut self, row: &Row) -> Result<(), JournalError> {
+        self.records += 1;
+        if let Some(walk) = &mut self.walk {
+            if row.key <= self.last_key || row.key == META || row.key == HEAD {
+                return Err(Damage::new(&*row.key, DamageKind::Unexpected).into());
+            }
+            walk.row(row)?;
+            self.last_key.clone_from(&row.key);
+            return Ok(());
+        }
+        match self.meta.take() {
+            None if row.key == META => self.meta = Some(open_meta(row.clone(), self.cipher)?),
+            Some(meta) if row.key == HEAD => {
+                self.walk = Some(Walk::new(meta, open_head(row, self.cipher)?, self.cipher));
+            }
+            None => return Err(Damage::new(META, DamageKind::Missing).into()),
+            Some(_) => return Err(Damage::new(HEAD, DamageKind::Missing).into()),
+        }
+        Ok(())
+    }
+
+    /// After the last row: nothing is missing.
+    pub fn finish(self) -> Result<Verified, JournalError> {
+        let missing = if self.meta.is_none() { META } else { HEAD };
+        let walk = self.walk.ok_or_else(|| Damage::new(missing, DamageKind::Missing))?;
+        let (checkpoints, head) = (walk.finish()?, walk.head);
+        let (decisions, entries, head) = (head.seq, head.state.count, hex::encode(head.hash));
+        Ok(Verified { records: self.records, decisions, entries, checkpoints, head })
+    }
 }
 
 struct Walk<'c> {

@@ -66,14 +66,14 @@ impl OpenArgs {
     }
 
     /// The kind of the slot that is named, `Passphrase` if none is.
-    pub(super) fn kind(&self, envelope: &Envelope) -> Result<SlotKind, CliError> {
+    pub(in crate::cli) fn kind(&self, envelope: &Envelope) -> Result<SlotKind, CliError> {
         let Some(slot) = self.slot else { return Ok(SlotKind::Passphrase) };
         let found = envelope.slots().find(|(id, _)| *id == slot).map(|(_, kind)| kind);
         found.ok_or_else(|| failed(EnvelopeError::UnknownSlot(slot)))
     }
 
     /// Reads what opens a slot of `kind`.
-    pub(super) fn read(&self, envelope: &Envelope, kind: SlotKind) -> Result<Opener, CliError> {
+    pub(in crate::cli) fn read(&self, envelope: &Envelope, kind: SlotKind) -> Result<Opener, CliError> {
         match kind {
             SlotKind::Passphrase => self.passphrase.read().map(Opener::Passphrase),
             SlotKind::Shares => self.read_shares(envelope).map(Opener::Shares),

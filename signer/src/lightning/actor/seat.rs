@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
+use claviger_policy::grant;
+
 use super::rebuilds::Rebuilds;
 use super::work::unrecorded;
 use super::{Actor, House, lock};
@@ -63,8 +65,8 @@ impl Actor {
         let tenant = self.spec.name.as_str();
         let mut entries = self.house.journal.load(tenant).map_err(unloaded)?;
         self.flights.broken.store(false, Ordering::SeqCst);
-        // A new node may be in quarantine before its first state.
-        if entries.keys().all(|key| key == QUARANTINE) {
+        // What the house may write for a node before its first state is no state.
+        if entries.keys().all(|key| key == QUARANTINE || key.starts_with(grant::PREFIX)) {
             let puts = self.first_entries()?;
             let commit = Commit { tenant: tenant.to_owned(), puts: puts.clone(), decision: None };
             self.house.journal.commit(commit).map_err(|error| unrecorded(&error))?;

@@ -48,10 +48,13 @@ pub(super) fn commitment(
         }
         Side::Holder => Ok(()),
         Side::Counterparty | Side::Either => {
-            let key = format!("commitment:{funding}:{}", judged.number);
+            // lnd may ask for another commitment with the same number: what that takes counts, too.
+            let key = format!("commitment:{}", commitment.txid);
             // One of them is the counterparty's balance.
             let htlcs = commitment.others.len().saturating_sub(1) as u64;
-            ask(counter, Action::UpdateChannel, key, |request| of(request, &funding).with(FactId::Htlcs, htlcs))
+            ask(counter, Action::UpdateChannel, key, |request| {
+                of(request, &funding).with(FactId::Htlcs, htlcs).with(FactId::DecreaseMsat, msat(judged.decrease_sat))
+            })
         }
     }
 }

@@ -57,6 +57,8 @@ pub struct Judged {
     pub closes: bool,
     /// What the counterparty's last commitment pays us, in sat.
     pub ours_sat: u64,
+    /// By how much that is less than what the one before paid, in sat.
+    pub decrease_sat: u64,
     /// What its first commitment gave the counterparty, in sat.
     pub given_sat: u64,
     funding: OutPoint,
@@ -135,13 +137,13 @@ impl Channels {
         let Some(channel) = self.channels.get(&asked.funding) else {
             thawed()?;
             let channel = self.begin(asked)?;
-            return Ok(Judged::new(asked, Side::Counterparty, 0, channel, true));
+            return Ok(Judged::new(asked, Side::Counterparty, 0, channel, None));
         };
         channel.require_same(asked)?;
-        let number = channel.number(asked);
+        let (number, before_sat) = (channel.number(asked), channel.ours_sat());
         let mut channel = channel.clone();
         let side = channel.take(asked, number, thawed)?;
-        Ok(Judged::new(asked, side, number, channel, false))
+        Ok(Judged::new(asked, side, number, channel, Some(before_sat)))
     }
 
     /// Remembers what was judged. Returns the changed entries.
@@ -211,10 +213,12 @@ impl Channels {
 }
 
 impl Judged {
-    fn new(asked: &Asked, side: Side, number: u64, channel: Channel, is_new: bool) -> Self {
+    /// `before_sat` is what the commitment before paid us; a channel that begins has none.
+    fn new(asked: &Asked, side: Side, number: u64, channel: Channel, before_sat: Option<u64>) -> Self {
         let closes = side == Side::Holder && channel.closes_with(&asked.txid);
-        let (ours_sat, given_sat) = (channel.ours_sat(), channel.given_sat);
-        Self { side, number, is_new, closes, ours_sat, given_sat, funding: asked.funding, channel }
+        let (ours_sat, given_sat, is_new) = (channel.ours_sat(), channel.given_sat, before_sat.is_none());
+        let decrease_sat = before_sat.unwrap_or_default().saturating_sub(ours_sat);
+        Self { side, number, is_new, closes, ours_sat, decrease_sat, given_sat, funding: asked.funding, channel }
     }
 }
 

@@ -8,7 +8,7 @@ use claviger_policy::verdict::Verdict;
 
 use super::book::{OURS_SAT, Stage, incoming, out, secret};
 use super::*;
-use crate::journal::Commit;
+use crate::journal::{Commit, Put};
 use crate::lightning::driver::{DriverError, Holdings, invoice_to_pay, keysend};
 use crate::policy::ApplyFailed;
 
@@ -370,6 +370,28 @@ fn a_payment_that_two_people_approve_passes_on_retry_once_and_no_other_does() {
     assert_eq!(other, Reason::PolicyApprovalNeeded, "one use, for one payment");
     replied(signer.ask(&alice, None, large));
     replied(signer.ask(&alice, None, invoice_to_pay(3, 20_000_000)));
+}
+
+#[test]
+fn a_node_for_which_a_grant_was_recorded_before_its_first_state_runs_and_has_the_grant() {
+    let names = ["ann", "ben", "cleo"];
+    let signers = People::new(&names).allowed_signers(&names);
+    let bundle = [("policy.toml", FOUR_EYES), ("rules.cedar", FOUR_EYES_RULES), ("allowed_signers", &signers)];
+    let signer = Signer::start();
+    apply(&signer, &bundle);
+    let alice = signer.add("alice", NodeKind::Ldk);
+    refused(signer.ask(&alice, None, invoice_to_pay(1, 30_000_000)));
+    let entries = signer.journal().load("alice").expect("readable").into_iter();
+    let asked = entries.filter(|(key, _)| key.starts_with("grant/"));
+    let puts: Vec<_> = asked.map(|(key, value)| Put { key, value: Some(value) }).collect();
+    assert_eq!(puts.len(), 1);
+
+    let other = Signer::start();
+    apply(&other, &bundle);
+    other.journal().commit(Commit { tenant: "alice".to_owned(), puts, decision: None }).expect("recorded");
+    let alice = other.add("alice", NodeKind::Ldk);
+    replied(other.ask(&alice, None, invoice_to_pay(2, 20_000_000)));
+    assert_eq!(other.desk.look_at_grants(|grants, _| grants["alice"].iter().count()), Some(1));
 }
 
 /// Approves the only grant that waits, as the administration socket does.

@@ -192,6 +192,40 @@ fn updates_and_force_closes_are_judged_and_what_lnd_tries_at_an_open_is_neither(
 }
 
 #[test]
+fn what_a_channel_falls_by_is_counted_for_the_channel_and_for_the_node() {
+    for (scope, other_channel) in [("channel", Ok(())), ("node", Err(Reason::PolicyBudgetExceeded))] {
+        let budget = format!(
+            "[[budget]]\nname = \"outflow\"\nactions = [\"UpdateChannel\"]\nfact = \"decrease_msat\"\nscope = [\"{scope}\"]\n\
+             window = \"1h\"\nlimit = 50_000_000\n"
+        );
+        let mut lnd = under("", &budget);
+        lnd.open(0, 0);
+        lnd.open(1, 0);
+        let update = |lnd: &mut Lnd, channel, number, sat| {
+            let psbt = lnd.commitment(channel, number, Some(sat));
+            lnd.class(&psbt).map(drop)
+        };
+        assert_eq!(update(&mut lnd, 0, 1, 570_000), Ok(()));
+        // Asked again, before and after a restart: counted once. What comes in is not set against it.
+        assert_eq!(update(&mut lnd, 0, 1, 570_000), Ok(()));
+        lnd = lnd.restarted();
+        assert_eq!(update(&mut lnd, 0, 1, 570_000), Ok(()));
+        assert_eq!(lnd.spent(), 30_000_000, "{scope}");
+        assert_eq!(update(&mut lnd, 0, 2, 590_000), Ok(()));
+        // The attack: more than is left, at once or in steps, under the next number or the same one.
+        assert_eq!(update(&mut lnd, 0, 3, 569_999), Err(Reason::PolicyBudgetExceeded));
+        assert_eq!(update(&mut lnd, 0, 2, 569_999), Err(Reason::PolicyBudgetExceeded));
+        assert_eq!(update(&mut lnd, 0, 2, 575_000), Ok(()));
+        assert_eq!(update(&mut lnd, 0, 2, 569_999), Err(Reason::PolicyBudgetExceeded));
+        assert_eq!(update(&mut lnd, 0, 3, 570_000), Ok(()));
+        // Nothing more goes out of it; something may come in.
+        assert_eq!(update(&mut lnd, 0, 4, 569_999), Err(Reason::PolicyBudgetExceeded));
+        assert_eq!(update(&mut lnd, 0, 4, 580_000), Ok(()));
+        assert_eq!(update(&mut lnd, 1, 1, 580_000), other_channel, "{scope}");
+    }
+}
+
+#[test]
 fn a_close_to_an_allowed_address_is_judged_by_it_and_one_to_the_wallet_leaves_nothing() {
     let mut lnd = forbid("CloseChannel", "context.amount_msat > 0");
     lnd.open(0, 1);

@@ -1,0 +1,195 @@
+//! `claviger backup`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use claviger_hsm::file::write_atomically;
+use claviger_proto::v1::BackupRequest;
+use serde_json::json;
+
+use super::slots::OpenArgs;
+use super::{CliError, Output, admin, harden};
+use crate::backup::{BackupError, Closed, Contents, Header, Opened};
+use crate::datadir::DataDir;
+use crate::journal::store::{RedbStore, Row, Store, StoredPut};
+use crate::journal::{JournalError, Verified};
+use crate::keys::data_key;
+use crate::keys::memory::{Secret, scrub_stack};
+
+const CREATE_EXAMPLES: &str = "Examples:
+  claviger backup create claviger-2026-12-01.backup      the signer goes on meanwhile
+  claviger backup verify claviger-2026-12-01.backup      takes what opens one of the key slots of that day
+
+A backup is old the moment a node goes on: what is restored from it starts in quarantine (docs/backup.md).";
+
+const RESTORE_EXAMPLES: &str = "Examples:
+  claviger --data-dir NEW backup restore FILE            with the passphrase of that day
+  claviger --data-dir NEW backup restore FILE --slot 2   with what opens slot 2 of that day
+
+Make sure that no signer runs on the same keys elsewhere: two of them lose money (docs/rollback.md).";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BackupCommand {
+    /// Write a backup of now into a new file, through the running daemon.
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create {
+        /// The file to write. There must be none of that name.
+        file: PathBuf,
+    },
+    /// Prove that a backup can be restored: open it and check every record of it. Needs no data directory and changes nothing.
+    Verify(BackupArgs),
+    /// Make the data directory of a new machine from a backup, once all of it is checked. Nodes start in quarantine.
+    #[command(after_help = RESTORE_EXAMPLES)]
+    Restore(BackupArgs),
+}
+
+/// A backup and what opens it.
+#[derive(Debug, Args)]
+pub(super) struct BackupArgs {
+    /// The backup.
+    file: PathBuf,
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+/// Runs one `claviger backup` command.
+pub(super) fn backup(data_dir: &Path, command: BackupCommand, output: &Output) -> Result<(), CliError> {
+    match command {
+        BackupCommand::Create { file } => create(data_dir, &file, output),
+        BackupCommand::Verify(args) => {
+            let (header, contents, verified) = Unlocked::by(&args)?.check(output, &mut |_| Ok(()))?;
+            told("can be restored", &args.file, &header, contents, &verified, output);
+            Ok(())
+        }
+        BackupCommand::Restore(args) => restore(data_dir, &args, output),
+    }
+}
+
+fn create(data_dir: &Path, file: &Path, output: &Output) -> Result<(), CliError> {
+    let cannot = |error: io::Error| {
+        let hint = "Name a new file in a directory that you may write to, with room for the whole journal.";
+        CliError::new(format!("cannot write {}: {error}", file.display()), hint)
+    };
+    if file.exists() {
+        return Err(cannot(io::ErrorKind::AlreadyExists.into()));
+    }
+    let daemon = admin::connect(data_dir)?;
+    let aside = PathBuf::from(format!("{}.partial", file.display()));
+    let begun = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside);
+    let mut written = begun().map_err(cannot)?;
+    let (mut bytes, mut rows, mut failure) = (0, None, None);
+    let mut bar = output.bar("MiB", None);
+    let streamed = daemon.stream_while(
+        async |client| client.backup(BackupRequest {}).await,
+        |piece| {
+            bytes += piece.bytes.len() as u64;
+            rows = piece.done.then_some(piece.rows);
+            failure = written.write_all(&piece.bytes).err();
+            bar.at(bytes >> 20);
+            failure.is_none()
+        },
+    );
+    drop(bar);
+    let finished = streamed.and_then(|()| match (failure, rows) {
+        (Some(error), _) => Err(cannot(error)),
+        (None, None) => Err(failed(&BackupError::Interrupted)),
+        (None, Some(rows)) => written.sync_all().and_then(|()| fs::rename(&aside, file)).map(|()| rows).map_err(cannot),
+    });
+    if finished.is_err() {
+        let _ = fs::remove_file(&aside); // the first error is the one to report
+    }
+    let rows = finished?;
+    let value = json!({ "file": file, "records": rows, "bytes": bytes });
+    output.result(&value, || format!("{} holds {rows} records in {bytes} bytes", file.display()));
+    Ok(())
+}
+
+fn restore(data_dir: &Path, args: &BackupArgs, output: &Output) -> Result<(), CliError> {
+    let unlocked = Unlocked::by(args)?;
+    unlocked.check(output, &mut |_| Ok(()))?; // a bad backup leaves nothing behind
+    let dir = DataDir::create(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
+    let store = RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE);
+    let store = store.map_err(|error| failed(&JournalError::from(error).into()))?;
+    let put = |Row { key, version, value }| StoredPut { key, version, value: Some(value) };
+    let mut take = |rows: Vec<Row>| {
+        let batch: Vec<_> = rows.into_iter().map(put).collect();
+        store.apply(&batch).map_err(|error| JournalError::from(error).into())
+    };
+    let (header, contents, verified) = unlocked.check(output, &mut take)?;
+    drop(store);
+    let write = |path: &Path, text: &str| write_atomically(path, text.as_bytes()).map_err(BackupError::from);
+    // The key slots last: a directory without them is not opened.
+    write(&dir.config(), &header.config).map_err(|error| failed(&error))?;
+    write(&dir.keyslots(), &header.keyslots).map_err(|error| failed(&error))?;
+    let what = format!("is restored in {}; its nodes start in quarantine (docs/backup.md)", dir.path().display());
+    told(&what, &args.file, &header, contents, &verified, output);
+    Ok(())
+}
+
+/// A backup whose data key is known, to be read more than once.
+struct Unlocked<'a> {
+    file: &'a Path,
+    data_key: Secret<32>,
+}
+
+impl<'a> Unlocked<'a> {
+    fn by(args: &'a BackupArgs) -> Result<Self, CliError> {
+        harden(&args.open.descriptors())?;
+        let closed = closed(&args.file)?;
+        let envelope = closed.envelope();
+        let opener = args.open.read(envelope, args.open.kind(envelope)?)?;
+        let unlocked = data_key::unlock_with(envelope, &opener, args.open.slot);
+        scrub_stack();
+        let (data_key, _) = unlocked.map_err(|error| failed(&error.into()))?;
+        Ok(Self { file: &args.file, data_key })
+    }
+
+    /// Checks all of it, as [`Opened::check`] does.
+    fn check(
+        &self,
+        output: &Output,
+        take: &mut dyn FnMut(Vec<Row>) -> Result<(), BackupError>,
+    ) -> Result<(Header, Contents, Verified), CliError> {
+        let opened: Opened<_> = closed(self.file)?.open(&self.data_key);
+        let header = opened.header().clone();
+        let (mut count, mut bar) = (0, output.bar("records", None));
+        let mut counting = |rows: Vec<Row>| {
+            count += rows.len() as u64;
+            bar.at(count);
+            take(rows)
+        };
+        let (contents, verified) = opened.check(&mut counting).map_err(|error| failed(&error))?;
+        Ok((header, contents, verified))
+    }
+}
+
+fn closed(file: &Path) -> Result<Closed<BufReader<File>>, CliError> {
+    let unreadable = |error| {
+        CliError::new(format!("cannot read {}: {error}", file.display()), "Check the path and who may read the file.")
+    };
+    let opened = File::open(file).map_err(unreadable)?;
+    Closed::read(BufReader::new(opened)).map_err(|error| failed(&error))
+}
+
+fn told(
+    what: &str,
+    file: &Path,
+    header: &Header,
+    Contents { rows, bytes }: Contents,
+    verified: &Verified,
+    output: &Output,
+) {
+    let (made_ms, decisions, head) = (header.made_ms, verified.decisions, &verified.head);
+    let value = json!({ "file": file, "made_ms": made_ms, "records": rows, "bytes": bytes, "decisions": decisions, "head": head });
+    output.result(&value, || {
+        let made = super::time::date_time(made_ms);
+        format!("{} of {made} {what}\n{rows} records, all good; {decisions} decisions, head {head}", file.display())
+    });
+}
+
+fn failed(error: &BackupError) -> CliError {
+    CliError::new(error, error.hint())
+}

@@ -1,0 +1,171 @@
+package lnd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lightningnetwork/lnd/lnrpc"
+)
+
+const (
+	benchRounds   = 5
+	benchPayments = 100
+	benchAtOnce   = 16
+	signPsbt      = "/walletrpc.WalletKit/SignPsbt"
+)
+
+// contender is an lnd that pays, and where its keys are.
+type contender struct {
+	name   string
+	lnd    *Node
+	signer *Process // nil: its own
+	watch  *Watch
+	rates  []float64
+	cpu    []float64
+}
+
+// Payments of an lnd whose keys are in Claviger, of one whose keys are in a stock lnd, and of one that keeps its own, on
+// one machine, in turns: each number is of the same run, and rounds are compared with their neighbours only.
+func BenchmarkPayments(b *testing.B) {
+	w := newWorld(b)
+	signer := w.signer("max_onchain_sat = 100000000\nmax_onchain_sat_per_day = 100000000\n")
+	bundle := signer.add("alice")
+	words, stockBundle := w.path("words"), w.path("stock.lnd")
+	w.must(writeFile(words, seedWords))
+	signer.cli(seedPassphrase, "node", "add", "stock", "--kind", "lnd", "--out", stockBundle,
+		"--import", words, "--format", "aezeed", "--mnemonic-passphrase-fd", "0")
+	w.startChain(w.firstAddress(bundle))
+	w.must(w.chain("generate", nil, 1))
+
+	stock := w.lnd("stock-signer")
+	w.eventually("the stock signer makes its wallet", func() error {
+		_, err := lnrpc.NewWalletUnlockerClient(stock.conn).InitWallet(w.ctx(), &lnrpc.InitWalletRequest{
+			WalletPassword: []byte(passphrase), CipherSeedMnemonic: strings.Fields(seedWords), AezeedPassphrase: []byte(seedPassphrase),
+		})
+		return err
+	})
+	stock.ready()
+	claviger := w.watchSigner(signer.lnd, bundle)
+	other := w.watchSigner(stock.rpc, stockBundle, filepath.Join(w.path("stock-signer"), "tls.cert"))
+	contenders := []*contender{
+		{name: "claviger", lnd: w.watchOnly("alice", bundle, claviger.address), signer: signer.Process, watch: claviger},
+		{name: "stock", lnd: w.watchOnly("stocked", stockBundle, other.address), signer: stock.Process, watch: other},
+		{name: "own", lnd: w.lnd("own", "--noseedbackup")},
+	}
+	bob := w.lnd("bob", "--noseedbackup")
+	all := []*Node{bob}
+	for _, contender := range contenders {
+		all = append(all, contender.lnd)
+	}
+	bobKey := ""
+	for _, node := range all {
+		if info := node.ready(); node == bob {
+			bobKey = info.IdentityPubkey
+		}
+	}
+	_, err := all[1].NewAddress(w.ctx(), &lnrpc.NewAddressRequest{Type: lnrpc.AddressType_WITNESS_PUBKEY_HASH})
+	w.must(err)
+	w.mine(450, all...)
+	for _, contender := range contenders {
+		if contender.lnd != all[1] {
+			address, err := contender.lnd.NewAddress(w.ctx(), &lnrpc.NewAddressRequest{Type: lnrpc.AddressType_TAPROOT_PUBKEY})
+			w.must(err)
+			_, err = all[1].SendCoins(w.ctx(), &lnrpc.SendCoinsRequest{Addr: address.Address, Amount: 10_000_000, SatPerVbyte: 2})
+			w.must(err)
+			w.mine(1, all...)
+		}
+	}
+	signer.putInForceAllDay()
+	for _, contender := range contenders {
+		w.connect(contender.lnd, bob, bobKey)
+		w.open(contender.lnd, bob, 4_000_000, 0)
+		w.pay(contender.lnd, bob, 1_000)
+	}
+
+	b.ResetTimer()
+	for round := range benchRounds + 1 {
+		for turn := range contenders {
+			contender := contenders[(round+turn)%len(contenders)]
+			rate, cpu := w.measure(contender, bob)
+			if round == 0 {
+				continue // warm
+			}
+			contender.rates, contender.cpu = append(contender.rates, rate), append(contender.cpu, cpu)
+		}
+	}
+	b.StopTimer()
+	signer.mustNotRefuse()
+	for _, contender := range contenders {
+		b.ReportMetric(median(contender.rates), contender.name+"-payments/s")
+		if contender.watch != nil {
+			p50, p99 := contender.watch.quantiles(signPsbt)
+			b.ReportMetric(p50.Seconds()*1e3, contender.name+"-signpsbt-p50-ms")
+			b.ReportMetric(p99.Seconds()*1e3, contender.name+"-signpsbt-p99-ms")
+			b.ReportMetric(median(contender.cpu), contender.name+"-signer-cpu-ms/payment")
+		}
+	}
+	b.ReportMetric(ratio(contenders[0], contenders[1]), "throughput-to-stock")
+	b.ReportMetric(ratio(contenders[0], contenders[2]), "throughput-to-own")
+}
+
+// measure pays many at once; it returns payments per second and the signer's CPU time for each, in ms.
+func (w *World) measure(from *contender, to *Node) (rate, cpu float64) {
+	if from.watch != nil {
+		from.watch.measuring.Store(true)
+		defer from.watch.measuring.Store(false)
+	}
+	before, start := from.cpuTime(w), time.Now()
+	var all sync.WaitGroup
+	turns := make(chan struct{}, benchAtOnce)
+	for range benchPayments {
+		all.Add(1)
+		turns <- struct{}{}
+		go func() {
+			defer func() { <-turns; all.Done() }()
+			if err := w.payOnce(from.lnd, to, 1_000); err != nil {
+				w.t.Errorf("%s: a payment failed: %v", from.name, err)
+			}
+		}()
+	}
+	all.Wait()
+	return benchPayments / time.Since(start).Seconds(), (from.cpuTime(w) - before).Seconds() * 1e3 / benchPayments
+}
+
+// cpuTime is what the signer's process has used.
+func (c *contender) cpuTime(w *World) time.Duration {
+	if c.signer == nil {
+		return 0
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.signer.Process.Pid))
+	w.must(err)
+	_, rest, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(rest)
+	var ticks int64
+	for _, field := range fields[11:13] { // utime and stime, proc(5)
+		value, err := strconv.ParseInt(field, 10, 64)
+		w.must(err)
+		ticks += value
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// ratio is the median of the ratios of neighbouring rounds.
+func ratio(a, b *contender) float64 {
+	var ratios []float64
+	for round := range a.rates {
+		ratios = append(ratios, a.rates[round]/b.rates[round])
+	}
+	return median(ratios)
+}
+
+func median(values []float64) float64 {
+	values = slices.Sorted(slices.Values(values))
+	return values[len(values)/2]
+}
