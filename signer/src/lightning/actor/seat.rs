@@ -67,6 +67,9 @@ impl Actor {
         self.flights.broken.store(false, Ordering::SeqCst);
         // What the house may write for a node before its first state is no state.
         if entries.keys().all(|key| key == QUARANTINE || key.starts_with(grant::PREFIX)) {
+            // Its grants can be seen and approved while it waits for its first block.
+            let loaded = self.house.settings.desk.load(&self.spec.name, &mut entries.clone(), self.clock.now_ms());
+            loaded.map_err(|error| Refusal::new(Reason::Fault, error.to_string()))?;
             let puts = self.first_entries()?;
             let commit = Commit { tenant: tenant.to_owned(), puts: puts.clone(), decision: None };
             self.house.journal.commit(commit).map_err(|error| unrecorded(&error))?;
