@@ -38,10 +38,12 @@ func TestChannelsAreRestoredFromAStaticBackup(t *testing.T) {
 	if restored := alice.ready().IdentityPubkey; restored != aliceKey {
 		t.Fatalf("the node was %s and is %s", aliceKey, restored)
 	}
-	_, err = alice.RestoreChannelBackups(w.ctx(), &lnrpc.RestoreChanBackupRequest{
-		Backup: &lnrpc.RestoreChanBackupRequest_MultiChanBackup{MultiChanBackup: backup.MultiChanBackup.MultiChanBackup},
+	w.eventually("alice takes her backup", func() error {
+		_, err := alice.RestoreChannelBackups(w.ctx(), &lnrpc.RestoreChanBackupRequest{
+			Backup: &lnrpc.RestoreChanBackupRequest_MultiChanBackup{MultiChanBackup: backup.MultiChanBackup.MultiChanBackup},
+		})
+		return err
 	})
-	w.must(err)
 	w.connect(alice, bob, bobKey)
 	w.eventually("bob closes the channel", func() error {
 		pending, err := bob.PendingChannels(w.ctx(), &lnrpc.PendingChannelsRequest{})
