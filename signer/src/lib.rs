@@ -7,6 +7,7 @@ pub mod admin;
 pub mod backup;
 pub mod bench;
 pub mod bucket;
+mod calendar;
 pub mod chain;
 pub mod cli;
 pub mod config;

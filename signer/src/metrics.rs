@@ -154,18 +154,7 @@ mod tests {
     use crate::reasons::Reason;
 
     fn decision(action: &str, verdict: Verdict) -> Decision {
-        Decision {
-            request: "1".to_owned(),
-            at_ms: 0,
-            action: action.to_owned(),
-            channel: None,
-            verdict,
-            facts: Vec::new(),
-            policy: Vec::new(),
-            came_to: Vec::new(),
-            request_sha256: String::new(),
-            reply_sha256: None,
-        }
+        Decision { verdict, ..Decision::unasked("1".to_owned(), 0, action) }
     }
 
     fn count(counters: &Counters, tenant: &str, action: &str, verdict: Verdict) {

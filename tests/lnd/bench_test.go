@@ -37,20 +37,12 @@ func BenchmarkPayments(b *testing.B) {
 	w := newWorld(b)
 	signer := w.signer("max_onchain_sat = 100000000\nmax_onchain_sat_per_day = 100000000\n")
 	bundle := signer.add("alice")
-	words, stockBundle := w.path("words"), w.path("stock.lnd")
-	w.must(writeFile(words, seedWords))
-	signer.cli(seedPassphrase, "node", "add", "stock", "--kind", "lnd", "--out", stockBundle,
-		"--import", words, "--format", "aezeed", "--mnemonic-passphrase-fd", "0")
+	stockBundle := signer.addSeeded("stock")
 	w.startChain(w.firstAddress(bundle))
 	w.must(w.chain("generate", nil, 1))
 
 	stock := w.lnd("stock-signer")
-	w.eventually("the stock signer makes its wallet", func() error {
-		_, err := lnrpc.NewWalletUnlockerClient(stock.conn).InitWallet(w.ctx(), &lnrpc.InitWalletRequest{
-			WalletPassword: []byte(passphrase), CipherSeedMnemonic: strings.Fields(seedWords), AezeedPassphrase: []byte(seedPassphrase),
-		})
-		return err
-	})
+	stock.makeSeededWallet()
 	stock.ready()
 	claviger := w.watchSigner(signer.lnd, bundle)
 	other := w.watchSigner(stock.rpc, stockBundle, filepath.Join(w.path("stock-signer"), "tls.cert"))

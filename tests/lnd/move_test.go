@@ -15,26 +15,39 @@ const (
 	seedPassphrase = "a horse, a kingdom"
 )
 
-// An lnd that kept its own keys moves them to the signer by its 24 words and their passphrase: it stays the node it was,
-// its coins stay its own, and it opens channels.
-func TestLndMovesToTheSignerWithItsSeed(t *testing.T) {
-	w := newWorld(t)
-	signer := w.signer("max_onchain_sat = 10000000\nmax_onchain_sat_per_day = 20000000\n")
-	file, bundle := w.path("words"), w.path("alice.lnd")
-	w.must(writeFile(file, seedWords))
-	signer.cli(seedPassphrase, "node", "add", "alice", "--kind", "lnd", "--out", bundle,
-		"--import", file, "--format", "aezeed", "--mnemonic-passphrase-fd", "0")
-	w.startChain(w.firstAddress(bundle))
-	w.must(w.chain("generate", nil, 1))
+// addSeeded adds a node with the keys of seedWords and returns its bundle.
+func (s *Signer) addSeeded(name string) string {
+	s.w.t.Helper()
+	words, bundle := s.w.path("words"), s.w.path(name+".lnd")
+	s.w.must(writeFile(words, seedWords))
+	s.cli(seedPassphrase, "node", "add", name, "--kind", "lnd", "--out", bundle,
+		"--import", words, "--format", "aezeed", "--mnemonic-passphrase-fd", "0")
+	return bundle
+}
 
-	alice := w.lndUnderTest("alice")
-	w.eventually("alice makes a wallet of her seed", func() error {
-		_, err := lnrpc.NewWalletUnlockerClient(alice.conn).InitWallet(w.ctx(), &lnrpc.InitWalletRequest{
+// makeSeededWallet has an lnd keep the same keys itself.
+func (n *Node) makeSeededWallet() {
+	n.w.t.Helper()
+	n.w.eventually("an lnd makes a wallet of the seed", func() error {
+		_, err := lnrpc.NewWalletUnlockerClient(n.conn).InitWallet(n.w.ctx(), &lnrpc.InitWalletRequest{
 			WalletPassword: []byte(passphrase), CipherSeedMnemonic: strings.Fields(seedWords),
 			AezeedPassphrase: []byte(seedPassphrase),
 		})
 		return err
 	})
+}
+
+// An lnd that kept its own keys moves them to the signer by its 24 words and their passphrase: it stays the node it was,
+// its coins stay its own, and it opens channels.
+func TestLndMovesToTheSignerWithItsSeed(t *testing.T) {
+	w := newWorld(t)
+	signer := w.signer("max_onchain_sat = 10000000\nmax_onchain_sat_per_day = 20000000\n")
+	bundle := signer.addSeeded("alice")
+	w.startChain(w.firstAddress(bundle))
+	w.must(w.chain("generate", nil, 1))
+
+	alice := w.lndUnderTest("alice")
+	alice.makeSeededWallet()
 	before := alice.ready()
 	address, err := alice.NewAddress(w.ctx(), &lnrpc.NewAddressRequest{Type: lnrpc.AddressType_WITNESS_PUBKEY_HASH})
 	w.must(err)

@@ -8,7 +8,7 @@ use claviger_hsm::Argon2id;
 
 use super::*;
 use crate::journal::store::{MemoryStore, Row, Store, StoredPut};
-use crate::journal::{Commit, Decision, Journal, Options, Put, Verdict};
+use crate::journal::{Commit, Decision, Journal, Options, Put};
 use crate::keys::cipher::RecordCipher;
 use crate::keys::data_key;
 use crate::keys::memory::Secret;
@@ -69,18 +69,7 @@ fn open(data_key: &Secret<32>, store: Arc<dyn Store>) -> Journal {
 }
 
 fn commit(n: u64) -> Commit {
-    let decision = Decision {
-        request: format!("alice-{n}"),
-        at_ms: n,
-        action: "test".to_owned(),
-        channel: None,
-        verdict: Verdict::Permit,
-        facts: vec![],
-        policy: Vec::new(),
-        came_to: Vec::new(),
-        request_sha256: String::new(),
-        reply_sha256: None,
-    };
+    let decision = Decision::unasked(format!("alice-{n}"), n, "test");
     let put = |key: String| Put { key, value: Some(n.to_be_bytes().to_vec()) };
     Commit {
         tenant: "alice".to_owned(),

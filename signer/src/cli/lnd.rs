@@ -2,11 +2,11 @@
 
 mod unlocker;
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use claviger_hsm::file::read_limited;
 use claviger_proto::lnrpc::{InitWalletRequest, WatchOnly, WatchOnlyAccount};
 use serde_json::json;
 
@@ -18,7 +18,7 @@ use crate::keys::passphrase::Source;
 pub(super) const BIRTHDAY_FILE: &str = "birthday";
 
 /// No file of a bundle is larger.
-const MAX_FILE_BYTES: u64 = 1 << 20;
+const MAX_FILE_BYTES: usize = 1 << 20;
 
 const INIT_EXAMPLES: &str = "Examples:
   claviger lnd init-wallet ~/.lnd/claviger                                          asks for a new wallet password
@@ -112,13 +112,8 @@ fn birthday(folder: &Path) -> Result<u64, CliError> {
 }
 
 fn read(path: &Path, hint: &str) -> Result<Vec<u8>, CliError> {
-    let mut content = Vec::new();
-    let file = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut content));
-    match file {
-        Ok(_) => Ok(content),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Err(CliError::new(format!("there is no {}", path.display()), hint))
-        }
-        Err(error) => Err(CliError::new(format!("cannot read {}: {error}", path.display()), "Check the path.")),
-    }
+    read_limited(path, MAX_FILE_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => CliError::new(format!("there is no {}", path.display()), hint),
+        _ => CliError::new(format!("cannot read {}: {error}", path.display()), "Check the path."),
+    })
 }

@@ -2,9 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::calendar;
+
 /// A day in UTC, from seconds since the Unix epoch.
 pub(super) fn date(unix_s: u64) -> String {
-    let (year, month, day) = civil(unix_s / 86_400);
+    let (year, month, day) = calendar::date(unix_s / 86_400);
     format!("{year:04}-{month:02}-{day:02}")
 }
 
@@ -33,14 +35,9 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
 pub(super) fn day(text: &str) -> Result<u64, String> {
     let wrong = || format!("'{text}' is no day since 1970: write YYYY-MM-DD");
     let numbers: Vec<u64> = text.split('-').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
-    let [year @ 1970..=9999, month @ 1..=12, day @ 1..=31] = numbers[..] else { return Err(wrong()) };
-    // 400-year eras from 0000-03-01, as `civil` counts them back.
-    let year = year - u64::from(month <= 2);
-    let (era, year_of_era, month_from_march) = (year / 400, year % 400, (month + 9) % 12);
-    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
-    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let unix_s = days.checked_sub(719_468).ok_or_else(wrong)? * 86_400;
-    // A day that its month does not have comes out as another one.
+    let [year, month, day] = numbers[..] else { return Err(wrong()) };
+    let unix_s = calendar::days(year, month, day).ok_or_else(wrong)? * 86_400;
+    // As it would be written.
     if date(unix_s) == text { Ok(unix_s) } else { Err(wrong()) }
 }
 
@@ -48,18 +45,6 @@ pub(super) fn day(text: &str) -> Result<u64, String> {
 pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The Gregorian date of a day counted from 1970-01-01, by counting 400-year eras from 0000-03-01.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 //! explain.rs   one decision, or a refusal that decided nothing
 //! policy.rs    the spending policy: bundles, budgets, what was decided
 //! grants.rs    what is asked, approved and taken back
-//! rollback.rs  state, or a clock, that was set back
+//! rollback/    state, or a clock, that was set back
 //! operators.rs  the lines of the log that say who changed the policy
 //! backup.rs    the whole of it in one file
 //! answers.rs   the administrator's calls

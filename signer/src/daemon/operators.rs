@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Unsealed;
 use super::policy::now_ms;
 use crate::facts::Fact;
-use crate::journal::{Decision, HOUSE, Verdict};
+use crate::journal::{Decision, HOUSE};
 
 /// Names the lines of one run.
 pub(super) struct Lines {
@@ -32,17 +32,8 @@ impl Unsealed {
     /// searched by time.
     pub(super) fn line(&self, action: &str, by: &str, facts: impl IntoIterator<Item = Fact>) -> Decision {
         let last = self.journal.tail(1).ok().and_then(|lines| Some(lines.first()?.decision.at_ms));
-        Decision {
-            request: self.lines.next(),
-            at_ms: now_ms().max(last.unwrap_or(0)),
-            action: action.to_owned(),
-            channel: None,
-            verdict: Verdict::Permit,
-            facts: [Fact::text("ordered_by", by)].into_iter().chain(facts).collect(),
-            policy: Vec::new(),
-            came_to: Vec::new(),
-            request_sha256: String::new(),
-            reply_sha256: None,
-        }
+        let facts = [Fact::text("ordered_by", by)].into_iter().chain(facts).collect();
+        let at_ms = now_ms().max(last.unwrap_or(0));
+        Decision { facts, ..Decision::unasked(self.lines.next(), at_ms, action) }
     }
 }

@@ -277,7 +277,7 @@ mod tests {
     use super::super::tests::World;
     use super::*;
     use crate::admin::api::{AdminApi, Sink};
-    use crate::journal::{Commit, Verdict};
+    use crate::journal::Commit;
     use crate::policy::{Ask, Ends};
 
     const HOUR_MS: u64 = 3_600_000;
@@ -321,18 +321,8 @@ mod tests {
             let ask = Ask { request, key: format!("payment:{hour}"), ends: Ends::AtOnce };
             let decided = unsealed.desk.decide(ask, at_ms).unwrap();
             let name = format!("alice-00000001-{hour}");
-            let decision = Decision {
-                request: name.clone(),
-                at_ms,
-                action: "PreapproveInvoice".to_owned(),
-                channel: None,
-                verdict: Verdict::Permit,
-                facts: Vec::new(),
-                policy: vec![Record { id: name, ..decided.record.clone() }],
-                came_to: Vec::new(),
-                request_sha256: String::new(),
-                reply_sha256: None,
-            };
+            let policy = vec![Record { id: name.clone(), ..decided.record.clone() }];
+            let decision = Decision { policy, ..Decision::unasked(name, at_ms, "PreapproveInvoice") };
             unsealed.desk.close(&decided, true, at_ms);
             let commit = Commit { tenant: "alice".to_owned(), puts: decided.puts, decision: Some(decision) };
             unsealed.journal.commit(commit).unwrap();

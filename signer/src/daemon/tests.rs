@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use super::unsealed::{gone, put};
 use super::*;
 use crate::admin::api::{AdminApi, FailureKind, Sink};
-use crate::journal::{Commit, Decision, HOUSE, Verdict};
+use crate::journal::{Commit, Decision, HOUSE};
 use crate::keys::data_key;
 use crate::keys::passphrase::Passphrase;
 
@@ -81,18 +81,7 @@ impl World {
     pub(super) fn decide(&self, tenant: &str, count: u64) {
         let journal = self.unsealed().journal.clone();
         for n in 1..=count {
-            let decision = Decision {
-                request: format!("{tenant}-{n}"),
-                at_ms: n,
-                action: "test".to_owned(),
-                channel: None,
-                verdict: Verdict::Permit,
-                facts: vec![],
-                policy: Vec::new(),
-                came_to: Vec::new(),
-                request_sha256: String::new(),
-                reply_sha256: None,
-            };
+            let decision = Decision::unasked(format!("{tenant}-{n}"), n, "test");
             let commit = Commit { tenant: tenant.to_owned(), puts: vec![], decision: Some(decision) };
             journal.submit(commit, Box::new(|result| result.unwrap()));
         }

@@ -66,6 +66,24 @@ pub struct Decision {
     pub reply_sha256: Option<String>,
 }
 
+impl Decision {
+    /// A line of the whole node that no request led to: permitted, with nothing compared, asked or replied.
+    pub fn unasked(name: String, at_ms: u64, action: &str) -> Self {
+        Self {
+            request: name,
+            at_ms,
+            action: action.to_owned(),
+            channel: None,
+            verdict: Verdict::Permit,
+            facts: Vec::new(),
+            policy: Vec::new(),
+            came_to: Vec::new(),
+            request_sha256: String::new(),
+            reply_sha256: None,
+        }
+    }
+}
+
 /// The closed set of verdicts.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -69,9 +69,9 @@ pub fn verify(
             return Err(JournalError::Interrupted);
         }
     }
-    let checkpoints = walk.finish()?;
+    let verified = walk.finish(records)?;
     progress(Progress { done: total, total });
-    Ok(Verified { records, decisions: head.seq, entries: head.state.count, checkpoints, head: hex::encode(head.hash) })
+    Ok(verified)
 }
 
 /// The same check over rows that come from elsewhere than a store, as [`Journal::rows`](super::Journal::rows) hands them out.
@@ -115,9 +115,7 @@ impl<'c> Check<'c> {
     pub fn finish(self) -> Result<Verified, JournalError> {
         let missing = if self.meta.is_none() { META } else { HEAD };
         let walk = self.walk.ok_or_else(|| Damage::new(missing, DamageKind::Missing))?;
-        let (checkpoints, head) = (walk.finish()?, walk.head);
-        let (decisions, entries, head) = (head.seq, head.state.count, hex::encode(head.hash));
-        Ok(Verified { records: self.records, decisions, entries, checkpoints, head })
+        Ok(walk.finish(self.records)?)
     }
 }
 
@@ -212,8 +210,8 @@ impl<'c> Walk<'c> {
         }
     }
 
-    /// Everything was seen: did it end where the head says?
-    fn finish(&self) -> Result<u64, Damage> {
+    /// Everything was seen, `records` in all: did it end where the head says?
+    fn finish(&self, records: u64) -> Result<Verified, Damage> {
         if self.at.checkpoint != self.head.checkpoint {
             return Err(Damage::new(record::checkpoint_key(self.head.checkpoint), DamageKind::Missing));
         }
@@ -224,6 +222,7 @@ impl<'c> Walk<'c> {
         if self.at.hash != self.head.hash {
             return Err(Damage::new(HEAD, BadRecord::Contents.into()));
         }
-        Ok(self.checkpoints)
+        let (decisions, entries, head) = (self.head.seq, self.head.state.count, hex::encode(self.head.hash));
+        Ok(Verified { records, decisions, entries, checkpoints: self.checkpoints, head })
     }
 }

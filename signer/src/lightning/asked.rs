@@ -169,19 +169,9 @@ impl Counter {
         let request = self.request(Action::PayInvoice)?;
         // What cannot be read is left to the state machine to refuse.
         let invoice = Invoice::from_str(std::str::from_utf8(invoice).ok()?).ok()?;
-        let hash = hex::encode(invoice.payment_hash().0);
-        let ends_s = invoice.duration_since_epoch().saturating_add(invoice.expiry_duration()).as_secs();
-        let expires_in_s = ends_s.saturating_sub(request.time_ms / 1_000);
-        let request = request
-            .with(FactId::Payee, invoice.payee_pub_key().to_string())
-            .with(FactId::PaymentHash, hash.clone())
-            .with(FactId::AmountMsat, invoice.amount_milli_satoshis())
-            .with(FactId::ExpiresInS, expires_in_s);
-        let request = match invoice.description() {
-            Some(text) if text.len() <= Value::MAX_TEXT => request.with(FactId::Description, text),
-            _ => request,
-        };
-        Some((request, payment_key(&hash), ends(invoice.amount_milli_satoshis())))
+        let amount_msat = invoice.amount_milli_satoshis();
+        let (request, key) = paying(request, &invoice, amount_msat);
+        Some((request, key, ends(amount_msat)))
     }
 
     fn force_close(&self, channel: Option<ChannelRef>) -> Option<Asked> {
@@ -251,6 +241,23 @@ impl<'a> Leaving<'a> {
 }
 
 /// A request with the channel that it is about.
+/// `request` with what `invoice`, of which `amount_msat` are to be paid, says of itself; and the payment's key.
+pub(super) fn paying(request: Request, invoice: &Invoice, amount_msat: u64) -> (Request, String) {
+    let hash = hex::encode(invoice.payment_hash().0);
+    let key = payment_key(&hash);
+    let ends_s = invoice.duration_since_epoch().saturating_add(invoice.expiry_duration()).as_secs();
+    let expires_in_s = ends_s.saturating_sub(request.time_ms / 1_000);
+    let request = request
+        .with(FactId::Payee, invoice.payee_pub_key().to_string())
+        .with(FactId::PaymentHash, hash)
+        .with(FactId::AmountMsat, amount_msat)
+        .with(FactId::ExpiresInS, expires_in_s);
+    match invoice.description() {
+        Some(text) if text.len() <= Value::MAX_TEXT => (request.with(FactId::Description, text), key),
+        _ => (request, key),
+    }
+}
+
 fn about(request: Request, channel: ChannelRef) -> Request {
     request.with(FactId::Channel, channel.to_string()).with(FactId::Peer, hex::encode(channel.peer_id))
 }

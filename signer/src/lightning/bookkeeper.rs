@@ -154,8 +154,9 @@ impl Bookkeeper {
         self.lock().book.forwards(Moment { now_ms: self.clock.now_ms(), height })
     }
 
-    /// The message succeeded. What it approves may cost `max_fee_percent` of its amount. Returns the changed entries.
-    pub fn finish(&self, node: &Node, max_fee_percent: u64) -> Vec<Put> {
+    /// The message succeeded. What it approves may cost `max_fee_percent` of its amount; asked only if it approves anything.
+    /// Returns the changed entries.
+    pub fn finish(&self, node: &Node, max_fee_percent: impl FnOnce() -> u64) -> Vec<Put> {
         let at = Moment { now_ms: self.clock.now_ms(), height: 0 };
         let State { book, news } = &mut *self.lock();
         match std::mem::take(news) {
@@ -170,7 +171,7 @@ impl Bookkeeper {
                     Approval::new(invoice.amount_msat, millis(ends).saturating_add(KEPT_AFTER_EXPIRY_MS))
                 });
                 if let Some(approval) = invoice {
-                    book.approve(Hash(hash.0), approval.with_fee_percent(max_fee_percent), at);
+                    book.approve(Hash(hash.0), approval.with_fee_percent(max_fee_percent()), at);
                 }
             }
         }

@@ -63,33 +63,17 @@ impl Recorded<'_> {
 /// Stands for refusals that have no line of their own: how many there were, by reason.
 pub(super) fn tally(name: &str, at_ms: u64, left_out: &BTreeMap<&'static str, u64>) -> Decision {
     let counts: Vec<_> = left_out.iter().map(|(reason, count)| format!("{reason}: {count}")).collect();
-    Decision {
-        request: name.to_owned(),
-        at_ms,
-        action: "Tally".to_owned(),
-        channel: None,
-        verdict: Verdict::deny(Reason::LeftOut, counts.join(", ")),
-        facts: Vec::new(),
-        policy: Vec::new(),
-        came_to: Vec::new(),
-        request_sha256: digest(&[]),
-        reply_sha256: None,
-    }
+    let verdict = Verdict::deny(Reason::LeftOut, counts.join(", "));
+    Decision { verdict, request_sha256: digest(&[]), ..Decision::unasked(name.to_owned(), at_ms, "Tally") }
 }
 
 /// The line of the log for an operator's order.
 pub(super) fn order(name: &str, order: &Order, given: &Given) -> Decision {
     Decision {
-        request: name.to_owned(),
-        at_ms: given.at_ms,
-        action: order.action().to_owned(),
         channel: order.channel().map(|channel| channel.to_string()),
-        verdict: Verdict::Permit,
         facts: order.facts(given),
-        policy: Vec::new(),
-        came_to: Vec::new(),
         request_sha256: digest(&[]),
-        reply_sha256: None,
+        ..Decision::unasked(name.to_owned(), given.at_ms, order.action())
     }
 }
 

@@ -22,7 +22,7 @@ use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::record::NodeRecord;
 use crate::config::Config;
 use crate::datadir::DataDir;
-use crate::journal::{Anchor, Commit, Decision, HOUSE, Journal, Setback, Verdict};
+use crate::journal::{Anchor, Commit, Decision, HOUSE, Journal, Setback};
 use crate::lightning::nodes::Nodes;
 use crate::lightning::orders::{Given, Order, Orders};
 
@@ -229,18 +229,8 @@ fn quarantine(
     tracing::error!(node, %setback, "the node goes into quarantine");
     let (order, given) =
         (Order::Quarantine, Given { at_ms: now_ms().max(last_ms), by: BY.to_owned(), why: setback.to_string() });
-    let decision = Decision {
-        request: lines.next(),
-        at_ms: given.at_ms,
-        action: order.action().to_owned(),
-        channel: None,
-        verdict: Verdict::Permit,
-        facts: order.facts(&given),
-        policy: Vec::new(),
-        came_to: Vec::new(),
-        request_sha256: String::new(),
-        reply_sha256: None,
-    };
+    let facts = order.facts(&given);
+    let decision = Decision { facts, ..Decision::unasked(lines.next(), given.at_ms, order.action()) };
     let puts = Orders::default().carry_out(&order, given).map_err(|error| damaged("the quarantine", &error))?;
     let commit = Commit { tenant: node.to_owned(), puts, decision: Some(decision) };
     journal.commit(commit).map_err(|error| AdminFailure::new(FailureKind::Fault, &error, error.hint()))

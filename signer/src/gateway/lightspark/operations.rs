@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use claviger_proto::v1::operations_server::Operations;
 use claviger_proto::v1::{SignOperationReply, SignOperationRequest};
-use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
-use crate::gateway::link::{LinkHandler, Peer, Roster, status};
+use crate::gateway::link::{LinkHandler, Peer, Roster, ask, status};
 use crate::lightning::lightspark::SIGN_OPERATION;
 use crate::names::{NodeKind, NodeName};
-use crate::pipeline::{self, Outcome};
+use crate::pipeline::Outcome;
 use crate::reasons::{Reason, Refusal};
 
 /// Then the caller may ask again: the same call gets the same answer (P5).
@@ -36,15 +35,9 @@ impl Operations for Service {
             status("", &why)
         })?;
         let message = [&SIGN_OPERATION.to_be_bytes()[..], &request.into_inner().body].concat();
-        let request = pipeline::Request { request_id: 0, channel: None, message };
-        let (reply, outcome) = oneshot::channel();
-        self.handler.submit(&account, request, Box::new(move |outcome| drop(reply.send(outcome))));
-        let busy = |detail: &str| status("", &Refusal::new(Reason::NodeBusy, detail));
-        match tokio::time::timeout(ANSWER_WITHIN, outcome).await {
-            Ok(Ok(Outcome::Reply(signature))) => Ok(Response::new(SignOperationReply { signature })),
-            Ok(Ok(Outcome::Refused { request, refusal })) => Err(status(&request, &refusal)),
-            Ok(Err(_)) => Err(busy("the answer was lost")),
-            Err(_) => Err(busy("there is no answer yet")),
+        match ask(&*self.handler, &account, message, ANSWER_WITHIN).await {
+            Outcome::Reply(signature) => Ok(Response::new(SignOperationReply { signature })),
+            Outcome::Refused { request, refusal } => Err(status(&request, &refusal)),
         }
     }
 }

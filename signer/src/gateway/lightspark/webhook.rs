@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::oneshot;
 
 use super::accounts::Accounts;
 use super::mutations::Mutation;
-use crate::gateway::link::LinkHandler;
+use crate::gateway::link::{LinkHandler, ask};
 use crate::lightning::lightspark::{Ask, Event, SubEvent, refusal};
 use crate::names::NodeName;
-use crate::pipeline::{Outcome, Request};
+use crate::pipeline::Outcome;
 use crate::reasons::{Reason, Refusal};
 
 /// Then the caller may ask again: the same event gets the same answer.
@@ -88,14 +87,10 @@ impl Webhooks {
 
     async fn ask(&self, name: &NodeName, sub_event: &SubEvent, body: &[u8]) -> Answer {
         let message = [&(sub_event.method() as u16).to_be_bytes()[..], body].concat();
-        let request = Request { request_id: 0, channel: None, message };
-        let (reply, outcome) = oneshot::channel();
-        self.handler.submit(name, request, Box::new(move |outcome| drop(reply.send(outcome))));
-        let busy = |detail: &str| Answer::refused("", &Refusal::new(Reason::NodeBusy, detail));
-        match tokio::time::timeout(ANSWER_WITHIN, outcome).await {
-            Ok(Ok(Outcome::Reply(reply))) if reply.is_empty() => Answer::status(204),
-            Ok(Ok(Outcome::Reply(body))) => Answer::variables(body, Mutation::answering(sub_event.method())),
-            Ok(Ok(Outcome::Refused { request, refusal })) => match sub_event {
+        match ask(&*self.handler, name, message, ANSWER_WITHIN).await {
+            Outcome::Reply(reply) if reply.is_empty() => Answer::status(204),
+            Outcome::Reply(body) => Answer::variables(body, Mutation::answering(sub_event.method())),
+            Outcome::Refused { request, refusal } => match sub_event {
                 // Lightspark has an answer for these alone: the variables of its `decline_to_sign_messages`.
                 SubEvent::Sign(jobs) if !refusal.reason.retry() && refusal.reason != Reason::Fault => {
                     let ids: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
@@ -104,8 +99,6 @@ impl Webhooks {
                 }
                 _ => Answer::refused(&request, &refusal),
             },
-            Ok(Err(_)) => busy("the answer was lost"),
-            Err(_) => busy("there is no answer yet"),
         }
     }
 }
@@ -120,7 +113,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::pipeline::Responder;
+    use crate::pipeline::{Request, Responder};
 
     const POINT: &str = r#"{"event_type": "REMOTE_SIGNING", "event_id": "1", "timestamp": "2024-06-05T04:28:45.171899+00:00", "entity_id": "Channel:1", "data": {"sub_event_type": "GET_PER_COMMITMENT_POINT", "bitcoin_network": "REGTEST", "derivation_path": "m/3/1", "per_commitment_point_idx": 7}}"#;
     const SIGN: &str = r#"{"event_type": "REMOTE_SIGNING", "event_id": "1", "timestamp": "2024-06-05T04:28:45.171899+00:00", "entity_id": "Channel:1", "data": {"sub_event_type": "DERIVE_KEY_AND_SIGN", "bitcoin_network": "REGTEST", "signing_jobs": [{"id": "job-1", "derivation_path": "m/3/1/0", "message": "1111111111111111111111111111111111111111111111111111111111111111", "script": "51", "transaction": "00", "amount": 1}]}}"#;

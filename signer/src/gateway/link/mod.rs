@@ -21,12 +21,12 @@ mod wire;
 
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::admin::fingerprint::Fingerprint;
 use crate::config::LinkConfig;
 use crate::names::{NodeKind, NodeName};
-use crate::pipeline::{Request, Responder};
+use crate::pipeline::{Outcome, Request, Responder};
 use crate::reasons::{Reason, Refusal};
 
 pub(in crate::gateway) use callers::Callers;
@@ -41,6 +41,25 @@ pub trait LinkHandler: Send + Sync + 'static {
     /// Takes one request of `node`. Must not block; `respond` is called once, from any thread. A `respond` dropped
     /// uncalled answers the node with a refusal that may be repeated.
     fn submit(&self, node: &NodeName, request: Request, respond: Responder);
+}
+
+/// Hands `message` of `node` to `handler` and waits for what comes of it, at most `within`. A call that has no answer by then,
+/// or whose answer is lost, may be repeated: it is refused with `node-busy`.
+pub(in crate::gateway) async fn ask(
+    handler: &dyn LinkHandler,
+    node: &NodeName,
+    message: Vec<u8>,
+    within: Duration,
+) -> Outcome {
+    let (reply, outcome) = oneshot::channel();
+    let request = Request { request_id: 0, channel: None, message };
+    handler.submit(node, request, Box::new(move |outcome| drop(reply.send(outcome))));
+    let why = match tokio::time::timeout(within, outcome).await {
+        Ok(Ok(outcome)) => return outcome,
+        Ok(Err(_)) => "the answer was lost",
+        Err(_) => "there is no answer yet",
+    };
+    Outcome::Refused { request: String::new(), refusal: Refusal::new(Reason::NodeBusy, why) }
 }
 
 /// Knows which certificate is which node's.

@@ -14,15 +14,14 @@ use claviger_proto::signrpc::{
 use claviger_proto::walletrpc::wallet_kit_server::WalletKit;
 use claviger_proto::walletrpc::{SignPsbtRequest, SignPsbtResponse};
 use prost::Message;
-use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::macaroon::Mint;
 use super::status::{status, unauthenticated};
-use crate::gateway::link::{LinkHandler, Roster};
+use crate::gateway::link::{LinkHandler, Roster, ask};
 use crate::lightning::lnd::Method;
 use crate::names::{NodeKind, NodeName};
-use crate::pipeline::{self, Outcome};
+use crate::pipeline::Outcome;
 use crate::reasons::{Reason, Refusal};
 
 /// lnd gives up after 5 s unless told otherwise, and shuts down: it has an answer long before. A question that is asked again
@@ -46,18 +45,12 @@ impl Service {
     ) -> Result<Response<R>, Status> {
         let node = self.caller(&request)?;
         let message = method.request(request.get_ref());
-        let request = pipeline::Request { request_id: 0, channel: None, message };
-        let (reply, outcome) = oneshot::channel();
-        self.handler.submit(&node, request, Box::new(move |outcome| drop(reply.send(outcome))));
-        let busy = |detail: &str| status("", &Refusal::new(Reason::NodeBusy, detail));
-        match tokio::time::timeout(ANSWER_WITHIN, outcome).await {
-            Ok(Ok(Outcome::Reply(reply))) => {
-                let decoded = R::decode(&reply[..]).map_err(|_| busy("the answer was lost"))?;
-                Ok(Response::new(decoded))
+        match ask(&*self.handler, &node, message, ANSWER_WITHIN).await {
+            Outcome::Reply(reply) => {
+                let lost = |_| status("", &Refusal::new(Reason::NodeBusy, "the answer was lost"));
+                R::decode(&reply[..]).map(Response::new).map_err(lost)
             }
-            Ok(Ok(Outcome::Refused { request, refusal })) => Err(status(&request, &refusal)),
-            Ok(Err(_)) => Err(busy("the answer was lost")),
-            Err(_) => Err(busy("there is no answer yet")),
+            Outcome::Refused { request, refusal } => Err(status(&request, &refusal)),
         }
     }
 

@@ -168,7 +168,7 @@ impl Engine {
             puts.extend(self.guard.take_changes());
             puts.extend(self.limits.charge());
             puts.extend(self.issued.take_put());
-            puts.extend(self.bookkeeper.finish(&self.node, self.counter.max_fee_percent()));
+            puts.extend(self.bookkeeper.finish(&self.node, || self.counter.max_fee_percent()));
             puts.extend(question.into_iter().flat_map(|question| self.answers.keep(question, reply)));
         }
         puts.extend(settled.puts);

@@ -10,10 +10,10 @@
 use bitcoin::{ScriptBuf, TxOut, Txid};
 use claviger_policy::actions::Action;
 use claviger_policy::facts::FactId;
-use claviger_policy::value::Value;
-use lightning_signer::invoice::{Invoice, InvoiceAttributes};
+use lightning_signer::invoice::Invoice;
 
-use crate::lightning::counter::{Counter, payment_key};
+use crate::lightning::asked::paying;
+use crate::lightning::counter::Counter;
 use crate::policy::Ends;
 use crate::reasons::Refusal;
 
@@ -25,20 +25,8 @@ pub(super) fn payment(
     max_fee_msat: u64,
 ) -> Result<(), Refusal> {
     let Some(request) = counter.request(Action::PayInvoice) else { return Ok(()) };
-    let hash = hex::encode(invoice.payment_hash().0);
-    let ends_s = invoice.duration_since_epoch().saturating_add(invoice.expiry_duration()).as_secs();
-    let expires_in_s = ends_s.saturating_sub(request.time_ms / 1_000);
-    let request = request
-        .with(FactId::Payee, invoice.payee_pub_key().to_string())
-        .with(FactId::PaymentHash, hash.clone())
-        .with(FactId::AmountMsat, amount_msat)
-        .with(FactId::FeeMsat, max_fee_msat)
-        .with(FactId::ExpiresInS, expires_in_s);
-    let request = match invoice.description() {
-        Some(text) if text.len() <= Value::MAX_TEXT => request.with(FactId::Description, text),
-        _ => request,
-    };
-    counter.ask(request, payment_key(&hash), Ends::AtOnce)
+    let (request, key) = paying(request, invoice, amount_msat);
+    counter.ask(request.with(FactId::FeeMsat, max_fee_msat), key, Ends::AtOnce)
 }
 
 /// A withdrawal is about to be requested under `key`. Its fee shows with the transaction, and is bounded there.
@@ -49,21 +37,26 @@ pub(super) fn withdrawal(
     amount_sat: u64,
     max_fee_sat: u64,
 ) -> Result<(), Refusal> {
-    let Some(request) = counter.request(Action::Withdraw) else { return Ok(()) };
-    let request = request
-        .with(FactId::FeeMsat, max_fee_sat.saturating_mul(1_000))
-        .with(FactId::AmountMsat, amount_sat.saturating_mul(1_000))
-        .paying_to(counter.destinations([to].into_iter()));
-    counter.ask(request, format!("withdrawal:{key}"), Ends::AtOnce)
+    withdraw(counter, format!("withdrawal:{key}"), [to].into_iter(), amount_sat, max_fee_sat)
 }
 
 /// Coins of the wallet are about to pay `leaving`, none of which a withdrawal has asked for.
 pub(super) fn spend(counter: &Counter, txid: &Txid, leaving: &[&TxOut], fee_sat: u64) -> Result<(), Refusal> {
-    let Some(request) = counter.request(Action::Withdraw) else { return Ok(()) };
     let sat = leaving.iter().fold(0u64, |sum, out| sum.saturating_add(out.value.to_sat()));
+    withdraw(counter, format!("withdraw:{txid}"), leaving.iter().map(|out| &out.script_pubkey), sat, fee_sat)
+}
+
+fn withdraw<'a>(
+    counter: &Counter,
+    key: String,
+    to: impl Iterator<Item = &'a ScriptBuf>,
+    amount_sat: u64,
+    fee_sat: u64,
+) -> Result<(), Refusal> {
+    let Some(request) = counter.request(Action::Withdraw) else { return Ok(()) };
     let request = request
         .with(FactId::FeeMsat, fee_sat.saturating_mul(1_000))
-        .with(FactId::AmountMsat, sat.saturating_mul(1_000))
-        .paying_to(counter.destinations(leaving.iter().map(|out| &out.script_pubkey)));
-    counter.ask(request, format!("withdraw:{txid}"), Ends::AtOnce)
+        .with(FactId::AmountMsat, amount_sat.saturating_mul(1_000))
+        .paying_to(counter.destinations(to));
+    counter.ask(request, key, Ends::AtOnce)
 }

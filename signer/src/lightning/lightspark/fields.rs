@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::event::EventError;
 use super::json::Json;
+use crate::calendar;
 
 /// The longest id of an event, an entity, a job or an invoice, in bytes.
 const MAX_ID_BYTES: usize = 128;
@@ -72,16 +73,10 @@ pub(super) fn milliseconds(text: &str) -> Option<u64> {
     let number = |from: usize, to: usize| whole[from..to].parse::<u64>().ok();
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let lengths = [31, if is_leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let length = *lengths.get(usize::try_from(month.checked_sub(1)?).ok()?)?;
-    if year < 1970 || !(1..=length).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+    if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    let before = year - 1;
-    let leap_days = |year: u64| year / 4 - year / 100 + year / 400;
-    let months: u64 = lengths.iter().take(month as usize - 1).sum();
-    let days = (year - 1970) * 365 + leap_days(before) - leap_days(1969) + months + day - 1;
+    let days = calendar::days(year, month, day)?;
     let milli = fraction.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("{fraction:0<3}"))?;
     Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + milli[..3].parse::<u64>().ok()?)
 }

@@ -16,7 +16,7 @@ use vls_protocol::msgs::Message;
 
 use super::{Given, Orders};
 use crate::facts::Fact;
-use crate::lightning::standing::ChannelView;
+use crate::lightning::standing::{ChannelView, Side};
 use crate::pipeline::ChannelRef;
 use crate::reasons::{Reason, Refusal};
 
@@ -28,32 +28,34 @@ impl Orders {
         message: &Message,
         channel: Option<ChannelRef>,
         now_ms: u64,
-        view: impl FnOnce(ChannelRef) -> Option<ChannelView>,
+        view: impl Fn(ChannelRef) -> Option<ChannelView>,
     ) -> Result<(), Refusal> {
         if self.node.is_none() && self.channels.is_empty() && self.quarantine.is_none() {
             return Ok(());
         }
+        let counterparty = |channel| view(channel)?.counterparty;
+        let holder = |channel| view(channel)?.holder;
         match (message, channel) {
             (Message::SignWithdrawal(_) | Message::PreapproveInvoice(_) | Message::PreapproveKeysend(_), _) => {
                 self.node_stopped("node").map_or(Ok(()), Err)
             }
             (Message::SignRemoteCommitmentTx(m), Some(channel)) => {
-                self.check_state(channel, now_ms, || signs_new(view(channel), m.commitment_number))
+                self.check_state(channel, now_ms, || begins(counterparty(channel), m.commitment_number))
             }
             (Message::SignRemoteCommitmentTx2(m), Some(channel)) => {
-                self.check_state(channel, now_ms, || signs_new(view(channel), m.commitment_number))
+                self.check_state(channel, now_ms, || begins(counterparty(channel), m.commitment_number))
             }
             (Message::RevokeCommitmentTx(m), Some(channel)) => {
-                self.check_state(channel, now_ms, || revokes_new(view(channel), m.commitment_number))
+                self.check_state(channel, now_ms, || ends(holder(channel), m.commitment_number))
             }
             (Message::ValidateCommitmentTx(m), Some(channel)) => {
-                self.check_latest(|| validates_new(view(channel), m.commitment_number))
+                self.check_latest(|| begins(holder(channel), m.commitment_number))
             }
             (Message::ValidateCommitmentTx2(m), Some(channel)) => {
-                self.check_latest(|| validates_new(view(channel), m.commitment_number))
+                self.check_latest(|| begins(holder(channel), m.commitment_number))
             }
             (Message::ValidateRevocation(m), Some(channel)) => {
-                self.check_latest(|| takes_new(view(channel), m.commitment_number))
+                self.check_latest(|| ends(counterparty(channel), m.commitment_number))
             }
             _ => Ok(()),
         }
@@ -105,27 +107,13 @@ impl Orders {
     }
 }
 
-/// Whether no commitment of the peer with this number was signed.
-fn signs_new(view: Option<ChannelView>, number: u64) -> bool {
-    let side = view.and_then(|view| view.counterparty);
+/// Whether a side has had no commitment with this number yet.
+fn begins(side: Option<Side>, number: u64) -> bool {
     side.is_none_or(|side| number > side.next.unwrap_or(side.current))
 }
 
-/// Whether our commitment with this number is not revoked.
-fn revokes_new(view: Option<ChannelView>, number: u64) -> bool {
-    let side = view.and_then(|view| view.holder);
-    side.and_then(|side| side.revoked).is_none_or(|revoked| number > revoked)
-}
-
-/// Whether our commitment with this number was not validated.
-fn validates_new(view: Option<ChannelView>, number: u64) -> bool {
-    let side = view.and_then(|view| view.holder);
-    side.is_none_or(|side| number > side.next.unwrap_or(side.current))
-}
-
-/// Whether the peer's commitment with this number was not revoked to us.
-fn takes_new(view: Option<ChannelView>, number: u64) -> bool {
-    let side = view.and_then(|view| view.counterparty);
+/// Whether a side's commitment with this number is not revoked yet.
+fn ends(side: Option<Side>, number: u64) -> bool {
     side.and_then(|side| side.revoked).is_none_or(|revoked| number > revoked)
 }
 

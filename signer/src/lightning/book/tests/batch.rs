@@ -6,6 +6,13 @@ use crate::reasons::Reason;
 
 const AMOUNT_MSAT: u64 = 1_000_000_000;
 
+/// Of two HTLCs of `channel`, the first is paid and the second fails, in the same commitment.
+fn end(node: &mut Node, channel: usize, [paid, failed]: [usize; 2]) {
+    node.remove(channel, paid, true);
+    node.remove(channel, failed, false);
+    node.sync(channel).unwrap();
+}
+
 /// Two forwards of one amount leave by `b`, and one of them is paid there: both end in the same commitment.
 fn two_forwards(amount_msat: u64) -> (Node, [(usize, usize); 2]) {
     let mut node = Node::new(WITHOUT_PREIMAGES);
@@ -16,9 +23,7 @@ fn two_forwards(amount_msat: u64) -> (Node, [(usize, usize); 2]) {
     }
     let leaves = [1, 2].map(|n| node.add(b, htlc(n, Out, amount_msat, 500)));
     node.sync(b).unwrap();
-    node.remove(b, leaves[0], true);
-    node.remove(b, leaves[1], false);
-    node.sync(b).unwrap();
+    end(&mut node, b, leaves);
     node.restart();
     (node, comes)
 }
@@ -50,16 +55,12 @@ fn hostile_refund_of_both_in_one_commitment_is_refused() {
     node.sync(a).unwrap();
     let leaves = [1, 2].map(|n| node.add(b, htlc(n, Out, AMOUNT_MSAT, 500)));
     node.sync(b).unwrap();
-    node.remove(b, leaves[0], true);
-    node.remove(b, leaves[1], false);
-    node.sync(b).unwrap();
+    end(&mut node, b, leaves);
     let honest = node.channels[a].clone();
     comes.iter().for_each(|id| node.remove(a, *id, false));
     assert_eq!(node.sync(a).unwrap_err().reason, Reason::ForwardUnclaimed);
     node.channels[a] = honest;
-    node.remove(a, comes[0], true);
-    node.remove(a, comes[1], false);
-    node.sync(a).unwrap();
+    end(&mut node, a, comes);
 }
 
 /// Dust that moves in the same commitment hides nothing that is larger.
@@ -96,9 +97,7 @@ fn hostile_second_retry_after_one_of_two_payments_failed_is_refused_and_the_firs
             node.add(a, htlc(n, Out, AMOUNT_MSAT, 500))
         });
         node.sync(a).unwrap();
-        node.remove(a, paid[0], true);
-        node.remove(a, paid[1], false);
-        node.sync(a).unwrap();
+        end(&mut node, a, paid);
         let retry = node.add(a, htlc(first, Out, AMOUNT_MSAT, 500));
         node.sync(a).unwrap();
         node.restart();
@@ -120,9 +119,7 @@ fn hostile_retry_of_what_ended_long_ago_is_refused_and_a_recent_one_passes() {
             node.add(a, htlc(n, Out, 20_000_000, 500))
         });
         node.sync(a).unwrap();
-        node.remove(a, paid[0], true);
-        node.remove(a, paid[1], false);
-        node.sync(a).unwrap();
+        end(&mut node, a, paid);
     }
     assert_eq!(node.entries("book/batch/"), 64);
     node.restart();
@@ -143,9 +140,7 @@ fn four_forwards() -> (Node, [usize; 4]) {
     for (channel, pair) in [(b, [1, 2]), (c, [3, 4])] {
         let leaves = pair.map(|n| node.add(channel, htlc(n, Out, AMOUNT_MSAT, 500)));
         node.sync(channel).unwrap();
-        node.remove(channel, leaves[0], true);
-        node.remove(channel, leaves[1], false);
-        node.sync(channel).unwrap();
+        end(&mut node, channel, leaves);
     }
     node.restart();
     (node, comes)
@@ -321,9 +316,7 @@ fn hostile_retries_that_only_dust_accounts_for_are_charged_and_bounded_and_hones
             node.add(a, htlc(n, Out, amount_msat, 500))
         });
         node.sync(a).unwrap();
-        node.remove(a, together[0], true);
-        node.remove(a, together[1], false);
-        node.sync(a).unwrap();
+        end(&mut node, a, together);
         // The first takes back nine tenths of what failed, since its approval covers the rest as a fee; the second has that.
         for (retried, cost_msat) in [(n + 1, 0), (n, amount_msat - 2 * amount_msat / 10)] {
             node.add(b, htlc(retried, Out, amount_msat, 500));

@@ -2,6 +2,7 @@
 
 mod arithmetic;
 mod batch;
+mod channel;
 mod closing;
 mod dust;
 mod ended;

@@ -2,7 +2,8 @@
 
 use super::super::view::CommitmentView;
 use super::super::{Commitment, Direction, Hash, Rules, Side};
-use super::model::{DELTA, Node, WITH_PREIMAGES, WITHOUT_PREIMAGES, Who, htlc, secret, terms};
+use super::channel::Who;
+use super::model::{DELTA, Node, WITH_PREIMAGES, WITHOUT_PREIMAGES, htlc, secret, terms};
 use Direction::{In, Out};
 
 const SEEDS: u64 = 40;

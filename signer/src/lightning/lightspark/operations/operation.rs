@@ -179,10 +179,7 @@ fn payment(fields: &Fields<'_>, network: Network) -> Result<Moves, OperationErro
         return Err(OperationError::Network(network));
     }
     // Who pays says how much if the invoice does not.
-    let named_msat = match fields.0.get("amount_msats") {
-        Some(_) => Some(fields.number("amount_msats").ok_or_else(|| missing("amount_msats"))?),
-        None => None,
-    };
+    let named_msat = fields.maybe_number("amount_msats")?;
     let amount_msat = match (invoice.amount_milli_satoshis(), named_msat) {
         (Some(invoiced), Some(named)) if invoiced != named => return Err(missing("amount_msats")),
         (invoiced, named) => invoiced.or(named).filter(|amount_msat| *amount_msat > 0),
