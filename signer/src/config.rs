@@ -144,6 +144,8 @@ section! {
         queue_requests: usize = 1_024;
         /// Bytes of one node's requests that may wait.
         queue_bytes: usize = 8 << 20;
+        /// Whether all memory comes from pages that not even root can read: auto (as far as kernel and lock limit allow; `claviger status` says how far), required (refuse to start without) or off.
+        secret_heap: SecretHeap = SecretHeap::Auto;
     }
 }
 
@@ -165,6 +167,18 @@ pub enum LogFormat {
     Text,
     /// For collectors.
     Json,
+}
+
+/// Whether the heap is in secret pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretHeap {
+    /// As far as kernel and lock limit allow.
+    Auto,
+    /// All of it, or the signer does not start.
+    Required,
+    /// Secrets of our own types alone.
+    Off,
 }
 
 /// The whole configuration. Unknown keys are refused: a typo must not switch a limit off.

@@ -105,17 +105,17 @@ pub fn refuse_build() -> Result<(), FuzzingBuild> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs::File;
     use std::os::fd::{AsRawFd, IntoRawFd};
     use std::process::Command;
 
     use super::*;
 
-    /// Runs the ignored test `name` in a process of its own, which hardening then changes for good.
-    fn in_own_process(name: &str) {
+    /// Runs the ignored test `name` in a process of its own, which it changes for good.
+    pub(crate) fn in_own_process(name: &str) {
         let output = Command::new(std::env::current_exe().expect("this binary"))
-            .args(["--exact", &format!("harden::tests::{name}"), "--ignored", "--test-threads=1", "--nocapture"])
+            .args(["--exact", name, "--ignored", "--test-threads=1", "--nocapture"])
             .output()
             .expect("started");
         let text = String::from_utf8_lossy(&output.stdout);
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn hardening_takes_effect() {
-        in_own_process("child_applies_hardening");
+        in_own_process("harden::tests::child_applies_hardening");
     }
 
     #[test]

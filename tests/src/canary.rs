@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+use memchr::memmem;
+
 /// A known secret, looked for raw and in the encodings in which secrets leak.
 #[derive(Clone, Debug)]
 pub struct Canary {
@@ -41,7 +43,7 @@ impl Canary {
 
     fn sightings<'a>(&'a self, place: &'a str, base: u64, bytes: &'a [u8]) -> impl Iterator<Item = Sighting> + 'a {
         self.patterns.iter().flat_map(move |(encoding, pattern)| {
-            find_all(bytes, pattern).map(move |at| Sighting {
+            memmem::find_iter(bytes, pattern).map(move |at| Sighting {
                 canary: self.name,
                 encoding,
                 place: place.to_owned(),
@@ -112,11 +114,6 @@ fn scan_range(memory: &mut File, start: u64, end: u64, place: &str, canaries: &[
     }
 }
 
-fn find_all<'a>(bytes: &'a [u8], pattern: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-    let first = pattern.first().copied().unwrap_or(0);
-    let last_start = (bytes.len() + 1).saturating_sub(pattern.len().max(1));
-    (0..last_start).filter(move |at| bytes[*at] == first && bytes[*at..].starts_with(pattern))
-}
 
 fn base64_prefix(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bitcoin::Amount;
@@ -17,7 +18,20 @@ use claviger_demo::world::{DEPOSIT, World, connect, wait};
 use claviger_hsm::Envelope;
 use claviger_tests::canary::{Canary, Sighting, scan_files, scan_process, scan_text};
 use lightning::types::payment::PaymentHash;
+use lightning_signer::bitcoin::secp256k1::Secp256k1;
+use lightning_signer::channel::ChannelId;
+use lightning_signer::signer::derive::{KeyDerivationStyle, key_derive};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+
+const SEED: [u8; 32] = {
+    let mut seed = [0; 32];
+    let mut at = 0;
+    while at < 32 {
+        seed[at] = (at * 37 + 11) as u8;
+        at += 1;
+    }
+    seed
+};
 
 const CHANNEL: Amount = Amount::from_sat(1_000_000);
 
@@ -32,14 +46,17 @@ struct Scene {
 }
 
 impl Scene {
-    fn new() -> Self {
+    fn new(secret_heap: &str) -> Self {
         let mut world = World::sealed(Program::binary(env!("CARGO_BIN_EXE_claviger-under-test"))).unwrap();
-        world.signer.configure(|config| config["log"]["level"] = "trace".into()).unwrap();
+        let edit = |config: &mut toml::Table| {
+            config["log"]["level"] = "trace".into();
+            config["signer"]["secret_heap"] = secret_heap.into();
+        };
+        world.signer.configure(edit).unwrap();
         world.signer.start().unwrap();
 
-        let seed: [u8; 32] = std::array::from_fn(|at| (at * 37 + 11) as u8);
         let (file, bundle) = (world.dir().join("seed"), world.dir().join("alice.bundle"));
-        std::fs::write(&file, seed).unwrap();
+        std::fs::write(&file, SEED).unwrap();
         let [file, out] = [&file, &bundle].map(|path| path.display().to_string());
         let import = ["--import", &file, "--format", "ldk-seed", "--out", &out];
         world.signer.cli(&[&["node", "add", "alice", "--kind", "ldk"][..], &import].concat()).unwrap();
@@ -56,13 +73,18 @@ impl Scene {
             bob,
             passphrase: Canary::new("passphrase", PASSPHRASE.as_bytes()),
             data_key: key.expose(|key| Canary::new("data key", key)),
-            seed: Canary::new("seed", &seed),
+            seed: Canary::new("seed", &SEED),
             world,
         }
     }
 
     /// A channel and payments over it: keys are derived, used and recorded.
     fn work(&self) {
+        self.open();
+        self.pay();
+    }
+
+    fn open(&self) {
         let Self { world, alice, bob, .. } = self;
         let both = [alice, bob];
         wait("a deposit", &both, || alice.balance() == DEPOSIT).unwrap();
@@ -72,10 +94,59 @@ impl Scene {
         wait("a funding transaction", &both, || !world.chain.mempool().is_empty()).unwrap();
         world.mine(6, &both).unwrap();
         wait("a channel", &both, || !alice.history().ready.is_empty() && !bob.history().ready.is_empty()).unwrap();
+    }
+
+    fn pay(&self) {
+        let Self { alice, bob, .. } = self;
+        let both = [alice, bob];
         for (from, to, amount_msat) in [(alice, bob, 50_000_000), (bob, alice, 10_000_000), (alice, bob, 5_000_000)] {
             let hash = pay(from, to, amount_msat);
             wait("a payment", &both, || to.history().received.contains_key(&hash)).unwrap();
         }
+    }
+
+    /// The keys of alice's node and of her only channel, as LDK derives them from the seed.
+    fn derived(&self) -> Vec<Canary> {
+        let channels = self.world.signer.cli(&["channel", "list", "alice"]).unwrap();
+        let name = channels["channels"][0]["channel"].as_str().unwrap().to_owned();
+        let (_, number) = name.rsplit_once(':').unwrap();
+        let id = ChannelId::new_from_peer_id_and_oid(&self.alice.id().serialize(), number.parse().unwrap());
+        let derive = key_derive(KeyDerivationStyle::Ldk, bitcoin::Network::Regtest);
+        let (master, secp) = (derive.master_key(&SEED), Secp256k1::new());
+        let (node_id, node) = derive.node_keys(&SEED, &secp);
+        assert_eq!(node_id, self.alice.id());
+        let keys_id = derive.keys_id(id, &derive.channels_seed(&SEED));
+        let (funding, revocation, htlc, payment, delayed, commitments) =
+            derive.channel_keys(&SEED, &keys_id, 0, &master, &secp);
+        let keys = [
+            ("node key", node.secret_bytes()),
+            ("funding key", funding.secret_bytes()),
+            ("revocation base key", revocation.secret_bytes()),
+            ("HTLC base key", htlc.secret_bytes()),
+            ("payment key", payment.secret_bytes()),
+            ("delayed payment base key", delayed.secret_bytes()),
+            ("commitment seed", commitments),
+        ];
+        keys.iter().map(|(name, key)| Canary::new(name, key)).collect()
+    }
+
+    /// What is seen of `canaries` while payments are signed.
+    fn memory_at_work(&self, canaries: &[Canary]) -> Vec<Sighting> {
+        let pid = self.world.signer.pid().unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let scan = || {
+                let mut seen = Vec::new();
+                while !done.load(Ordering::Relaxed) {
+                    seen.extend(scan_process(pid, canaries).unwrap());
+                }
+                seen
+            };
+            let scans = scope.spawn(scan);
+            self.pay();
+            done.store(true, Ordering::Relaxed);
+            scans.join().unwrap()
+        })
     }
 
     fn all(&self) -> [Canary; 3] {
@@ -118,7 +189,7 @@ fn no_text_file_argument_or_core_shows_a_secret() {
     setrlimit(Resource::Core, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
     let cwd = tempfile::tempdir().unwrap();
     std::env::set_current_dir(cwd.path()).unwrap();
-    let mut scene = Scene::new();
+    let mut scene = Scene::new("auto");
     scene.work();
     let canaries = scene.all();
     let signer = &scene.world.signer;
@@ -162,34 +233,50 @@ fn no_text_file_argument_or_core_shows_a_secret() {
 }
 
 #[test]
-#[allow(clippy::print_stdout, reason = "the report is part of the test")]
-fn memory_shows_no_passphrase_and_no_data_key_and_after_seal_no_seed() {
+fn memory_shows_no_secret_and_no_derived_key_while_signing_and_after_seal() {
     if !rustix::process::geteuid().is_root() {
         return skip("only root reads the daemon's memory");
     }
-    let scene = Scene::new();
-    scene.work();
-    let status = scene.world.signer.cli(&["status"]).unwrap();
-    let protection = status["memory"]["secrets"].as_str().unwrap().to_owned();
-    let in_secret_pages = protection == "memfd_secret";
-    println!("secrets are in pages of kind: {protection}");
-    if !in_secret_pages {
-        println!("FALLBACK IN USE: root may read the data key while the signer is unsealed");
+    let scene = Scene::new("auto");
+    let memory = scene.world.signer.cli(&["status"]).unwrap()["memory"].clone();
+    println!("secrets are in {}, the heap is {}", memory["secrets"], memory["heap"]);
+    if memory["heap"].as_str().is_none_or(|heap| !heap.starts_with("secret,") || heap.contains("LimitMEMLOCK")) {
+        return skip("there is no secret heap here (kernel, lock limit)");
     }
+    scene.open();
+    let canaries = [scene.all().to_vec(), scene.derived()].concat();
+    assert_eq!(scene.memory_at_work(&canaries), [], "while signing");
+    assert_eq!(scene.memory(&canaries), [], "while unsealed");
+    scene.world.signer.cli(&["seal"]).unwrap();
+    assert_eq!(scene.memory(&canaries), [], "after seal");
+}
 
+#[test]
+fn an_ordinary_heap_shows_derived_keys_to_root_but_neither_passphrase_nor_data_key_and_nothing_after_seal() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root reads the daemon's memory");
+    }
+    let scene = Scene::new("off");
+    let protection = scene.world.signer.cli(&["status"]).unwrap()["memory"]["secrets"].clone();
+    scene.work();
     let passphrase = eventually_nothing(|| scene.memory(std::slice::from_ref(&scene.passphrase)));
     assert_eq!(passphrase, [], "the passphrase while unsealed");
     let data_key = eventually_nothing(|| scene.memory(std::slice::from_ref(&scene.data_key)));
-    if in_secret_pages {
+    if protection == "memfd_secret" {
         assert_eq!(data_key, [], "the data key while unsealed");
     } else {
-        println!("data key while unsealed: {data_key:#?}");
+        println!("FALLBACK IN USE ({protection}): data key while unsealed: {data_key:#?}");
     }
-    let seeds = scene.memory(std::slice::from_ref(&scene.seed));
-    println!("seed copies while unsealed ({}): {seeds:#?}", seeds.len());
-
+    // What the secret heap is for. That they are found here also shows that the other test looks for the right bytes.
+    let derived = scene.derived();
+    for canary in [&scene.seed].into_iter().chain(&derived) {
+        let found = scene.memory(std::slice::from_ref(canary)).len();
+        println!("{}: {found} in the ordinary heap while unsealed", canary.name);
+        assert_ne!(found, 0, "{}", canary.name);
+    }
     scene.world.signer.cli(&["seal"]).unwrap();
-    assert_eq!(eventually_nothing(|| scene.memory(&scene.all())), [], "after seal");
+    let canaries = [scene.all().to_vec(), derived].concat();
+    assert_eq!(eventually_nothing(|| scene.memory(&canaries)), [], "after seal");
 }
 
 /// Says loudly that something was not checked. Continuous integration must check everything.

@@ -22,7 +22,7 @@ use tonic::{Code, Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::api::{AdminApi, AdminFailure, Brought, FailureKind, Sink};
-use crate::keys::memory::scrub_stack;
+use crate::keys::memory::{scrub_stack, spawn};
 use crate::keys::passphrase::Passphrase;
 
 /// Elements of a long answer that wait for a slow reader.
@@ -163,7 +163,7 @@ impl Service {
     ) -> Reply<T> {
         let api = Arc::clone(&self.api);
         let (done, outcome) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        let thread = spawn("admin", move || {
             // Nobody may be waiting any more.
             let _ = done.send(call(&*api));
             scrub_stack();
@@ -186,7 +186,7 @@ impl Service {
     ) -> Reply<ReceiverStream<Result<T, Status>>> {
         let api = Arc::clone(&self.api);
         let (elements, answer) = mpsc::channel(READ_AHEAD);
-        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        let thread = spawn("admin", move || {
             let mut reader = Reader(elements);
             if let Err(failure) = call(&*api, &mut reader) {
                 let _ = reader.0.blocking_send(Err(status(failure)));

@@ -82,7 +82,7 @@ fn medians(rounds: Vec<Vec<Advance>>) -> Vec<Advance> {
 }
 
 /// The session that all nodes play.
-fn record(advances: usize, htlcs: usize) -> Result<Script, BenchError> {
+pub(super) fn record(advances: usize, htlcs: usize) -> Result<Script, BenchError> {
     let rig = Rig::new(Arc::new(MemoryStore::new()), Options::default())?;
     let node = rig.add("recorder")?;
     let confirm = |funding: &Transaction| {
@@ -94,7 +94,8 @@ fn record(advances: usize, htlcs: usize) -> Result<Script, BenchError> {
     Ok(Script::record(&mut ask, 1, confirm, advances, htlcs)?)
 }
 
-fn play(
+/// One measurement: all `nodes` play `script`.
+pub(super) fn play(
     script: &Script,
     nodes: usize,
     htlcs: usize,

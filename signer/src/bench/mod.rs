@@ -3,6 +3,7 @@
 mod advance;
 mod baseline;
 mod growth;
+mod heap;
 mod overhead;
 mod raw;
 mod rig;
@@ -25,6 +26,8 @@ pub struct Report {
     pub verdict: Vec<verdict::Verdict>,
     /// What a state advance costs here and with vls-core alone.
     pub overhead: Vec<overhead::Overhead>,
+    /// What the secret heap costs.
+    pub heap: Vec<heap::Heap>,
     /// What operations cost as a node grows.
     pub growth: Vec<growth::Growth>,
     /// Resident memory of this process after all that, in MiB.
@@ -59,8 +62,9 @@ pub fn run(effort: Effort, progress: &dyn Fn(&str)) -> Result<Report, BenchError
     let verdict = verdict::measure(progress)?;
     let overhead = overhead::measure(progress)?;
     let advance = advance::measure(effort, progress)?;
+    let heap = heap::measure(effort.advances, progress)?;
     let growth = growth::measure(effort, progress)?;
-    Ok(Report { raw, verdict, overhead, advance, growth, rss_mb: rss_mb() })
+    Ok(Report { raw, verdict, overhead, advance, heap, growth, rss_mb: rss_mb() })
 }
 
 /// The value below which `share` of the sorted `times` lie, in microseconds.

@@ -53,6 +53,14 @@ fn text(report: &Report) -> String {
             row.nodes, row.htlcs, row.store, row.flush_delay_ms, row.mode, row.advances_per_s, row.p50_ms, row.p99_ms
         );
     }
+    let _ = writeln!(text, "\nnodes htlcs  ordinary heap/s  secret heap/s  ratio  blocks outside");
+    for row in &report.heap {
+        let _ = writeln!(
+            text,
+            "{:>5} {:>5} {:>16.1} {:>14.1} {:>6.3} {:>15}",
+            row.nodes, row.htlcs, row.ordinary_per_s, row.secret_per_s, row.ratio, row.outside_blocks
+        );
+    }
     let _ = writeln!(text, "\n       n what      operation         p50 us  baseline us");
     for row in &report.growth {
         let baseline = row.baseline_p50_us.map(|us| format!("{us:>12.1}")).unwrap_or_default();

@@ -14,10 +14,11 @@ use tracing_subscriber::EnvFilter;
 use super::{CliError, PassphraseArgs, harden};
 use crate::admin::api::Brought;
 use crate::admin::socket::AdminSocket;
-use crate::config::{Config, LogConfig, LogFormat};
+use crate::config::{Config, LogConfig, LogFormat, SecretHeap};
 use crate::daemon::Daemon;
-use crate::datadir::DataDir;
-use crate::harden::{refuse_build, refuse_environment};
+use crate::datadir::{DataDir, DirLock};
+use crate::harden::{Hardening, refuse_build, refuse_environment};
+use crate::keys::memory::{enclose_heap, on_secret_stack, secret_room_for};
 use crate::reasons::Reason;
 
 /// What `run` is told.
@@ -33,6 +34,9 @@ pub(super) struct RunArgs {
 }
 
 const SOCKET_HINT: &str = "Set ListenStream= of the socket unit and lnd.listen in claviger.toml to the same address.";
+
+/// Fewer secret pages than this are too few for nodes with many channels.
+const HEAP_ROOM: usize = 256 << 20;
 
 /// Threads for sockets; signing has its own.
 const IO_THREADS: usize = 2;
@@ -51,11 +55,25 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let config = Config::load(&dir.config()).map_err(|error| CliError::new(&error, error.hint()))?;
     let lnd_socket = socket.map(|socket| for_lnd(socket, &config)).transpose()?;
     start_log(&config.log);
+    enclose(config.signer.secret_heap)?;
     // A panic's message may quote what was in memory: only its place is told (P8).
     std::panic::set_hook(Box::new(
         |panic| tracing::error!(place = ?panic.location().map(ToString::to_string), "panic"),
     ));
 
+    // Secrets may come from here on.
+    on_secret_stack(|| serve(dir, lock, config, hardening, lnd_socket, &args))
+}
+
+/// From the sealed start to the end.
+fn serve(
+    dir: DataDir,
+    lock: DirLock,
+    config: Config,
+    hardening: Hardening,
+    lnd_socket: Option<TcpListener>,
+    args: &RunArgs,
+) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(IO_THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::new(error, "Check the limits on threads."))?;
     let socket_path = dir.admin_socket();
@@ -82,6 +100,26 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     daemon.close(Reason::ShuttingDown);
     runtime.block_on(socket.shutdown());
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Puts the heap into secret pages, as `wanted`.
+fn enclose(wanted: SecretHeap) -> Result<(), CliError> {
+    const HINT: &str = "Set LimitMEMLOCK=infinity (ulimit -l unlimited) on Linux 6.5 or newer, or boot with secretmem.enable=1.";
+    let roomy = secret_room_for(HEAP_ROOM);
+    match wanted {
+        SecretHeap::Off => tracing::warn!("signer.secret_heap is off: root can read what the signer keeps in memory"),
+        SecretHeap::Required if !roomy || !enclose_heap() => {
+            let error = format!("signer.secret_heap is required, and {} MiB of secret pages are not to be had", HEAP_ROOM >> 20);
+            return Err(CliError::new(error, HINT));
+        }
+        SecretHeap::Required => {}
+        SecretHeap::Auto if !enclose_heap() => {
+            tracing::warn!(hint = HINT, "no secret heap here: root can read what the signer keeps in memory");
+        }
+        SecretHeap::Auto if !roomy => tracing::warn!(hint = HINT, "little room for the secret heap"),
+        SecretHeap::Auto => {}
+    }
     Ok(())
 }
 

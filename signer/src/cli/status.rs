@@ -34,6 +34,7 @@ fn text(status: &StatusReply) -> String {
             "secrets",
             format!("in {}; core files {}", memory.secrets, off(memory.core_dumps_off && memory.not_dumpable)),
         );
+        row("heap", memory.heap.clone());
     }
     if !status.sealed {
         row("link", format!("{}, certificate until {}", status.link_address, time::date(status.server_not_after)));

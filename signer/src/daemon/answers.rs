@@ -17,7 +17,7 @@ use super::unsealed::journal_failure;
 use super::{Daemon, Unsealed, lock};
 use crate::admin::api::{AdminApi, AdminFailure, Brought, FailureKind, Sink};
 use crate::journal::{EXPLAIN_REACH, Health, JournalError, LogLine, Progress};
-use crate::keys::memory::protection;
+use crate::keys::memory::{heap_status, protection};
 use crate::reasons::Reason;
 
 /// How often `journal tail --follow` looks for new decisions.
@@ -278,6 +278,7 @@ impl Daemon {
         }
         MemoryStatus {
             secrets: protection().to_string(),
+            heap: heap_status().to_string(),
             core_dumps_off: !self.hardening.dumpable,
             not_dumpable: !self.hardening.dumpable,
             no_new_privileges: self.hardening.no_new_privileges,

@@ -10,7 +10,7 @@ use crate::admin::api::AdminFailure;
 use crate::config::LimitsConfig;
 use crate::datadir::DataDir;
 use crate::journal::Health;
-use crate::keys::memory::protection;
+use crate::keys::memory::{Protection, heap_status, protection};
 use crate::lightning::status::Phase;
 
 /// From how far ahead the end of a certificate is told.
@@ -157,12 +157,15 @@ impl Unsealed {
 }
 
 fn check_memory() -> CheckInfo {
-    let protection = protection().to_string();
-    let fix = "Use Linux 6.5 or newer, or boot with secretmem.enable=1; see docs/operations.md.";
-    if protection.starts_with("memfd_secret") {
-        return ok("memory", format!("secrets are in {protection}"));
+    let (protection, heap) = (protection(), heap_status());
+    let found = format!("secrets are in {protection}; the heap is {heap}");
+    if protection != Protection::MemfdSecret {
+        return warn("memory", found, "Use Linux 6.5 or newer, or boot with secretmem.enable=1; see docs/operations.md.");
     }
-    warn("memory", format!("secrets are in {protection}"), fix)
+    match heap.on && heap.outside_blocks == 0 {
+        true => ok("memory", found),
+        false => warn("memory", found, "Set LimitMEMLOCK=infinity, and signer.secret_heap to \"auto\" or \"required\"."),
+    }
 }
 
 fn check_node(status: &crate::lightning::status::NodeStatus) -> CheckInfo {

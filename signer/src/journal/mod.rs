@@ -29,6 +29,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::keys::cipher::RecordCipher;
+use crate::keys::memory;
 use crate::metrics::Counters;
 
 pub use anchor::{Anchor, AnchorUnreadable, Setback};
@@ -217,6 +218,6 @@ impl Drop for Journal {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, JournalError> {
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    let thread = memory::spawn(name, work);
     thread.map_err(|error| JournalError::Store(error.into()))
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::keys::memory::scrub_stack;
+use crate::keys::memory::{scrub_stack, spawn};
 
 /// How many items an actor handles in one turn.
 pub const ITEMS_PER_TURN: usize = 8;
@@ -105,7 +105,7 @@ impl Pool {
         let workers = (0..threads)
             .map(|n| {
                 let line = line.clone();
-                std::thread::Builder::new().name(format!("signing-{n}")).spawn(move || line.work())
+                spawn(&format!("signing-{n}"), move || line.work())
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { line, workers: Mutex::new(workers) })

@@ -15,8 +15,8 @@ use crate::channel::Channel;
 use crate::thief::{CLAVIGER, Scene, Thief};
 use crate::{closing, value};
 
-/// Where things are, and how often they are looked at: these say nothing about what may be signed.
-const PLACES: [&str; 14] = [
+/// Where things are kept, and how often they are looked at: these say nothing about what may be signed.
+const PLACES: [&str; 15] = [
     "link.listen",
     "link.advertise",
     "link.names",
@@ -31,6 +31,7 @@ const PLACES: [&str; 14] = [
     "rollback.counter_file",
     "rollback.counter_tpm",
     "rollback.every_s",
+    "signer.secret_heap",
 ];
 
 /// What a value can be set to that is as far as possible from a careful one.

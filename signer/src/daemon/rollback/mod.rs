@@ -23,6 +23,7 @@ use crate::admin::record::NodeRecord;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::journal::{Anchor, Commit, Decision, HOUSE, Journal, Setback};
+use crate::keys::memory::spawn;
 use crate::lightning::nodes::Nodes;
 use crate::lightning::orders::{Given, Order, Orders};
 
@@ -171,7 +172,7 @@ impl Anchored {
             }
             self.tick(&nodes);
         };
-        let thread = std::thread::Builder::new().name("anchor".to_owned()).spawn(work)?;
+        let thread = spawn("anchor", work)?;
         Ok(Keeper { stop: Some(stop), thread: Some(thread) })
     }
 }

@@ -1,17 +1,17 @@
 //! Secret pages and the slots cut from them.
 //!
-//! Pages come from `memfd_secret`, which the kernel takes out of its own map: not even root reads them through
-//! `/proc/PID/mem`, and they are never swapped or dumped. Where the kernel has none, pages are locked and left out of
-//! core files. Pages are kept for the life of the process; a slot is zero whenever nobody holds it.
+//! Pages come from `memfd_secret` (see `pages`). Where the kernel has none, pages are locked and left out of core files.
+//! Pages are kept for the life of the process; a slot is zero whenever nobody holds it.
 #![allow(unsafe_code)] // maps pages and hands out disjoint slices of them; see `memory`
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::fmt;
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap, mmap_anonymous};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous};
+
+use super::pages::map_secret;
 
 /// How the pages that hold secrets are protected, strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -133,29 +133,12 @@ impl Chunk {
 
     /// Maps a chunk with the best protection to be had.
     fn map() -> Self {
-        let (base, protection) = map_memfd_secret()
+        let (base, protection) = map_secret(CHUNK)
             .map(|base| (base, Protection::MemfdSecret))
             .or_else(map_anonymous)
             .unwrap_or_else(|| handle_alloc_error(Layout::new::<[u8; CHUNK]>()));
         Self { base, taken: [false; CHUNK / GRAIN], protection }
     }
-}
-
-fn map_memfd_secret() -> Option<NonNull<u8>> {
-    // SAFETY: the call takes one integer and returns a new descriptor or -1.
-    let raw = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
-    let raw = i32::try_from(raw).ok().filter(|fd| *fd >= 0)?;
-    // SAFETY: the kernel just made this descriptor for us alone.
-    let file = unsafe { OwnedFd::from_raw_fd(raw) };
-    rustix::fs::ftruncate(&file, CHUNK as u64).ok()?;
-    // SAFETY: a fresh mapping at an address of the kernel's choice; it counts against the lock limit, hence may fail.
-    let page = unsafe {
-        mmap(std::ptr::null_mut(), CHUNK, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0).ok()?
-    };
-    // A forked child gets no view of it. Without effect on the processes we start, which exec at once: best effort.
-    // SAFETY: exactly the mapping made above; no data changes.
-    let _ = unsafe { madvise(page, CHUNK, Advice::LinuxDontFork) };
-    NonNull::new(page.cast())
 }
 
 fn map_anonymous() -> Option<(NonNull<u8>, Protection)> {

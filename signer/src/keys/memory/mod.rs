@@ -1,18 +1,21 @@
-//! Memory for secrets: pages no other process can read, a heap that forgets, a stack that can be wiped (P8).
+//! Memory for secrets: pages no other process can read, a heap of them that forgets, stacks of them that can be wiped (P8).
 //!
-//! `arena`, `allocator` and `descriptors` hold the only unsafe code of the workspace.
+//! All unsafe code of the workspace is here.
 
 mod allocator;
 mod arena;
 mod descriptors;
+mod heap;
+mod pages;
 mod secret;
 mod stack;
 
 pub use allocator::Wiping;
 pub use arena::{Protection, protection};
 pub(crate) use descriptors::{close_inherited, duplicate};
+pub use heap::{HeapStatus, enclose_heap, heap_status, open_heap, secret_room_for};
 pub use secret::Secret;
-pub use stack::{scrub_stack, scrubbed};
+pub use stack::{on_secret_stack, scrub_stack, scrubbed, spawn};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
+use crate::harden::tests::in_own_process;
 
 /// The tests of this crate run on the wiping heap, as the daemon does.
 #[global_allocator]
@@ -120,4 +121,63 @@ fn filling_in_place_starts_from_zeros_and_forgets_failures() {
 #[test]
 fn printing_a_secret_shows_only_its_size() {
     assert_eq!(format!("{:?}", Secret::<32>::random()), "Secret<32>");
+}
+
+/// The heap of the whole process is turned on and off: not beside other tests.
+#[test]
+fn the_secret_heap_hides_blocks_and_stacks_and_the_ordinary_one_does_not() {
+    in_own_process("keys::memory::tests::child_turns_the_secret_heap_on");
+}
+
+#[test]
+#[ignore = "run in its own process by the test above"]
+fn child_turns_the_secret_heap_on() {
+    let (secret, masked) = marked_secret();
+    let copy = || scrubbed(|| Box::new(secret.expose(|bytes| *bytes)));
+    let on_stack = || {
+        let copy = black_box(secret.expose(|bytes| *bytes));
+        let found = copies_in_memory(&masked);
+        black_box(&copy);
+        found
+    };
+    let before = copies_in_memory(&masked);
+    let early = copy();
+    assert_eq!(copies_in_memory(&masked), before + 1, "an ordinary block");
+    assert!(on_secret_stack(on_stack) > before + 1, "an ordinary stack");
+    scrub_stack();
+    if !enclose_heap() {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no secret pages here");
+        return eprintln!("NOT CHECKED: no secret pages here");
+    }
+    assert!(heap_status().on);
+    drop(early);
+    assert_eq!(copies_in_memory(&masked), before, "a block goes back to the heap it came from");
+
+    let block = copy();
+    let mut moved: Vec<u8> = secret.expose(|bytes| bytes.to_vec());
+    moved.reserve_exact(3 << 20);
+    assert!(vec![0u8; 100_000].iter().all(|byte| *byte == 0));
+    assert_eq!(copies_in_memory(&masked), before, "secret blocks, and one that moved");
+    assert_eq!(on_secret_stack(on_stack), before, "a secret stack");
+    assert_eq!(spawn("secret", || 7).expect("a thread").join().expect("no panic"), 7);
+    let panic = spawn("panics", || panic!("on purpose")).map(std::thread::JoinHandle::<()>::join);
+    assert!(panic.expect("a thread").is_err(), "a panic comes out as from any thread");
+
+    // Many threads, each of which frees what another one made.
+    let (give, take) = std::sync::mpsc::sync_channel::<Vec<u8>>(64);
+    let maker = |n: u8| {
+        let give = give.clone();
+        spawn("maker", move || (0..2_000usize).for_each(|at| give.send(vec![n; at % 5_000]).expect("taken")))
+    };
+    let makers: Vec<_> = (1..=4).map(|n| maker(n).expect("a thread")).collect();
+    drop(give);
+    for block in take {
+        assert!(block.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+    makers.into_iter().for_each(|maker| maker.join().expect("no panic"));
+
+    open_heap();
+    drop((block, moved));
+    assert_eq!(copies_in_memory(&masked), before, "secret blocks go back to theirs when it is off");
+    black_box(copy());
 }

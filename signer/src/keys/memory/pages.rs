@@ -1,0 +1,57 @@
+//! Mappings of `memfd_secret`: pages that the kernel takes out of its own map, so that not even root reads them through
+//! `/proc/PID/mem`; they are never swapped or dumped, and count against the lock limit.
+#![allow(unsafe_code)] // maps pages; see `memory`
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::ptr::{NonNull, null_mut};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+/// `len` bytes of address space, of which nothing can be touched yet.
+pub(super) fn reserve(len: usize) -> Option<NonNull<u8>> {
+    // SAFETY: a fresh mapping at an address of the kernel's choice.
+    let space = unsafe { mmap_anonymous(null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE) };
+    NonNull::new(space.ok()?.cast())
+}
+
+/// Maps `len` zero bytes of secret pages at an address of the kernel's choice.
+pub(super) fn map_secret(len: usize) -> Option<NonNull<u8>> {
+    // SAFETY: nothing is replaced.
+    unsafe { map_secret_at(null_mut(), len, MapFlags::SHARED) }
+}
+
+/// Maps `len` zero bytes of secret pages over reserved ones.
+///
+/// # Safety
+///
+/// `at` to `at + len` lies within what `reserve` gave, and nobody uses it yet.
+pub(super) unsafe fn fill_reserved(at: NonNull<u8>, len: usize) -> Option<NonNull<u8>> {
+    // SAFETY: by this function's contract.
+    unsafe { map_secret_at(at.as_ptr(), len, MapFlags::SHARED | MapFlags::FIXED) }
+}
+
+/// # Safety
+///
+/// With `MapFlags::FIXED`, `at` to `at + len` is replaced: the caller owns it, and nobody uses it.
+unsafe fn map_secret_at(at: *mut u8, len: usize, flags: MapFlags) -> Option<NonNull<u8>> {
+    // SAFETY: the call takes one integer and returns a new descriptor or -1.
+    let raw = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
+    let raw = i32::try_from(raw).ok().filter(|fd| *fd >= 0)?;
+    // Closed on return: while it is open, root may copy the descriptor and map the pages elsewhere.
+    // SAFETY: the kernel just made this descriptor for us alone.
+    let file = unsafe { OwnedFd::from_raw_fd(raw) };
+    rustix::fs::ftruncate(&file, len as u64).ok()?;
+    // SAFETY: by this function's contract.
+    let pages = unsafe { mmap(at.cast(), len, ProtFlags::READ | ProtFlags::WRITE, flags, &file, 0) };
+    NonNull::new(pages.ok()?.cast())
+}
+
+/// Gives a mapping back.
+///
+/// # Safety
+///
+/// `at` to `at + len` was mapped here, and nobody uses it any more.
+pub(super) unsafe fn unmap(at: NonNull<u8>, len: usize) {
+    // SAFETY: by this function's contract. What cannot be unmapped stays, as zeros or secret.
+    let _ = unsafe { munmap(at.as_ptr().cast(), len) };
+}
