@@ -114,7 +114,6 @@ fn scan_range(memory: &mut File, start: u64, end: u64, place: &str, canaries: &[
     }
 }
 
-
 fn base64_prefix(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();

@@ -105,12 +105,16 @@ fn serve(
 
 /// Puts the heap into secret pages, as `wanted`.
 fn enclose(wanted: SecretHeap) -> Result<(), CliError> {
-    const HINT: &str = "Set LimitMEMLOCK=infinity (ulimit -l unlimited) on Linux 6.5 or newer, or boot with secretmem.enable=1.";
+    const HINT: &str =
+        "Set LimitMEMLOCK=infinity (ulimit -l unlimited) on Linux 6.5 or newer, or boot with secretmem.enable=1.";
     let roomy = secret_room_for(HEAP_ROOM);
     match wanted {
         SecretHeap::Off => tracing::warn!("signer.secret_heap is off: root can read what the signer keeps in memory"),
         SecretHeap::Required if !roomy || !enclose_heap() => {
-            let error = format!("signer.secret_heap is required, and {} MiB of secret pages are not to be had", HEAP_ROOM >> 20);
+            let error = format!(
+                "signer.secret_heap is required, and {} MiB of secret pages are not to be had",
+                HEAP_ROOM >> 20
+            );
             return Err(CliError::new(error, HINT));
         }
         SecretHeap::Required => {}

@@ -160,11 +160,17 @@ fn check_memory() -> CheckInfo {
     let (protection, heap) = (protection(), heap_status());
     let found = format!("secrets are in {protection}; the heap is {heap}");
     if protection != Protection::MemfdSecret {
-        return warn("memory", found, "Use Linux 6.5 or newer, or boot with secretmem.enable=1; see docs/operations.md.");
+        return warn(
+            "memory",
+            found,
+            "Use Linux 6.5 or newer, or boot with secretmem.enable=1; see docs/operations.md.",
+        );
     }
     match heap.on && heap.outside_blocks == 0 {
         true => ok("memory", found),
-        false => warn("memory", found, "Set LimitMEMLOCK=infinity, and signer.secret_heap to \"auto\" or \"required\"."),
+        false => {
+            warn("memory", found, "Set LimitMEMLOCK=infinity, and signer.secret_heap to \"auto\" or \"required\".")
+        }
     }
 }
 

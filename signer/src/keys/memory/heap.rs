@@ -31,16 +31,8 @@ static ON: AtomicBool = AtomicBool::new(false);
 static INSIDE_BYTES: AtomicUsize = AtomicUsize::new(0);
 static OUTSIDE_BLOCKS: AtomicUsize = AtomicUsize::new(0);
 
-static SHARD: [Mutex<Dlmalloc<Pages>>; SHARDS] = [
-    shard(0),
-    shard(1),
-    shard(2),
-    shard(3),
-    shard(4),
-    shard(5),
-    shard(6),
-    shard(7),
-];
+static SHARD: [Mutex<Dlmalloc<Pages>>; SHARDS] =
+    [shard(0), shard(1), shard(2), shard(3), shard(4), shard(5), shard(6), shard(7)];
 
 const fn shard(number: usize) -> Mutex<Dlmalloc<Pages>> {
     let mut heap = Dlmalloc::new_with_allocator(Pages { number, used: Cell::new(0) });
@@ -100,7 +92,8 @@ pub fn enclose_heap() -> bool {
     }
     if BASE.load(Ordering::Acquire) == 0 {
         let Some(space) = reserve(SHARDS * SHARD_BYTES) else { return false };
-        let raced = BASE.compare_exchange(0, space.as_ptr().expose_provenance(), Ordering::AcqRel, Ordering::Acquire).is_err();
+        let raced =
+            BASE.compare_exchange(0, space.as_ptr().expose_provenance(), Ordering::AcqRel, Ordering::Acquire).is_err();
         if raced {
             // SAFETY: reserved just now, and nobody else knows of it.
             unsafe { unmap(space, SHARDS * SHARD_BYTES) };
