@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dlmalloc::{Allocator, Dlmalloc};
 
-use super::pages::{fill_reserved, map_secret, reserve, unmap};
+use super::pages::{fill_secret, map_secret, reserve, unmap};
 
 /// Threads share shards; with as many as this, seldom at the same time.
 const SHARDS: usize = 8;
@@ -178,7 +178,7 @@ unsafe impl Allocator for Pages {
         let at = BASE.load(Ordering::Acquire) + self.number * SHARD_BYTES + used;
         let Some(at) = NonNull::new(with_exposed_provenance_mut(at)) else { return NONE };
         // SAFETY: within the reserved space, above what this shard has used.
-        let Some(pages) = (unsafe { fill_reserved(at, size) }) else { return NONE };
+        let Some(pages) = (unsafe { fill_secret(at, size) }) else { return NONE };
         self.used.set(used + size);
         INSIDE_BYTES.fetch_add(size, Ordering::Relaxed);
         (pages.as_ptr(), size, 0)

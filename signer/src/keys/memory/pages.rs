@@ -20,14 +20,26 @@ pub(super) fn map_secret(len: usize) -> Option<NonNull<u8>> {
     unsafe { map_secret_at(null_mut(), len, MapFlags::SHARED) }
 }
 
-/// Maps `len` zero bytes of secret pages over reserved ones.
+/// Maps `len` zero bytes of secret pages over pages that are the caller's.
 ///
 /// # Safety
 ///
-/// `at` to `at + len` lies within what `reserve` gave, and nobody uses it yet.
-pub(super) unsafe fn fill_reserved(at: NonNull<u8>, len: usize) -> Option<NonNull<u8>> {
+/// `at` to `at + len` is mapped, page by page, and nobody uses it.
+pub(super) unsafe fn fill_secret(at: NonNull<u8>, len: usize) -> Option<NonNull<u8>> {
     // SAFETY: by this function's contract.
     unsafe { map_secret_at(at.as_ptr(), len, MapFlags::SHARED | MapFlags::FIXED) }
+}
+
+/// Maps `len` zero bytes of ordinary memory over pages that are the caller's.
+///
+/// # Safety
+///
+/// As for [`fill_secret`].
+pub(super) unsafe fn fill_ordinary(at: NonNull<u8>, len: usize) -> Option<NonNull<u8>> {
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+    // SAFETY: by this function's contract.
+    let pages = unsafe { mmap_anonymous(at.as_ptr().cast(), len, ProtFlags::READ | ProtFlags::WRITE, flags) };
+    NonNull::new(pages.ok()?.cast())
 }
 
 /// # Safety
