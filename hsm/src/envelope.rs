@@ -14,8 +14,8 @@ use crate::shares::{self, Share};
 use crate::slot::{Binding, KeySlot, SlotError, SlotId, SlotKind, Wrapped};
 
 const MAGIC: &str = "claviger-keyslots";
-/// 1 had passphrase slots only.
-const VERSION: u16 = 2;
+/// 1 had passphrase slots only, 2 no previous data key.
+const VERSION: u16 = 3;
 /// More than an operator needs, few enough that a hostile file cannot keep the host deriving keys.
 const MAX_SLOTS: usize = 16;
 const MAX_BYTES: usize = 64 * 1024;
@@ -27,6 +27,9 @@ pub struct Envelope {
     #[serde(with = "crate::hexed")]
     installation: [u8; 16],
     slots: Vec<Slot>,
+    /// While the data key is rotated: the previous one, sealed under the current one by whoever holds both.
+    #[serde(default, with = "hex::serde", skip_serializing_if = "Vec::is_empty")]
+    previous: Vec<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +99,9 @@ pub enum EnvelopeError {
     /// None of the other slots can be used from here.
     #[error("slot {0} is the last one that can be used here")]
     LastUsable(SlotId),
+    /// The data key before is still kept: a second one cannot be.
+    #[error("the data key is being rotated already")]
+    Rotating,
     /// Every slot is taken.
     #[error("all {MAX_SLOTS} key slots are taken")]
     Full,
@@ -123,6 +129,9 @@ impl EnvelopeError {
             Self::SeveralSlots(_) => "Name the slot with --slot; `claviger slots list` shows their numbers.",
             Self::LastSlot(_) => "Add another slot first: `claviger slots add`.",
             Self::LastUsable(_) => "Mend another slot first: `claviger slots test --slot N` says what it lacks.",
+            Self::Rotating => {
+                "Unseal the signer: it seals everything anew by itself. `claviger status` shows how far it is."
+            }
             Self::Full => "Remove a slot that is not used: `claviger slots remove`.",
             Self::Slot(error) => error.hint(),
         }
@@ -134,7 +143,7 @@ impl Envelope {
     pub fn create(data_key: &[u8; 32], slot: &dyn KeySlot) -> Result<Self, EnvelopeError> {
         let mut installation = [0; 16];
         getrandom::fill(&mut installation).expect("the operating system provides randomness");
-        let mut envelope = Self { installation, slots: Vec::new() };
+        let mut envelope = Self { installation, slots: Vec::new(), previous: Vec::new() };
         envelope.add(data_key, slot)?;
         Ok(envelope)
     }
@@ -221,6 +230,21 @@ impl Envelope {
         Ok(())
     }
 
+    /// The previous data key as it was given to [`Envelope::keep_previous`], while the data key is rotated.
+    pub fn previous(&self) -> Option<&[u8]> {
+        Some(&*self.previous).filter(|previous| !previous.is_empty())
+    }
+
+    /// Keeps the previous data key, sealed. Every slot must wrap the current one by then.
+    pub fn keep_previous(&mut self, sealed: Vec<u8>) {
+        self.previous = sealed;
+    }
+
+    /// Forgets the previous data key.
+    pub fn forget_previous(&mut self) {
+        self.previous.clear();
+    }
+
     /// The slots there are, in the order of their numbers.
     pub fn slots(&self) -> impl Iterator<Item = (SlotId, SlotKind)> {
         self.records().map(|(id, wrapped)| (id, wrapped.kind()))
@@ -280,6 +304,9 @@ impl Envelope {
         let ids: std::collections::BTreeSet<_> = envelope.slots.iter().map(|slot| slot.id).collect();
         if ids.is_empty() || ids.len() != envelope.slots.len() || ids.len() > MAX_SLOTS {
             return Err(EnvelopeError::Damaged("its slots are missing, doubled or too many"));
+        }
+        if version < 3 && envelope.previous().is_some() {
+            return Err(EnvelopeError::Damaged("it has a previous data key, which its version does not know"));
         }
         // A slot made under a later version does not become an earlier one's by its heading.
         let fits = |slot: &Slot| (slot.wrapped.kind().since()..=version).contains(&slot.version);

@@ -57,6 +57,13 @@ pub struct Record {
     tag: [u8; 16],
 }
 
+impl Record {
+    /// What guessing its passphrase costs.
+    pub fn cost(&self) -> Argon2id {
+        self.argon2id
+    }
+}
+
 /// A slot that opens with `passphrase`. `cost` is for wrapping; unwrapping takes the cost that was stored.
 ///
 /// Argon2's memory is freed without being wiped here: the process's allocator is expected to do that.

@@ -5,7 +5,8 @@ use std::fmt;
 use crate::lnrpc::{InitWalletRequest, InitWalletResponse};
 use crate::signrpc::{MuSig2SessionRequest, SharedKeyResponse};
 use crate::v1::{
-    BundleFile, EnrolmentReply, NodeReply, NodeRequest, SeedImport, UnsealRequest, node_reply, node_request,
+    BundleFile, EnrolmentReply, NodeReply, NodeRequest, RotateDataKeyRequest, SeedImport, UnsealRequest, node_reply,
+    node_request,
 };
 
 impl fmt::Debug for NodeRequest {
@@ -38,6 +39,12 @@ impl fmt::Debug for NodeReply {
 impl fmt::Debug for UnsealRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UnsealRequest { .. }")
+    }
+}
+
+impl fmt::Debug for RotateDataKeyRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RotateDataKeyRequest { .. }")
     }
 }
 

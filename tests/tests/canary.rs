@@ -72,7 +72,7 @@ impl Scene {
             alice,
             bob,
             passphrase: Canary::new("passphrase", PASSPHRASE.as_bytes()),
-            data_key: key.expose(|key| Canary::new("data key", key)),
+            data_key: key.current().expose(|key| Canary::new("data key", key)),
             seed: Canary::new("seed", &SEED),
             world,
         }

@@ -1,4 +1,5 @@
-//! Kill −9 at random points under load: no acknowledged state is lost, nothing is signed twice differently (P1, P5).
+//! Kill −9 at random points under load: no acknowledged state is lost, nothing is signed twice differently (P1, P5). The same
+//! while the data key is rotated, which without kills nobody notices (P8).
 //!
 //! Nodes open and drive channels over the real link while the daemon is killed and started again, now and then once more
 //! before or while it is unsealed. Every acknowledged answer is kept and held against what the signer says after the next
@@ -41,6 +42,10 @@ struct Shared {
     starts: AtomicU32,
     /// Acknowledged requests of all nodes.
     answers: AtomicU64,
+    /// Those of them that are signatures.
+    signatures: AtomicU64,
+    /// Requests that were asked again, for whatever but the next block: a new channel waits for one.
+    retries: AtomicU64,
     stop: AtomicBool,
     failed: AtomicBool,
     /// Held while a channel is funded: the faucet may spend a coin twice until the first spend is confirmed.
@@ -139,6 +144,9 @@ impl<'a> Caller<'a> {
     fn ask(&mut self, channel: Option<ChannelRef>, message: Vec<u8>) -> Outcome {
         let reply = self.send(channel, &message);
         let reply = reply.unwrap_or_else(|refused| panic!("an honest request was refused: {refused}"));
+        if guard::row(NodeKind::Ldk, &message).is_ok_and(|row| row.name.starts_with("Sign")) {
+            self.shared.signatures.fetch_add(1, Ordering::SeqCst);
+        }
         self.note(Answered { channel, message, reply: reply.clone() });
         self.shared.answers.fetch_add(1, Ordering::SeqCst);
         let started = self.shared.starts.load(Ordering::SeqCst);
@@ -156,6 +164,7 @@ impl<'a> Caller<'a> {
         loop {
             match self.link.call(channel, message.to_vec()) {
                 Err(error) if error.retry() && Instant::now() < deadline => {
+                    self.shared.retries.fetch_add(u64::from(!waits_for_a_block(&error)), Ordering::SeqCst);
                     std::thread::sleep(Duration::from_millis(2));
                 }
                 outcome => return outcome,
@@ -211,14 +220,9 @@ impl<'a> Caller<'a> {
 fn killed_at_random_moments_the_signer_loses_nothing_and_signs_nothing_twice() -> anyhow::Result<()> {
     let kills: u32 = std::env::var("CLAVIGER_TEST_KILLS").ok().map_or(Ok(300), |n| n.parse())?;
     let mut world = World::new(Program::binary(env!("CARGO_BIN_EXE_claviger-under-test")))?;
-    let shared = Shared::default();
-    let chain = Arc::clone(&world.chain);
-    let mut nodes = (0..NODES).map(|n| node(&world, n, &shared)).collect::<anyhow::Result<Vec<_>>>()?;
-
     let mut random = Random::new(0x5eed);
-    let ended: anyhow::Result<Vec<Tally>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = nodes.drain(..).map(|caller| scope.spawn(|| load(caller, &chain))).collect();
-        let killing = (0..kills).try_for_each(|n| {
+    let tallies = under_load(&mut world, |world, shared| {
+        (0..kills).try_for_each(|n| {
             // After some answers, in the middle of the next; sometimes while the nodes are not yet back.
             let answers = shared.answers.load(Ordering::SeqCst) + random.below(24).saturating_sub(4);
             wait("traffic", &[], || shared.answers.load(Ordering::SeqCst) >= answers || shared.failed())?;
@@ -232,25 +236,101 @@ fn killed_at_random_moments_the_signer_loses_nothing_and_signs_nothing_twice() -
                     world.signer.start_sealed()?;
                     world.signer.kill()?;
                 }
-                7 => kill_while_unsealing(&mut world.signer, Duration::from_micros(random.below(30_000)))?,
+                7 => {
+                    world.signer.start_sealed()?;
+                    kill_while(&mut world.signer, &["unseal"], Duration::from_micros(random.below(30_000)))?;
+                }
                 _ => {}
             }
             world.signer.start()?;
             shared.starts.fetch_add(1, Ordering::SeqCst);
             if n % 50 == 49 {
-                verified(&world)?;
+                verified(world)?;
             }
             anyhow::ensure!(!shared.failed(), "a node gave up after {} kills", n + 1);
             Ok(())
-        });
+        })
+    })?;
+    let asked = judged(&world, tallies)?;
+    assert!(asked.0 > 5 * u64::from(kills) && asked.1 > u64::from(kills), "hardly any load");
+    Ok(())
+}
+
+/// A security team replaces the data key over and over while nodes sign: no request fails, none has to be asked again.
+#[test]
+#[allow(clippy::print_stdout, reason = "the numbers are the result")]
+fn ten_thousand_signatures_are_given_while_the_data_key_is_rotated_and_none_fails() -> anyhow::Result<()> {
+    const SIGNATURES: u64 = 10_000;
+    let mut world = World::new(Program::binary(env!("CARGO_BIN_EXE_claviger-under-test")))?;
+    let mut retries = 0;
+    let tallies = under_load(&mut world, |world, shared| {
+        let mut rotations = 0;
+        while shared.signatures.load(Ordering::SeqCst) < SIGNATURES {
+            let rotated = world.signer.cli_with_passphrase(&["rotate", "--data-key"])?;
+            anyhow::ensure!(rotated["finished"] == true && !shared.failed(), "{rotated}");
+            rotations += 1;
+        }
+        retries = shared.retries.load(Ordering::SeqCst);
+        println!("{rotations} rotations during {SIGNATURES} signatures, {retries} requests asked again");
+        Ok(())
+    })?;
+    judged(&world, tallies)?;
+    assert_eq!(retries, 0);
+    Ok(())
+}
+
+#[test]
+fn killed_at_random_moments_of_a_rotation_the_signer_recovers_and_ends_it() -> anyhow::Result<()> {
+    const KILLS: u32 = 50;
+    let mut world = World::new(Program::binary(env!("CARGO_BIN_EXE_claviger-under-test")))?;
+    let mut random = Random::new(0x70a7e);
+    let keyslots = |world: &World| std::fs::read_to_string(world.signer.dir().join("keyslots"));
+    let mut between = 0;
+    let tallies = under_load(&mut world, |world, shared| {
+        for n in 0..KILLS {
+            kill_while(&mut world.signer, &["rotate", "--data-key"], Duration::from_micros(random.below(400_000)))?;
+            between += u32::from(keyslots(world)?.contains("previous"));
+            if n % 5 == 4 {
+                // Both keys are at hand once more, and it dies once more.
+                world.signer.start()?;
+                std::thread::sleep(Duration::from_micros(random.below(100_000)));
+                world.signer.kill()?;
+            }
+            world.signer.start()?;
+            shared.starts.fetch_add(1, Ordering::SeqCst);
+            anyhow::ensure!(!shared.failed(), "a node gave up after {} kills", n + 1);
+        }
+        wait("the end of the rotation", &[], || keyslots(world).is_ok_and(|text| !text.contains("previous")))
+    })?;
+    assert!(between > KILLS / 5, "{between} kills met a rotation under way");
+    judged(&world, tallies)?;
+    // Whatever was left undone, one more rotation seals everything.
+    assert_eq!(world.signer.cli_with_passphrase(&["rotate", "--data-key"])?["finished"], true);
+    verified(&world)
+}
+
+/// Runs `operate` while all nodes drive their channels.
+fn under_load(
+    world: &mut World,
+    operate: impl FnOnce(&mut World, &Shared) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Tally>> {
+    let shared = Shared::default();
+    let chain = Arc::clone(&world.chain);
+    let mut nodes = (0..NODES).map(|n| node(world, n, &shared)).collect::<anyhow::Result<Vec<_>>>()?;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = nodes.drain(..).map(|caller| scope.spawn(|| load(caller, &chain))).collect();
+        let operated = operate(world, &shared);
         shared.stop.store(true, Ordering::SeqCst);
         let tallies = workers.into_iter().map(|worker| worker.join().map_err(|panic| anyhow::anyhow!(words(&*panic))));
         let tallies = tallies.collect::<anyhow::Result<Vec<_>>>()?;
-        killing.map(|()| tallies)
-    });
-    let mut tallies = ended?;
+        operated.map(|()| tallies)
+    })
+}
 
-    verified(&world)?;
+/// Nothing was lost and nothing signed twice: how much was acknowledged, and asked again after a kill.
+#[allow(clippy::print_stdout, reason = "the numbers are the result")]
+fn judged(world: &World, mut tallies: Vec<Tally>) -> anyhow::Result<(u64, u64)> {
+    verified(world)?;
     let exported = world.signer.cli_lines(&["journal", "export"])?;
     let recorded: HashSet<&str> = exported
         .iter()
@@ -272,19 +352,17 @@ fn killed_at_random_moments_the_signer_loses_nothing_and_signs_nothing_twice() -
     let double: Vec<_> = tallies.iter().flat_map(|tally| &tally.double).collect();
     println!("kills {}, lost {}, double {}", world.signer.kills, lost.len(), double.len());
     assert_eq!((lost, double), (Vec::<&String>::new(), Vec::<&String>::new()));
-    assert!(acknowledged > 5 * u64::from(kills) && asked_again > u64::from(kills), "hardly any load");
-    Ok(())
+    Ok((acknowledged, asked_again))
 }
 
-/// Starts the daemon and kills it `after` it was told to unseal.
-fn kill_while_unsealing(signer: &mut SignerProcess, after: Duration) -> anyhow::Result<()> {
-    signer.start_sealed()?;
+/// Kills the daemon `after` it was told to do `command`.
+fn kill_while(signer: &mut SignerProcess, command: &[&str], after: Duration) -> anyhow::Result<()> {
     let pid = signer.pid().and_then(|pid| Pid::from_raw(pid as i32)).expect("it runs");
     std::thread::scope(|scope| {
-        let unsealing = scope.spawn(|| signer.cli_with_passphrase(&["unseal"]));
+        let working = scope.spawn(|| signer.cli_with_passphrase(command));
         std::thread::sleep(after);
         kill_process(pid, Signal::KILL)?;
-        let _ = unsealing.join(); // it may have been quicker
+        let _ = working.join(); // it may have been quicker
         anyhow::Ok(())
     })?;
     signer.kill()
@@ -355,6 +433,10 @@ fn verified(world: &World) -> anyhow::Result<()> {
     let result = world.signer.cli(&["journal", "verify"])?;
     anyhow::ensure!(result["verified"] == true, "the journal does not verify: {result}");
     Ok(())
+}
+
+fn waits_for_a_block(error: &LinkError) -> bool {
+    matches!(error, LinkError::Refused(refusal) if refusal.reasons[0].id == Reason::ChainPending.id())
 }
 
 fn commitment(message: &[u8]) -> Result<SignRemoteCommitmentTx2, vls_protocol::Error> {

@@ -117,6 +117,24 @@ fn a_hostile_file_is_refused_without_being_worked_for() {
 }
 
 #[test]
+fn a_previous_data_key_is_kept_until_it_is_forgotten_and_unknown_to_earlier_versions() {
+    let mut envelope = envelope();
+    assert_eq!(envelope.previous(), None);
+    envelope.keep_previous(vec![7; 73]);
+    let read = Envelope::decode(&envelope.encode()).expect("its own");
+    assert_eq!((read.previous(), opened(&read, "first")), (Some(&[7; 73][..]), Ok((1, KEY))));
+
+    let body = serde_json::to_string(&serde_json::to_value(&envelope).expect("json")).expect("json");
+    let body = body.replace("\"version\":3", "\"version\":2");
+    let earlier = format!("{MAGIC} 2 {}\n{body}", checksum(body.as_bytes()));
+    let error = EnvelopeError::Damaged("it has a previous data key, which its version does not know");
+    assert_eq!(Envelope::decode(earlier.as_bytes()), Err(error));
+
+    envelope.forget_previous();
+    assert!(!envelope.encode().windows(8).any(|window| window == b"previous"));
+}
+
+#[test]
 fn a_wrapped_key_moved_to_another_slot_or_installation_does_not_open() {
     let envelope = envelope();
     for moved in [
@@ -142,7 +160,7 @@ fn a_slot_stays_of_the_version_that_it_was_made_in() {
     let second = envelope();
     let as_first = |envelope: &Envelope| {
         let text = String::from_utf8(envelope.encode()).expect("text");
-        text.replacen("claviger-keyslots 2", "claviger-keyslots 1", 1).into_bytes()
+        text.replacen(&format!("{MAGIC} {VERSION}"), &format!("{MAGIC} 1"), 1).into_bytes()
     };
     // A heading that says less than the slots, a slot that says less than it is, and a kind before its time.
     let mixed = Err(EnvelopeError::Damaged("a slot is of another version than the file"));
@@ -154,7 +172,7 @@ fn a_slot_stays_of_the_version_that_it_was_made_in() {
     assert_eq!(Envelope::decode(&forged(&shares, |json| json["slots"][1]["version"] = 1.into())), mixed);
 
     // A file of the first version opens, and its slot stays as it is when another joins it.
-    let mut first = Envelope { installation: [5; 16], slots: Vec::new() };
+    let mut first = Envelope { installation: [5; 16], slots: Vec::new(), previous: Vec::new() };
     let wrapped = slot("old").wrap(&first.binding_of(1, 1, SlotKind::Passphrase), &KEY).expect("wraps");
     first.slots.push(Slot { id: 1, version: 1, wrapped });
     let mut read = Envelope::decode(&as_first(&first)).expect("reads");

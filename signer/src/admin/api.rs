@@ -5,9 +5,10 @@ use claviger_proto::v1::{
     AdminError, BackupPiece, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine,
     GrantInfo, GrantListRequest, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest,
     OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply,
-    PolicyShadowRequest, StatusReply, UnsealReply, VerifyProgress,
+    PolicyShadowRequest, RotationProgress, StatusReply, UnsealReply, VerifyProgress,
 };
 
+use crate::keys::memory::Secret;
 use crate::keys::passphrase::Passphrase;
 
 /// Takes the elements of a long answer to a reader who may be slow, pause, or leave.
@@ -72,6 +73,13 @@ pub trait AdminApi: Send + Sync + 'static {
     fn journal_verify(&self, sink: &mut dyn Sink<VerifyProgress>) -> Result<(), AdminFailure>;
     /// Decisions as JSON.
     fn journal_export(&self, from: u64, sink: &mut dyn Sink<ExportLine>) -> Result<(), AdminFailure>;
+    /// Seals everything anew with the data key that the key slot file holds now. `by` is the caller, for the journal.
+    fn rotate_data_key(
+        &self,
+        key: Secret<32>,
+        by: &str,
+        sink: &mut dyn Sink<RotationProgress>,
+    ) -> Result<(), AdminFailure>;
     /// A backup's bytes; the last element has `done`.
     fn backup(&self, sink: &mut dyn Sink<BackupPiece>) -> Result<(), AdminFailure>;
     /// What the signer knows of a node's channels, beside what the node last claimed.

@@ -22,7 +22,7 @@ use tonic::{Code, Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::api::{AdminApi, AdminFailure, Brought, FailureKind, Sink};
-use crate::keys::memory::{scrub_stack, spawn};
+use crate::keys::memory::{Secret, scrub_stack, spawn};
 use crate::keys::passphrase::Passphrase;
 
 /// Elements of a long answer that wait for a slow reader.
@@ -250,6 +250,7 @@ impl Admin for Service {
     type JournalTailStream = ReceiverStream<Result<DecisionRecord, Status>>;
     type JournalVerifyStream = ReceiverStream<Result<VerifyProgress, Status>>;
     type JournalExportStream = ReceiverStream<Result<ExportLine, Status>>;
+    type RotateDataKeyStream = ReceiverStream<Result<RotationProgress, Status>>;
     type BackupStream = ReceiverStream<Result<BackupPiece, Status>>;
     type PolicyHistoryStream = ReceiverStream<Result<ExportLine, Status>>;
 
@@ -351,6 +352,17 @@ impl Admin for Service {
     async fn journal_export(&self, request: Request<JournalExportRequest>) -> Reply<Self::JournalExportStream> {
         let from = request.into_inner().from;
         self.stream(move |api, sink| api.journal_export(from, sink))
+    }
+
+    async fn rotate_data_key(&self, request: Request<RotateDataKeyRequest>) -> Reply<Self::RotateDataKeyStream> {
+        let by = caller(&request);
+        let key = Zeroizing::new(request.into_inner().data_key);
+        let key = <&[u8; 32]>::try_from(&key[..]).ok().map(|key| Secret::init(|place| *place = *key));
+        let key = key.ok_or_else(|| {
+            let hint = "Use the `claviger rotate` of the same version.";
+            status(AdminFailure::new(FailureKind::Invalid, "a data key has 32 bytes", hint))
+        })?;
+        self.stream(move |api, sink| api.rotate_data_key(key, &by, sink))
     }
 
     async fn backup(&self, _: Request<BackupRequest>) -> Reply<Self::BackupStream> {

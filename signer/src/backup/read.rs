@@ -8,8 +8,8 @@ use super::{BackupError, Contents, Header, MAGIC, MAX_FRAME, MAX_HEADER, MAX_ROW
 use crate::journal::store::{MAX_ROW, Row};
 use crate::journal::{Check, Verified};
 use crate::keys::cipher::{OVERHEAD, RecordCipher};
-use crate::keys::memory::Secret;
-use crate::keys::purpose::{Purpose, subkey};
+use crate::keys::data_key::DataKey;
+use crate::keys::purpose::Purpose;
 
 /// A backup of which nothing is believed yet: its header is as it stands in the file.
 #[derive(Debug)]
@@ -57,9 +57,9 @@ impl<R: Read> Closed<R> {
     }
 
     /// The same, with the data key of one of its slots.
-    pub fn open(self, data_key: &Secret<32>) -> Opened<R> {
-        let cipher = |purpose| RecordCipher::new(subkey(data_key, purpose));
-        Opened { closed: self, seal: cipher(Purpose::Backup), records: cipher(Purpose::Records) }
+    pub fn open(self, data_key: &DataKey) -> Opened<R> {
+        let (seal, records) = (data_key.cipher(Purpose::Backup), data_key.cipher(Purpose::Records));
+        Opened { closed: self, seal, records }
     }
 }
 

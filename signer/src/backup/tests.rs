@@ -4,32 +4,31 @@
 
 use std::sync::Arc;
 
-use claviger_hsm::Argon2id;
+use claviger_hsm::{Argon2id, Envelope};
 
 use super::*;
 use crate::journal::store::{MemoryStore, Row, Store, StoredPut};
 use crate::journal::{Commit, Decision, Journal, Options, Put};
-use crate::keys::cipher::RecordCipher;
-use crate::keys::data_key;
-use crate::keys::memory::Secret;
+use crate::keys::data_key::{self, DataKey, NewSlot};
 use crate::keys::passphrase::Passphrase;
 use crate::keys::purpose::{Purpose, subkey};
 
+const COST: Argon2id = Argon2id { memory_kib: 8, passes: 1, lanes: 1 };
+
 /// An appliance: its data key, its key slots, its journal.
 struct Scene {
-    data_key: Secret<32>,
+    data_key: Arc<DataKey>,
     header: Header,
     journal: Arc<Journal>,
 }
 
 impl Scene {
     fn new() -> Self {
-        let cost = Argon2id { memory_kib: 8, passes: 1, lanes: 1 };
-        let (envelope, data_key) = data_key::create(&Passphrase::copy_from(b"one").unwrap(), cost).unwrap();
+        let (envelope, data_key) = data_key::create(&passphrase(), COST).unwrap();
         let keyslots = String::from_utf8(envelope.encode()).unwrap();
         let header = Header { made_ms: 1_700_000_000_000, keyslots, config: "network = \"regtest\"\n".to_owned() };
         let journal = open(&data_key, Arc::new(MemoryStore::new()));
-        Self { data_key, header, journal: Arc::new(journal) }
+        Self { data_key: Arc::new(data_key), header, journal: Arc::new(journal) }
     }
 
     /// Records decisions and entries, an old one anew each time.
@@ -40,7 +39,7 @@ impl Scene {
     }
 
     fn backup(&self) -> Vec<u8> {
-        let cipher = RecordCipher::new(subkey(&self.data_key, Purpose::Backup));
+        let cipher = self.data_key.cipher(Purpose::Backup);
         let mut file = Vec::new();
         let mut out = |bytes: Vec<u8>| {
             file.extend_from_slice(&bytes);
@@ -63,9 +62,13 @@ impl Scene {
     }
 }
 
-fn open(data_key: &Secret<32>, store: Arc<dyn Store>) -> Journal {
+fn passphrase() -> Passphrase {
+    Passphrase::copy_from(b"one").unwrap()
+}
+
+fn open(data_key: &DataKey, store: Arc<dyn Store>) -> Journal {
     let options = Options { checkpoint_every: 4, ..Options::default() };
-    Journal::open(store, RecordCipher::new(subkey(data_key, Purpose::Records)), options).unwrap()
+    Journal::open(store, data_key.cipher(Purpose::Records), options).unwrap()
 }
 
 fn commit(n: u64) -> Commit {
@@ -114,7 +117,7 @@ fn what_is_restored_is_what_was_there_when_the_backup_began() {
 #[test]
 fn a_backup_under_load_is_of_one_moment_and_keeps_nobody_waiting() {
     let scene = Scene::new();
-    let cipher = RecordCipher::new(subkey(&scene.data_key, Purpose::Backup));
+    let cipher = scene.data_key.cipher(Purpose::Backup);
     let mut decided = 0;
     for before in 0..12 {
         scene.decide(decided + 1..decided + 1 + before);
@@ -180,8 +183,7 @@ fn parts_are_neither_left_out_nor_moved_nor_taken_from_another_backup() {
         assert_eq!(scene.read(&forged), Err(BackupError::Damaged { part }));
     }
     // The same content under another header is another backup.
-    let data_key = scene.data_key.expose(|key| Secret::init(|copy| copy.copy_from_slice(key)));
-    let changed = Scene { header: later, journal: scene.journal.clone(), data_key };
+    let changed = Scene { header: later, journal: scene.journal.clone(), data_key: scene.data_key.clone() };
     let foreign = changed.backup();
     let mixed = [&file[..first], &foreign[frames(&foreign)[0]..]].concat();
     assert_eq!(scene.read(&mixed), Err(BackupError::Damaged { part: 1 }));
@@ -200,9 +202,33 @@ fn a_backup_of_another_key_or_version_or_of_something_else_is_named() {
 }
 
 #[test]
+fn a_backup_made_while_the_data_key_is_rotated_opens_with_the_key_slots_in_it() {
+    let before = Scene::new();
+    before.decide(1..10);
+    let mut envelope = Envelope::decode(before.header.keyslots.as_bytes()).unwrap();
+    let (data_key, slot) = data_key::unlock(&envelope, &passphrase()).unwrap();
+    let slots = [(slot, NewSlot::Passphrase(passphrase(), COST))];
+    let data_key = Arc::new(data_key::turn(&mut envelope, data_key, &slots).unwrap());
+    let header = Header { keyslots: String::from_utf8(envelope.encode()).unwrap(), ..before.header.clone() };
+    let of = |data_key: &Arc<DataKey>| Scene {
+        data_key: data_key.clone(),
+        header: header.clone(),
+        journal: before.journal.clone(),
+    };
+
+    let (waiting, turned) = (of(&before.data_key), of(&data_key));
+    assert!(turned.read(&waiting.backup()).is_ok(), "the new key slots, and a daemon that has not taken the key up");
+    before.journal.turn(subkey(data_key.current(), Purpose::Records));
+    before.decide(10..20);
+    let mixed = turned.backup();
+    assert_eq!(open(&data_key, store(turned.read(&mixed).unwrap())).verify(&mut |_| true).unwrap().decisions, 19);
+    assert_eq!(before.read(&mixed), Err(BackupError::Damaged { part: 1 }), "the key before opens nothing made later");
+}
+
+#[test]
 fn the_reader_who_leaves_ends_the_work() {
     let scene = Scene::new();
     scene.decide(1..3);
-    let cipher = RecordCipher::new(subkey(&scene.data_key, Purpose::Backup));
+    let cipher = scene.data_key.cipher(Purpose::Backup);
     assert_eq!(write(&scene.journal, &scene.header, &cipher, &mut |_| false), Err(BackupError::Interrupted));
 }

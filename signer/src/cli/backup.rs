@@ -16,8 +16,8 @@ use crate::backup::{BackupError, Closed, Contents, Header, Opened};
 use crate::datadir::DataDir;
 use crate::journal::store::{RedbStore, Row, Store, StoredPut};
 use crate::journal::{JournalError, Verified};
-use crate::keys::data_key;
-use crate::keys::memory::{Secret, scrub_stack};
+use crate::keys::data_key::{self, DataKey};
+use crate::keys::memory::scrub_stack;
 
 const CREATE_EXAMPLES: &str = "Examples:
   claviger backup create claviger-2026-12-01.backup      the signer goes on meanwhile
@@ -132,7 +132,7 @@ fn restore(data_dir: &Path, args: &BackupArgs, output: &Output) -> Result<(), Cl
 /// A backup whose data key is known, to be read more than once.
 struct Unlocked<'a> {
     file: &'a Path,
-    data_key: Secret<32>,
+    data_key: DataKey,
 }
 
 impl<'a> Unlocked<'a> {

@@ -11,10 +11,9 @@ use super::{CliError, Output, PassphraseArgs, admin, harden, time};
 use crate::datadir::DataDir;
 use crate::journal::store::RedbStore;
 use crate::journal::{self, JournalError, Progress};
-use crate::keys::cipher::RecordCipher;
 use crate::keys::data_key;
 use crate::keys::memory::scrub_stack;
-use crate::keys::purpose::{Purpose, subkey};
+use crate::keys::purpose::Purpose;
 
 const VERIFY_EXAMPLES: &str = "Examples:
   claviger journal verify              through the daemon, which goes on signing
@@ -117,7 +116,7 @@ fn verify_offline(data_dir: &Path, passphrase: &PassphraseArgs, output: &Output)
     let unlocked = data_key::unlock(&envelope, &passphrase.read()?);
     scrub_stack();
     let (data_key, _) = unlocked.map_err(|error| CliError::new(&error, error.hint()))?;
-    let cipher = RecordCipher::new(subkey(&data_key, Purpose::Records));
+    let cipher = data_key.cipher(Purpose::Records);
     let mut progress = |progress: Progress| {
         output.progress(&format!("{} of {} records", progress.done, progress.total));
         true

@@ -16,6 +16,7 @@ mod node;
 mod output;
 mod policy;
 mod progress;
+mod rotate;
 mod run;
 mod seal;
 mod slots;
@@ -98,6 +99,9 @@ enum Command {
     /// On the machine of an lnd whose keys are in a signer.
     #[command(subcommand)]
     Lnd(lnd::LndCommand),
+    /// Replace the data key: everything is sealed anew while the signer signs.
+    #[command(after_help = rotate::EXAMPLES)]
+    Rotate(rotate::RotateArgs),
     /// The channels of a node, as the signer knows them.
     #[command(subcommand)]
     Channel(channel::ChannelCommand),
@@ -191,6 +195,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status => status::status(&cli.data_dir, &output),
         Command::Metrics => metrics::metrics(&cli.data_dir, &output),
         Command::Slots(command) => slots::slots(&cli.data_dir, command, &output),
+        Command::Rotate(args) => rotate::rotate(&cli.data_dir, &args, &output),
         Command::Node(command) => node::node(&cli.data_dir, command, &output),
         Command::Lnd(command) => lnd::lnd(command, &output),
         Command::Channel(command) => channel::channel(&cli.data_dir, command, &output),

@@ -9,7 +9,7 @@ use claviger_hsm::file::write_atomically;
 use claviger_hsm::{Argon2id, Envelope, EnvelopeError, SharesSlot, SlotError, SlotKind, Tries, Wrapped, tpm};
 use serde_json::json;
 
-pub(super) use self::secret::OpenArgs;
+pub(super) use self::secret::{OpenArgs, read_pin};
 use super::{CliError, Output, harden};
 use crate::datadir::{DataDir, DirLock};
 use crate::keys::data_key::{self, NewSlot, Pin};
@@ -100,8 +100,11 @@ pub(super) struct RotateArgs {
 #[derive(Debug, Args)]
 struct NewArgs {
     /// Read the new passphrase, or the PIN, from this open file descriptor.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "new_passphrase_credential")]
     new_passphrase_fd: Option<i32>,
+    /// Read it from this systemd credential.
+    #[arg(long, value_name = "NAME")]
+    new_passphrase_credential: Option<String>,
     /// Write the shares into this directory, one file each, to be handed out.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -157,24 +160,24 @@ pub(super) fn slots(data_dir: &Path, command: SlotsCommand, output: &Output) -> 
     Ok(())
 }
 
-fn failed(error: EnvelopeError) -> CliError {
+pub(super) fn failed(error: EnvelopeError) -> CliError {
     CliError::new(&error, error.hint())
 }
 
 /// The key slots between reading and writing: changed by one command at a time.
-struct Change<'a> {
-    envelope: Envelope,
+pub(super) struct Change<'a> {
+    pub(super) envelope: Envelope,
     dir: &'a DataDir,
     _lock: DirLock,
 }
 
 impl<'a> Change<'a> {
-    fn begin(dir: &'a DataDir) -> Result<Self, CliError> {
+    pub(super) fn begin(dir: &'a DataDir) -> Result<Self, CliError> {
         let lock = dir.lock_keyslots().map_err(|error| CliError::new(&error, error.hint()))?;
         Ok(Self { envelope: Envelope::read(&dir.keyslots()).map_err(failed)?, dir, _lock: lock })
     }
 
-    fn end(self) -> Result<(), CliError> {
+    pub(super) fn end(self) -> Result<(), CliError> {
         self.envelope.write(&self.dir.keyslots()).map_err(failed)
     }
 }
@@ -253,7 +256,7 @@ fn add(mut change: Change<'_>, args: AddArgs, output: &Output) -> Result<(), Cli
     let slot = data_key::add(&mut change.envelope, &data_key, &new);
     scrub_stack();
     let slot = slot.map_err(failed)?;
-    let written = args.new.hand_out(&new)?;
+    let written = hand_out(args.new.out.as_deref(), &new)?;
     change.end()?;
     output.result(&json!({ "slot": slot, "shares": written }), || {
         [vec![format!("slot {slot} added")], written].concat().join("\n")
@@ -285,7 +288,7 @@ fn rotate(mut change: Change<'_>, args: RotateArgs, output: &Output) -> Result<(
     let rotated = data_key::rewrap(&mut change.envelope, slot, &data_key, &new);
     scrub_stack();
     rotated.map_err(failed)?;
-    let written = args.new.hand_out(&new)?;
+    let written = hand_out(args.new.out.as_deref(), &new)?;
     change.end()?;
     output.result(&json!({ "rotated": slot, "shares": written }), || {
         [vec![format!("slot {slot} rotated")], written].concat().join("\n")
@@ -293,13 +296,17 @@ fn rotate(mut change: Change<'_>, args: RotateArgs, output: &Output) -> Result<(
     Ok(())
 }
 
-fn deal(threshold: u8, count: u8) -> Result<NewSlot, CliError> {
+pub(super) fn deal(threshold: u8, count: u8) -> Result<NewSlot, CliError> {
     SharesSlot::deal(threshold, count).map(NewSlot::Shares).map_err(|error| CliError::new(error, error.hint()))
 }
 
 impl NewArgs {
     fn source(&self) -> Source {
-        self.new_passphrase_fd.map_or(Source::Prompt, Source::Descriptor)
+        match (&self.new_passphrase_credential, self.new_passphrase_fd) {
+            (Some(name), _) => Source::Credential(name.clone()),
+            (None, Some(fd)) => Source::Descriptor(fd),
+            (None, None) => Source::Prompt,
+        }
     }
 
     fn passphrase(&self) -> Result<NewSlot, CliError> {
@@ -309,7 +316,7 @@ impl NewArgs {
 
     /// The PIN that a token has already.
     fn pin(&self) -> Result<Pin, CliError> {
-        secret::read_pin(&self.source())
+        read_pin(&self.source())
     }
 
     /// A PIN that a TPM slot shall have. No TPM counts its entering.
@@ -317,26 +324,26 @@ impl NewArgs {
         let text = self.source().read_new_pin().map_err(|error| CliError::new(&error, error.hint()))?;
         Ok(Pin { text, tries: Tries::Deliberate })
     }
+}
 
-    /// Writes dealt shares into files, before the slot counts: a share that is nowhere would be missed too late.
-    fn hand_out(&self, new: &NewSlot) -> Result<Vec<String>, CliError> {
-        let NewSlot::Shares(dealt) = new else { return Ok(Vec::new()) };
-        let out = self.out.as_deref().ok_or_else(|| {
-            CliError::new("there is no place for the shares", "Name a directory for their files with --out.")
-        })?;
-        let mut written = Vec::new();
-        for share in dealt.shares() {
-            let path = out.join(format!("share-{}", share.index()));
-            let fail = |kind| {
-                let hint = "Name an existing, empty directory with --out; nothing was changed.";
-                CliError::new(format!("cannot write {}: {kind}", path.display()), hint)
-            };
-            if path.exists() {
-                return Err(fail(std::io::ErrorKind::AlreadyExists));
-            }
-            write_atomically(&path, format!("{}\n", *share.reveal()).as_bytes()).map_err(|error| fail(error.kind()))?;
-            written.push(path.display().to_string());
+/// Writes dealt shares into files in `out`, before the slot counts: a share that is nowhere would be missed too late.
+pub(super) fn hand_out(out: Option<&Path>, new: &NewSlot) -> Result<Vec<String>, CliError> {
+    let NewSlot::Shares(dealt) = new else { return Ok(Vec::new()) };
+    let out = out.ok_or_else(|| {
+        CliError::new("there is no place for the shares", "Name a directory for their files with --out.")
+    })?;
+    let mut written = Vec::new();
+    for share in dealt.shares() {
+        let path = out.join(format!("share-{}", share.index()));
+        let fail = |kind| {
+            let hint = "Name an existing, empty directory with --out; nothing was changed.";
+            CliError::new(format!("cannot write {}: {kind}", path.display()), hint)
+        };
+        if path.exists() {
+            return Err(fail(std::io::ErrorKind::AlreadyExists));
         }
-        Ok(written)
+        write_atomically(&path, format!("{}\n", *share.reveal()).as_bytes()).map_err(|error| fail(error.kind()))?;
+        written.push(path.display().to_string());
     }
+    Ok(written)
 }

@@ -51,6 +51,9 @@ fn text(status: &StatusReply) -> String {
             row("head", journal.head_hash.clone());
         }
     }
+    if let Some(rotation) = status.rotation.filter(|rotation| !rotation.finished) {
+        row("rotation", format!("the data key, {} of {} records", rotation.done, rotation.total));
+    }
     for (name, text) in status.policy.iter().flat_map(policy::applied::rows) {
         row(name, text);
     }

@@ -7,7 +7,8 @@ use claviger_proto::v1::{
     BackupPiece, BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply,
     ExportLine, GrantInfo, GrantListRequest, JournalStatus, MemoryStatus, MetricsReply, NodeAddRequest, NodeInfo,
     NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo,
-    PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, StatusReply, UnsealReply, VerifyProgress,
+    PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RotationProgress, StatusReply, UnsealReply,
+    VerifyProgress,
 };
 
 use super::explain::record;
@@ -17,7 +18,7 @@ use super::unsealed::journal_failure;
 use super::{Daemon, Unsealed, lock};
 use crate::admin::api::{AdminApi, AdminFailure, Brought, FailureKind, Sink};
 use crate::journal::{EXPLAIN_REACH, Health, JournalError, LogLine, Progress};
-use crate::keys::memory::{heap_status, protection};
+use crate::keys::memory::{Secret, heap_status, protection};
 use crate::reasons::Reason;
 
 /// How often `journal tail --follow` looks for new decisions.
@@ -174,6 +175,15 @@ impl AdminApi for Daemon {
         Ok(())
     }
 
+    fn rotate_data_key(
+        &self,
+        key: Secret<32>,
+        by: &str,
+        sink: &mut dyn Sink<RotationProgress>,
+    ) -> Result<(), AdminFailure> {
+        self.rotate(key, by, sink)
+    }
+
     fn backup(&self, sink: &mut dyn Sink<BackupPiece>) -> Result<(), AdminFailure> {
         self.send_backup(sink)
     }
@@ -294,6 +304,7 @@ impl Unsealed {
         status.server_not_after = self.identity.not_after();
         status.nodes = self.node_infos();
         status.policy = Some(self.policy_info());
+        status.rotation = self.rotation_progress();
         let chain = self.view.status(Instant::now());
         status.chain = Some(ChainStatus {
             state: if chain.stale { "stale" } else { "ok" }.to_owned(),

@@ -1,6 +1,7 @@
 //! The whole appliance in one encrypted file, made while it signs.
 
 use std::fs;
+use std::sync::PoisonError;
 
 use claviger_hsm::Envelope;
 use claviger_proto::v1::BackupPiece;
@@ -18,6 +19,7 @@ impl Daemon {
     /// Sends a backup of now. It holds on to the signer, so it ends when the signer closes, and waits for no reader then.
     pub(super) fn send_backup(&self, sink: &mut dyn Sink<BackupPiece>) -> Result<(), AdminFailure> {
         let unsealed = self.unsealed()?;
+        let cipher = unsealed.backup.read().unwrap_or_else(PoisonError::into_inner); // before the key slots are read
         let header = self.backup_header()?;
         let open = || lock(&self.state).is_some();
         let mut send = |bytes: Vec<u8>| {
@@ -26,7 +28,8 @@ impl Daemon {
                 open() && sink.put_while(BackupPiece { bytes: piece.to_vec(), ..BackupPiece::default() }, &open)
             })
         };
-        let written = backup::write(&unsealed.journal, &header, &unsealed.backup, &mut send);
+        let written = backup::write(&unsealed.journal, &header, &cipher, &mut send);
+        drop(cipher);
         drop(unsealed);
         let contents = written.map_err(|error| backup_failure(&error))?;
         sink.put(BackupPiece { bytes: Vec::new(), done: true, rows: contents.rows });

@@ -13,6 +13,7 @@
 //! explain.rs   one decision, or a refusal that decided nothing
 //! policy.rs    the spending policy: bundles, budgets, what was decided
 //! grants.rs    what is asked, approved and taken back
+//! rotation.rs  everything sealed anew with another data key
 //! rollback/    state, or a clock, that was set back
 //! operators.rs  the lines of the log that say who changed the policy
 //! backup.rs    the whole of it in one file
@@ -34,6 +35,7 @@ mod operators;
 mod pairing;
 mod policy;
 mod rollback;
+mod rotation;
 mod unsealed;
 
 use std::net::TcpListener;

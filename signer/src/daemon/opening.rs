@@ -11,8 +11,8 @@ use claviger_proto::v1::SharesProgress;
 
 use super::{Daemon, Unsealed, lock};
 use crate::admin::api::{AdminFailure, Brought, FailureKind};
-use crate::keys::data_key::{self, Opener, Pin};
-use crate::keys::memory::{Secret, scrubbed};
+use crate::keys::data_key::{self, DataKey, Opener, Pin};
+use crate::keys::memory::scrubbed;
 use crate::keys::passphrase::Passphrase;
 
 /// Shares that are not enough are forgotten this long after the last one was entered.
@@ -159,7 +159,7 @@ impl Daemon {
 
     fn open_with(
         &self,
-        unlock: impl FnOnce(&Envelope) -> Result<(Secret<32>, SlotId), AdminFailure>,
+        unlock: impl FnOnce(&Envelope) -> Result<(DataKey, SlotId), AdminFailure>,
     ) -> Result<usize, AdminFailure> {
         self.refuse_if_unsealed()?;
         let (data_key, slot) = unlock(&self.envelope()?)?;

@@ -95,7 +95,30 @@ impl Drop for World {
     }
 }
 
-fn passphrase() -> Passphrase {
+/// Collects what it is given.
+#[derive(Debug)]
+pub(super) struct List<T>(pub(super) Vec<T>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Sink<T> for List<T> {
+    fn put(&mut self, element: T) -> bool {
+        self.0.push(element);
+        true
+    }
+    fn offer(&mut self, element: T) -> bool {
+        self.put(element)
+    }
+    fn is_read(&self) -> bool {
+        true
+    }
+}
+
+pub(super) fn passphrase() -> Passphrase {
     Passphrase::copy_from(b"correct horse").unwrap()
 }
 
@@ -316,28 +339,13 @@ fn following_the_log_ends_with_its_reader() {
 
 #[test]
 fn the_latest_decisions_of_one_node_are_found_behind_those_of_others() {
-    /// Collects what it is given.
-    #[derive(Default)]
-    struct List(Vec<u64>);
-    impl Sink<claviger_proto::v1::DecisionRecord> for List {
-        fn put(&mut self, decision: claviger_proto::v1::DecisionRecord) -> bool {
-            self.0.push(decision.sequence);
-            true
-        }
-        fn offer(&mut self, decision: claviger_proto::v1::DecisionRecord) -> bool {
-            self.put(decision)
-        }
-        fn is_read(&self) -> bool {
-            true
-        }
-    }
     let world = World::new();
     world.decide("alice", 700);
     world.decide("bob", 700);
     let tail = |lines, node| {
         let mut list = List::default();
         world.daemon.journal_tail(lines, false, node, &mut list).unwrap();
-        list.0
+        list.0.iter().map(|decision| decision.sequence).collect::<Vec<_>>()
     };
     assert_eq!(tail(2, "alice"), [699, 700]);
     assert_eq!(tail(2, "bob"), [1_399, 1_400]);

@@ -1,7 +1,7 @@
 //! What exists only while the signer is unsealed.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bitcoin::secp256k1::SecretKey;
@@ -13,6 +13,7 @@ use super::lock;
 use super::operators::Lines;
 use super::policy::{Failed, now_ms};
 use super::rollback::{Anchored, Keeper};
+use super::rotation::Rotation;
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{Ca, CaError};
 use crate::admin::fingerprint::Fingerprint;
@@ -27,6 +28,7 @@ use crate::gateway::lnd::{LndServer, Mint};
 use crate::journal::store::{RedbStore, Store};
 use crate::journal::{Commit, CommitError, Decision, HOUSE, Journal, JournalError, Options, Put};
 use crate::keys::cipher::RecordCipher;
+use crate::keys::data_key::DataKey;
 use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
 use crate::keys::purpose::{Purpose, subkey};
@@ -41,9 +43,9 @@ use crate::reasons::{Reason, Refusal};
 pub struct Unsealed {
     pub(super) journal: Arc<Journal>,
     /// Seals node seeds and the CA's key inside their records.
-    pub(super) vault: RecordCipher,
-    /// Seals backups.
-    pub(super) backup: RecordCipher,
+    pub(super) vault: Arc<RecordCipher>,
+    /// Seals backups. Held while one is made: it is of one data key.
+    pub(super) backup: RwLock<RecordCipher>,
     pub(super) ca: Arc<Ca>,
     pub(super) identity: Arc<ServerIdentity>,
     pub(super) registry: Arc<Registry>,
@@ -62,7 +64,9 @@ pub struct Unsealed {
     /// The secrets of Lightspark's webhooks.
     pub(super) accounts: Arc<Accounts>,
     /// Held while a node is added, changed or removed; true once the signer closes.
-    closing: Mutex<bool>,
+    closing: Arc<Mutex<bool>>,
+    /// Seals everything with the current data key, while it is rotated.
+    pub(super) rotation: Mutex<Option<Rotation>>,
     follower: Mutex<Option<Follower>>,
     link: Mutex<Option<LinkServer>>,
     lnd: Mutex<Option<LndServer>>,
@@ -78,16 +82,16 @@ impl Unsealed {
     pub(super) fn open(
         dir: &DataDir,
         config: &Config,
-        data_key: &Secret<32>,
+        data_key: &DataKey,
         runtime: &Handle,
         lnd_socket: Option<&std::net::TcpListener>,
     ) -> Result<Self, AdminFailure> {
         let store: Arc<dyn Store> = Arc::new(
             RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(|error| journal_failure(error.into()))?,
         );
-        let cipher = RecordCipher::new(subkey(data_key, Purpose::Records));
+        let cipher = data_key.cipher(Purpose::Records);
         let journal = Arc::new(Journal::open(store, cipher, Options::default()).map_err(journal_failure)?);
-        let vault = RecordCipher::new(subkey(data_key, Purpose::Seeds));
+        let vault = Arc::new(data_key.cipher(Purpose::Seeds));
         let records = load_records(&journal)?;
         let lines = Lines::new();
         let anchored = Anchored::open(dir, config, &journal, &records, &lines)?; // before any node runs
@@ -96,14 +100,14 @@ impl Unsealed {
         let source: Arc<dyn ChainSource> = Arc::new(chain_source(&config.chain, config.network)?);
         let stale_after = Duration::from_secs(config.chain.stale_after_s);
         let view = Arc::new(ChainView::new(config.chain.url.clone(), stale_after));
-        let attestor =
-            subkey(data_key, Purpose::ChainOracle).expose(|key| SecretKey::from_slice(key)).map_err(|_| {
-                AdminFailure::new(
-                    FailureKind::Fault,
-                    "the chain oracle's key is no scalar",
-                    "Report this: it cannot happen.",
-                )
-            })?;
+        let attestor = load_key(&journal, &vault, data_key, Purpose::ChainOracle)?;
+        let attestor = attestor.expose(|key| SecretKey::from_slice(key)).map_err(|_| {
+            AdminFailure::new(
+                FailureKind::Fault,
+                "the chain oracle's key is no scalar",
+                "Report this: it cannot happen.",
+            )
+        })?;
         let attestor = Arc::new(Attestor::new(&attestor));
         let desk = open_desk(&journal, &ca, config)?;
         let settings = Settings {
@@ -137,7 +141,7 @@ impl Unsealed {
             ServerIdentity::new(ca.clone(), names).map_err(|e| AdminFailure::new(FailureKind::Fault, &e, e.hint()))?;
         let identity = Arc::new(identity);
         let link = start_link(config, identity.clone(), registry.clone(), nodes.clone(), runtime)?;
-        let mint = Arc::new(Mint::new(subkey(data_key, Purpose::Macaroons)));
+        let mint = Arc::new(Mint::new(load_key(&journal, &vault, data_key, Purpose::Macaroons)?));
         let lnd = config.lnd.listen.map(|address| {
             runtime
                 .block_on(async {
@@ -162,10 +166,10 @@ impl Unsealed {
                 .map_err(|error| cannot_listen(address, "lightspark.listen", &error))
         });
         let lightspark = lightspark.transpose()?;
-        Ok(Self {
+        let unsealed = Self {
             journal,
             vault,
-            backup: RecordCipher::new(subkey(data_key, Purpose::Backup)),
+            backup: RwLock::new(data_key.cipher(Purpose::Backup)),
             ca,
             identity,
             registry,
@@ -178,19 +182,25 @@ impl Unsealed {
             lnd_advertised: config.lnd_advertised(),
             mint,
             accounts,
-            closing: Mutex::new(false),
+            closing: Arc::default(),
+            rotation: Mutex::default(),
             follower: Mutex::new(Some(follower)),
             link: Mutex::new(Some(link)),
             lnd: Mutex::new(lnd),
             lightspark: Mutex::new(lightspark),
             keeper: Mutex::new(Some(keeper)),
-        })
+        };
+        if data_key.previous().is_some() {
+            unsealed.begin_rotation(dir)?;
+        }
+        Ok(unsealed)
     }
 
     /// Ends links, telling nodes why, then all nodes and their keys, then the chain follower, which may be waiting for a
     /// backend that does not answer.
     pub(super) fn stop(&self, why: Reason, runtime: &Handle) {
         *lock(&self.closing) = true;
+        drop(lock(&self.rotation).take());
         drop(lock(&self.lnd).take());
         drop(lock(&self.lightspark).take());
         if let Some(link) = lock(&self.link).take() {
@@ -206,6 +216,11 @@ impl Unsealed {
     pub(super) fn change(&self) -> Result<MutexGuard<'_, bool>, AdminFailure> {
         let closing = lock(&self.closing);
         if *closing { Err(AdminFailure::sealed()) } else { Ok(closing) }
+    }
+
+    /// What [`Unsealed::change`] locks, for a thread that outlives the call.
+    pub(super) fn changing(&self) -> Arc<Mutex<bool>> {
+        Arc::clone(&self.closing)
     }
 
     /// Where nodes connect and who is connected.
@@ -301,6 +316,22 @@ fn chain_source(config: &ChainConfig, network: bitcoin::Network) -> Result<Bitco
         }
     };
     BitcoindSource::new(&config.url, auth, network).map_err(|e| AdminFailure::new(FailureKind::Invalid, &e, e.hint()))
+}
+
+/// The key for `purpose` that outlives the data key: at first derived from it, then kept as it was.
+fn load_key(
+    journal: &Journal,
+    vault: &RecordCipher,
+    data_key: &DataKey,
+    purpose: Purpose,
+) -> Result<Secret<32>, AdminFailure> {
+    let name = format!("key/{}", purpose.name());
+    if let Some(sealed) = journal.get(HOUSE, &name).map_err(journal_failure)? {
+        return vault.open_secret(name.as_bytes(), &sealed).map_err(|error| damaged(&name, &error));
+    }
+    let key = subkey(data_key.previous().unwrap_or(data_key.current()), purpose);
+    record(journal, vec![put(&*name, key.expose(|key| vault.seal(name.as_bytes(), key)))], None)?;
+    Ok(key)
 }
 
 /// The CA, made at the first unseal, when there is no node yet.

@@ -10,7 +10,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::commit::{Commit, CommitError, Tenant};
-use super::ledger::{Ledger, Loading};
+use super::error::JournalError;
+use super::ledger::{Ledger, Loading, Resealed};
 use super::teller::{Completion, Done, Ended, Group};
 use super::{FlushMode, Health, Options, Stats};
 use crate::metrics::{Counted, Counters};
@@ -37,7 +38,14 @@ struct State {
 #[expect(clippy::large_enum_variant, reason = "nearly all items are the large ones")]
 enum Item {
     Commit(Commit, Completion),
+    Errand(Errand),
+}
+
+/// What the committer does between two groups.
+enum Errand {
     Reload(Tenant, Reply),
+    /// See [`Ledger::reseal`].
+    Reseal(String, SyncSender<Result<Resealed, JournalError>>),
 }
 
 /// Takes the recorded state to whoever asked for it.
@@ -46,7 +54,7 @@ pub(super) type Reply = SyncSender<Result<Loading, CommitError>>;
 /// What the committer takes at once.
 enum Work {
     Group(Vec<(Commit, Completion)>),
-    Reload(Tenant, Reply),
+    Errand(Errand),
     /// Nothing is waiting, but the disk may be back.
     Probe,
 }
@@ -92,7 +100,18 @@ impl Queue {
             let _ = reply.try_send(Err(CommitError::Closed)); // the receiver waits for it
             return;
         }
-        state.items.push_back(Item::Reload(tenant.to_owned(), reply));
+        state.items.push_back(Item::Errand(Errand::Reload(tenant.to_owned(), reply)));
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Asks for the rows after `after` to be sealed with the current data key.
+    pub(super) fn reseal(&self, after: &str, reply: SyncSender<Result<Resealed, JournalError>>) {
+        let mut state = self.lock();
+        if state.closing {
+            return; // the sender is gone: that says it
+        }
+        state.items.push_back(Item::Errand(Errand::Reseal(after.to_owned(), reply)));
         drop(state);
         self.wake.notify_one();
     }
@@ -157,9 +176,9 @@ impl Queue {
             match state.items.pop_front() {
                 Some(Item::Commit(commit, done)) => group.push((commit, done)),
                 // What comes after a reload may depend on it: it starts a new group.
-                Some(Item::Reload(tenant, reply)) if group.is_empty() => return Some(Work::Reload(tenant, reply)),
-                Some(reload) => {
-                    state.items.push_front(reload);
+                Some(Item::Errand(errand)) if group.is_empty() => return Some(Work::Errand(errand)),
+                Some(errand) => {
+                    state.items.push_front(errand);
                     break;
                 }
                 None => break,
@@ -203,7 +222,8 @@ impl<'q> Committer<'q> {
             self.probe();
             match work {
                 Work::Group(group) => self.commit(group),
-                Work::Reload(tenant, reply) => self.reload(&tenant, &reply),
+                Work::Errand(Errand::Reload(tenant, reply)) => self.reload(&tenant, &reply),
+                Work::Errand(Errand::Reseal(after, reply)) => self.reseal(&after, &reply),
                 Work::Probe => {}
             }
         }
@@ -277,6 +297,18 @@ impl<'q> Committer<'q> {
             }),
         };
         let _ = reply.try_send(result); // if nobody waits any more, the tenant is loaded again later
+    }
+
+    fn reseal(&mut self, after: &str, reply: &SyncSender<Result<Resealed, JournalError>>) {
+        let result = match &self.fault {
+            Some((cause, _)) => Err(JournalError::Unavailable(cause.clone())),
+            None => self.ledger.reseal(after).inspect_err(|error| {
+                if let JournalError::Unavailable(cause) = error {
+                    self.fail(cause.clone());
+                }
+            }),
+        };
+        let _ = reply.try_send(result); // whoever asked may have ended
     }
 
     /// While faulted, and not too often: finds out whether the store works again.

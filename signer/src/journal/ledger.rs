@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::keys::cipher::RecordCipher;
 
 use super::commit::{Commit, CommitError, InvalidCommit, MAX_DECISION, Tenant};
 use super::error::{Damage, DamageKind, JournalError};
 use super::head::{FORMAT, Head, Meta};
 use super::log::LogRecord;
-use super::record::{self, BadRecord, HEAD, META};
+use super::record::{self, BadRecord, ENTRIES, HEAD, META};
 use super::store::{LAST_KEY, Order, Row, Store, StoreError, StoredPut, View};
 use super::tally::Tally;
 
@@ -44,6 +46,17 @@ pub(super) struct Loading {
     pub(super) expected: Tally,
 }
 
+/// How far the journal is sealed with the current data key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resealed {
+    /// The last row that was looked at; none at the end.
+    pub last: Option<String>,
+    /// How many rows were looked at now.
+    pub rows: u64,
+    /// About how many there are.
+    pub total: u64,
+}
+
 /// Commits on their way into the store.
 pub(super) struct Batch {
     version: u64,
@@ -70,10 +83,7 @@ impl Ledger {
 
     fn create(store: Arc<dyn Store>, cipher: Arc<RecordCipher>, checkpoint_every: u64) -> Result<Self, StoreError> {
         let (meta, plain) = Meta::random();
-        let mut meta_row = record::seal(&cipher, META.to_owned(), 1, &plain);
-        if let Some(sealed) = &mut meta_row.value {
-            sealed.splice(..0, Meta::clear_prefix());
-        }
+        let meta_row = seal_meta(&cipher, 1, &plain);
         let head = Head::new(meta.genesis);
         let head_put = record::seal(&cipher, HEAD.to_owned(), 1, &head.encode());
         store.apply(&[meta_row, head_put.clone()])?;
@@ -162,6 +172,58 @@ impl Ledger {
         self.write(self.begin())
     }
 
+    /// Seals anew what the previous data key sealed among the next rows after `after`, as one batch.
+    pub(super) fn reseal(&mut self, after: &str) -> Result<Resealed, JournalError> {
+        /// Rows looked at and bytes sealed at once: commits wait meanwhile.
+        const ROWS: usize = 32;
+        const BYTES: usize = 1 << 20;
+        let view = self.store.view()?;
+        let rows = view.page(&format!("{after}\0"), LAST_KEY, Order::Ascending, ROWS)?;
+        let mut batch = self.begin();
+        let (mut bytes, mut seen) = (0, 0);
+        for row in &rows {
+            seen += 1;
+            bytes += self.reseal_row(&mut batch, row)?;
+            if bytes > BYTES {
+                break;
+            }
+        }
+        drop(view);
+        if bytes > 0 {
+            self.write(batch).map_err(JournalError::Unavailable)?;
+        }
+        let ended = seen == rows.len() && rows.len() < ROWS;
+        let total = self.head.seq.saturating_add(self.head.state.count);
+        Ok(Resealed {
+            last: rows[..seen].last().filter(|_| !ended).map(|row| row.key.clone()),
+            rows: seen as u64,
+            total,
+        })
+    }
+
+    /// Adds `row` to `batch` if only the previous data key opens it; returns how many bytes that makes.
+    fn reseal_row(&self, batch: &mut Batch, row: &Row) -> Result<usize, JournalError> {
+        let bad = |what: BadRecord| Damage::new(&*row.key, what.into());
+        match &*row.key {
+            HEAD => return Ok(0), // in every batch
+            META => {
+                let (_, sealed) = Meta::split(&row.value).ok_or_else(|| bad(BadRecord::Contents))?;
+                let sealed = Row { value: sealed.to_vec(), ..row.clone() };
+                let Some(plain) = record::open_outdated(&self.cipher, &sealed).map_err(bad)? else { return Ok(0) };
+                batch.log.push(seal_meta(&self.cipher, batch.version, &Zeroizing::new(plain)));
+            }
+            key => {
+                let Some(plain) = record::open_outdated(&self.cipher, row).map_err(bad)? else { return Ok(0) };
+                if key.starts_with(ENTRIES) {
+                    batch.entries.insert(row.key.clone(), Some(plain));
+                } else {
+                    batch.log.push(record::seal(&self.cipher, row.key.clone(), batch.version, &plain));
+                }
+            }
+        }
+        Ok(row.value.len())
+    }
+
     /// Writes a checkpoint at the end of the chain, unless there is one.
     pub(super) fn close(&mut self) -> Result<(), CommitError> {
         if self.head.seq == self.head.checkpoint {
@@ -197,6 +259,14 @@ impl Ledger {
     }
 }
 
+fn seal_meta(cipher: &RecordCipher, version: u64, plain: &[u8]) -> StoredPut {
+    let mut row = record::seal(cipher, META.to_owned(), version, plain);
+    if let Some(sealed) = &mut row.value {
+        sealed.splice(..0, Meta::clear_prefix());
+    }
+    row
+}
+
 /// Reads and authenticates `meta` and `head`.
 pub(super) fn read_head(view: &dyn View, cipher: &RecordCipher) -> Result<(Meta, Head, Row), JournalError> {
     let meta = open_meta(required(view, META)?, cipher)?;
@@ -218,7 +288,7 @@ pub(super) fn open_meta(mut row: Row, cipher: &RecordCipher) -> Result<Meta, Jou
         return Err(JournalError::NewerFormat { found: format });
     }
     row.value = sealed.to_vec();
-    let plain = zeroize::Zeroizing::new(record::open(cipher, &row).map_err(|_| JournalError::WrongKey)?);
+    let plain = Zeroizing::new(record::open(cipher, &row).map_err(|_| JournalError::WrongKey)?);
     Ok(Meta::decode(&plain).map_err(bad)?)
 }
 
@@ -231,7 +301,7 @@ pub(super) fn open_head(row: &Row, cipher: &RecordCipher) -> Result<Head, Journa
 /// Compares the versions of all entries with the head's tally: an entry that was removed, added or rolled back shows.
 fn check_state(view: &dyn View, meta: &Meta, head: &Head) -> Result<Tenants, JournalError> {
     let (mut found, mut tenants) = (Tally::default(), Tenants::new());
-    for entry in super::store::scan(view, record::ENTRIES, &super::store::prefix_end(record::ENTRIES)) {
+    for entry in super::store::scan(view, ENTRIES, &super::store::prefix_end(ENTRIES)) {
         let entry = entry?;
         let change = Tally::change(&meta.digest_key, &entry.key, None, Some(entry.version));
         found.add(&change);

@@ -29,7 +29,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::keys::cipher::RecordCipher;
-use crate::keys::memory;
+use crate::keys::memory::{self, Secret};
 use crate::metrics::Counters;
 
 pub use anchor::{Anchor, AnchorUnreadable, Setback};
@@ -38,6 +38,7 @@ pub use commit::{
 };
 pub use error::{Damage, DamageKind, JournalError};
 pub use head::FORMAT;
+pub use ledger::Resealed;
 pub use log::LogLine;
 pub use read::EXPLAIN_REACH;
 pub use record::BadRecord;
@@ -187,6 +188,28 @@ impl Journal {
     /// their keys. Ends with the first error of `each`. Commits go on meanwhile.
     pub fn rows<E: From<JournalError>>(&self, each: &mut dyn FnMut(&store::Row) -> Result<(), E>) -> Result<u64, E> {
         self.reader.rows(each)
+    }
+
+    /// Seals with `key` from now on; what was sealed so far still opens. Whoever turns it sees to [`Journal::reseal`].
+    pub fn turn(&self, key: Secret<32>) {
+        self.reader.cipher().turn(key);
+    }
+
+    /// Forgets the key before. What it sealed is lost, if there still is any.
+    pub fn retire(&self) {
+        self.reader.cipher().retire();
+    }
+
+    /// Whether it seals with `key`.
+    pub fn seals_with(&self, key: &Secret<32>) -> bool {
+        self.reader.cipher().seals_with(key)
+    }
+
+    /// Seals the next few rows after the row `after`, `""` at first, with the current data key. Commits wait meanwhile.
+    pub fn reseal(&self, after: &str) -> Result<Resealed, JournalError> {
+        let (reply, outcome) = mpsc::sync_channel(1);
+        self.queue.reseal(after, reply);
+        outcome.recv().unwrap_or(Err(JournalError::Unavailable(CommitError::Closed)))
     }
 
     /// What was done so far, and whether it works.

@@ -33,6 +33,11 @@ impl Reader {
         Self { store, cipher, meta }
     }
 
+    /// What everything is sealed with.
+    pub(super) fn cipher(&self) -> &RecordCipher {
+        &self.cipher
+    }
+
     /// The entries of `tenant`: each as it was sealed, and all together those that were recorded last (P7).
     pub(super) fn entries(&self, tenant: &str, loading: &Loading) -> Result<BTreeMap<String, Vec<u8>>, JournalError> {
         let prefix = record::entry_key(tenant, "");

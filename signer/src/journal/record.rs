@@ -87,6 +87,12 @@ pub(super) fn open(cipher: &RecordCipher, row: &Row) -> Result<Vec<u8>, BadRecor
     }
 }
 
+/// What a row holds, if only the previous data key opens it.
+pub(super) fn open_outdated(cipher: &RecordCipher, row: &Row) -> Result<Option<Vec<u8>>, BadRecord> {
+    let sealed = row.value.get(1..).unwrap_or_default();
+    if cipher.is_outdated(&aad(&row.key, row.version), sealed) { open(cipher, row).map(Some) } else { Ok(None) }
+}
+
 /// What a record is bound to: tenant and key (both in `key`) and version.
 fn aad(key: &str, version: u64) -> Vec<u8> {
     [AAD_DOMAIN, &version.to_be_bytes(), key.as_bytes()].concat()

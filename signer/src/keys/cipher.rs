@@ -2,6 +2,11 @@
 //!
 //! Every record gets a random 24-byte nonce, of which half derives a key of its own, so one record key may seal
 //! practically without limit. A sealed record is `version (1) ‖ nonce (24) ‖ ciphertext ‖ tag (16)`.
+//!
+//! While the data key is rotated there are two keys: what is sealed is sealed with the current one, and what the previous
+//! one sealed still opens.
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use aes_gcm::aead::consts::U12;
 use aes_gcm::aead::inout::InOutBuf;
@@ -9,6 +14,7 @@ use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::aes::Aes256;
 use aes_gcm::aes::cipher::BlockCipherEncrypt;
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::memory::{Secret, scrubbed};
@@ -24,7 +30,14 @@ pub const OVERHEAD: usize = 1 + NONCE + TAG;
 /// Seals and opens records under one key. `aad` binds a record to its place: tenant, key and version.
 #[derive(Debug)]
 pub struct RecordCipher {
-    key: Secret<32>,
+    keys: RwLock<Keys>,
+}
+
+#[derive(Debug)]
+struct Keys {
+    current: Secret<32>,
+    /// Until everything is sealed with the current one.
+    previous: Option<Secret<32>>,
 }
 
 /// The record was not sealed by this key for this place, or was changed since.
@@ -35,7 +48,47 @@ pub struct OpenError;
 impl RecordCipher {
     /// A cipher under `key`, which must serve no other purpose (P10).
     pub fn new(key: Secret<32>) -> Self {
-        Self { key }
+        Self::between(key, None)
+    }
+
+    /// A cipher that seals with `current` and opens what `previous` sealed, too.
+    pub fn between(current: Secret<32>, previous: Option<Secret<32>>) -> Self {
+        Self { keys: RwLock::new(Keys { current, previous }) }
+    }
+
+    /// Seals with `key` from now on; what was sealed so far still opens until [`RecordCipher::retire`].
+    pub fn turn(&self, key: Secret<32>) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.previous = Some(std::mem::replace(&mut keys.current, key));
+    }
+
+    /// Forgets the previous key.
+    pub fn retire(&self) {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).previous = None;
+    }
+
+    /// Whether there are two keys.
+    pub fn is_between(&self) -> bool {
+        self.keys().previous.is_some()
+    }
+
+    /// Whether it seals with `key`.
+    pub fn seals_with(&self, key: &Secret<32>) -> bool {
+        let keys = self.keys();
+        keys.current.expose(|current| key.expose(|key| current.ct_eq(key).into()))
+    }
+
+    /// Whether `sealed` opens for `aad` with the previous key only.
+    pub fn is_outdated(&self, aad: &[u8], sealed: &[u8]) -> bool {
+        let keys = self.keys();
+        let Some(previous) = &keys.previous else { return false };
+        let mut plain = Zeroizing::new(vec![0; sealed.len().saturating_sub(OVERHEAD)]);
+        let opens = |key, plain: &mut [u8]| open_into(key, aad, sealed, plain).is_ok();
+        !opens(&keys.current, &mut plain) && opens(previous, &mut plain)
+    }
+
+    fn keys(&self) -> RwLockReadGuard<'_, Keys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Encrypts `plain`, bound to `aad`. The result is `OVERHEAD` bytes longer.
@@ -65,48 +118,56 @@ impl RecordCipher {
         let (body, tag) = sealed[1 + NONCE..].split_at_mut(plain.len());
         tag.copy_from_slice(&scrubbed(|| {
             let buffer = InOutBuf::new(plain, body).expect("both are of the record's length");
-            let (cipher, nonce) = self.message_cipher(nonce);
+            let (cipher, nonce) = message_cipher(&self.keys().current, nonce);
             cipher.encrypt_inout_detached(&nonce, aad, buffer).expect("records are far below GCM's length limit")
         }));
         sealed
     }
 
     fn open_into(&self, aad: &[u8], sealed: &[u8], plain: &mut [u8]) -> Result<(), OpenError> {
-        let (&version, rest) = sealed.split_first().ok_or(OpenError)?;
-        let (nonce, rest) = rest.split_first_chunk().ok_or(OpenError)?;
-        let (body, tag) = rest.split_last_chunk::<TAG>().ok_or(OpenError)?;
-        if version != VERSION {
-            return Err(OpenError);
+        let keys = self.keys();
+        match (open_into(&keys.current, aad, sealed, plain), &keys.previous) {
+            (Err(OpenError), Some(previous)) => open_into(previous, aad, sealed, plain),
+            (opened, _) => opened,
         }
-        let buffer = InOutBuf::new(body, plain).map_err(|_| OpenError)?;
-        scrubbed(|| {
-            let (cipher, nonce) = self.message_cipher(nonce);
-            cipher.decrypt_inout_detached(&nonce, aad, buffer, &Tag::from(*tag)).map_err(|_| OpenError)
-        })
     }
+}
 
-    /// The message's own key and nonce: CMAC in counter mode over the first half of `nonce` (NIST SP 800-108), as the
-    /// specification writes it out. Leaves key material on the stack: call inside `scrubbed`.
-    fn message_cipher(&self, nonce: &[u8; NONCE]) -> (Aes256Gcm, Nonce<U12>) {
-        let block_cipher = self.key.expose(|key| Aes256::new(key.into()));
-        let mut subkey = [0u8; 16];
-        block_cipher.encrypt_block((&mut subkey).into());
-        let subkey = u128::from_be_bytes(subkey);
-        // Doubling in GF(2^128): shift, and reduce if a bit fell out, without a branch on it.
-        let subkey = ((subkey << 1) ^ (0x87 & (subkey >> 127).wrapping_neg())).to_be_bytes();
-
-        let mut key = Zeroizing::new([0u8; 32]);
-        for (counter, block) in (1u8..).zip(key.chunks_exact_mut(16)) {
-            let mut input = [0u8; 16];
-            input[..4].copy_from_slice(&[0, counter, b'X', 0]);
-            input[4..].copy_from_slice(&nonce[..12]);
-            block.iter_mut().zip(input.iter().zip(&subkey)).for_each(|(out, (a, b))| *out = a ^ b);
-            block_cipher.encrypt_block(block.try_into().expect("16 bytes"));
-        }
-        let mut tail = [0u8; 12];
-        tail.copy_from_slice(&nonce[12..]);
-        (Aes256Gcm::new((&*key).into()), tail.into())
+fn open_into(key: &Secret<32>, aad: &[u8], sealed: &[u8], plain: &mut [u8]) -> Result<(), OpenError> {
+    let (&version, rest) = sealed.split_first().ok_or(OpenError)?;
+    let (nonce, rest) = rest.split_first_chunk().ok_or(OpenError)?;
+    let (body, tag) = rest.split_last_chunk::<TAG>().ok_or(OpenError)?;
+    if version != VERSION {
+        return Err(OpenError);
     }
+    let buffer = InOutBuf::new(body, plain).map_err(|_| OpenError)?;
+    scrubbed(|| {
+        let (cipher, nonce) = message_cipher(key, nonce);
+        cipher.decrypt_inout_detached(&nonce, aad, buffer, &Tag::from(*tag)).map_err(|_| OpenError)
+    })
+}
+
+/// The message's own key and nonce: CMAC in counter mode over the first half of `nonce` (NIST SP 800-108), as the
+/// specification writes it out. Leaves key material on the stack: call inside `scrubbed`.
+fn message_cipher(key: &Secret<32>, nonce: &[u8; NONCE]) -> (Aes256Gcm, Nonce<U12>) {
+    let block_cipher = key.expose(|key| Aes256::new(key.into()));
+    let mut subkey = [0u8; 16];
+    block_cipher.encrypt_block((&mut subkey).into());
+    let subkey = u128::from_be_bytes(subkey);
+    // Doubling in GF(2^128): shift, and reduce if a bit fell out, without a branch on it.
+    let subkey = ((subkey << 1) ^ (0x87 & (subkey >> 127).wrapping_neg())).to_be_bytes();
+
+    let mut key = Zeroizing::new([0u8; 32]);
+    for (counter, block) in (1u8..).zip(key.chunks_exact_mut(16)) {
+        let mut input = [0u8; 16];
+        input[..4].copy_from_slice(&[0, counter, b'X', 0]);
+        input[4..].copy_from_slice(&nonce[..12]);
+        block.iter_mut().zip(input.iter().zip(&subkey)).for_each(|(out, (a, b))| *out = a ^ b);
+        block_cipher.encrypt_block(block.try_into().expect("16 bytes"));
+    }
+    let mut tail = [0u8; 12];
+    tail.copy_from_slice(&nonce[12..]);
+    (Aes256Gcm::new((&*key).into()), tail.into())
 }
 
 #[cfg(test)]
@@ -145,6 +206,26 @@ mod tests {
             assert_eq!(cipher(1).open(b"place", &changed), Err(OpenError), "byte {at}");
             assert_eq!(cipher(1).open(b"place", &sealed[..at]), Err(OpenError), "cut to {at}");
         }
+    }
+
+    #[test]
+    fn between_two_keys_the_current_one_seals_and_both_open_until_the_previous_is_retired() {
+        let (ring, old) = (cipher(1), cipher(1).seal(b"place", b"content"));
+        ring.turn(Secret::init(|key| key.fill(2)));
+        let new = ring.seal(b"place", b"content");
+        for sealed in [&old, &new] {
+            assert_eq!(ring.open(b"place", sealed), Ok(b"content".to_vec()));
+            assert_eq!(ring.open(b"other", sealed), Err(OpenError));
+        }
+        assert_eq!([&old, &new].map(|sealed| ring.is_outdated(b"place", sealed)), [true, false]);
+        assert!(ring.is_between() && !ring.is_outdated(b"other", &old) && !ring.is_outdated(b"place", b"short"));
+        assert!(
+            ring.seals_with(&Secret::init(|key| key.fill(2))) && !ring.seals_with(&Secret::init(|key| key.fill(1)))
+        );
+        assert_eq!(cipher(2).open(b"place", &new), Ok(b"content".to_vec()));
+        ring.retire();
+        assert_eq!((ring.open(b"place", &old), ring.is_between()), (Err(OpenError), false));
+        assert_eq!(ring.open(b"place", &new), Ok(b"content".to_vec()));
     }
 
     #[test]

@@ -7,14 +7,74 @@ use claviger_hsm::{
     TpmSlot, Tries, Wrapped,
 };
 
+use super::cipher::RecordCipher;
 use super::memory::{Secret, scrubbed};
 use super::passphrase::Passphrase;
+use super::purpose::{Purpose, subkey};
+
+/// What an envelope holds: the data key and, while it is rotated, the one before.
+#[derive(Debug)]
+pub struct DataKey {
+    current: Secret<32>,
+    previous: Option<Secret<32>>,
+}
+
+impl DataKey {
+    /// The data key `current` of `envelope`, with the one before if `envelope` keeps it.
+    pub fn of(envelope: &Envelope, current: Secret<32>) -> Result<Self, EnvelopeError> {
+        let damaged = |_| EnvelopeError::Damaged("its previous data key does not open");
+        let open = |sealed| previous_cipher(&current).open_secret(&envelope.installation(), sealed).map_err(damaged);
+        let previous = envelope.previous().map(open).transpose()?;
+        Ok(Self { current, previous })
+    }
+
+    /// Seals for `purpose` with the current key, and opens what either sealed.
+    pub fn cipher(&self, purpose: Purpose) -> RecordCipher {
+        let of = |key| subkey(key, purpose);
+        RecordCipher::between(of(&self.current), self.previous.as_ref().map(of))
+    }
+
+    /// The current key.
+    pub fn current(&self) -> &Secret<32> {
+        &self.current
+    }
+
+    /// The one before, while the data key is rotated.
+    pub fn previous(&self) -> Option<&Secret<32>> {
+        self.previous.as_ref()
+    }
+}
+
+/// Seals the data key before `current` inside the envelope.
+fn previous_cipher(current: &Secret<32>) -> RecordCipher {
+    RecordCipher::new(subkey(current, Purpose::PreviousDataKey))
+}
 
 /// A new data key, in a new envelope with one passphrase slot.
-pub fn create(passphrase: &Passphrase, cost: Argon2id) -> Result<(Envelope, Secret<32>), EnvelopeError> {
-    let data_key = Secret::random();
-    let envelope = with_slot(passphrase, cost, |slot| data_key.expose(|key| Envelope::create(key, slot)))?;
-    Ok((envelope, data_key))
+pub fn create(passphrase: &Passphrase, cost: Argon2id) -> Result<(Envelope, DataKey), EnvelopeError> {
+    let current = Secret::random();
+    let envelope = with_slot(passphrase, cost, |slot| current.expose(|key| Envelope::create(key, slot)))?;
+    Ok((envelope, DataKey { current, previous: None }))
+}
+
+/// Draws a new data key, wraps it in `slots`, which are all that stay in `envelope`, and keeps the one that `unlock` gave as
+/// the previous one. `envelope` stays as it is on failure.
+pub fn turn(envelope: &mut Envelope, data_key: DataKey, slots: &[(SlotId, NewSlot)]) -> Result<DataKey, EnvelopeError> {
+    if envelope.previous().is_some() {
+        return Err(EnvelopeError::Rotating);
+    }
+    let (old, current) = (data_key.current, Secret::random());
+    let mut turned = envelope.clone();
+    for (id, new) in slots {
+        with_new(new, |slot| current.expose(|key| turned.rewrap(*id, key, slot)))?;
+    }
+    let gone: Vec<_> = turned.slots().map(|(id, _)| id).filter(|id| slots.iter().all(|(kept, _)| kept != id)).collect();
+    for id in gone {
+        turned.remove(id, |_| true)?;
+    }
+    turned.keep_previous(old.expose(|old| previous_cipher(&current).seal(&envelope.installation(), old)));
+    *envelope = turned;
+    Ok(DataKey { current, previous: Some(old) })
 }
 
 /// What opens a key slot.
@@ -71,7 +131,7 @@ pub enum NewSlot {
 }
 
 /// The data key that a passphrase slot of `envelope` holds, and which slot it was.
-pub fn unlock(envelope: &Envelope, passphrase: &Passphrase) -> Result<(Secret<32>, SlotId), EnvelopeError> {
+pub fn unlock(envelope: &Envelope, passphrase: &Passphrase) -> Result<(DataKey, SlotId), EnvelopeError> {
     with_slot(passphrase, Argon2id::default(), |slot| open(envelope, slot, None))
 }
 
@@ -80,7 +140,7 @@ pub fn unlock_with(
     envelope: &Envelope,
     opener: &Opener,
     only: Option<SlotId>,
-) -> Result<(Secret<32>, SlotId), EnvelopeError> {
+) -> Result<(DataKey, SlotId), EnvelopeError> {
     match opener {
         Opener::Passphrase(passphrase) => with_slot(passphrase, Argon2id::default(), |slot| open(envelope, slot, only)),
         Opener::Shares(shares) => scrubbed(|| open(envelope, &SharesSlot::collected(shares.clone()), only)),
@@ -97,20 +157,20 @@ impl Pin {
     }
 }
 
-fn open(envelope: &Envelope, slot: &dyn KeySlot, only: Option<SlotId>) -> Result<(Secret<32>, SlotId), EnvelopeError> {
+fn open(envelope: &Envelope, slot: &dyn KeySlot, only: Option<SlotId>) -> Result<(DataKey, SlotId), EnvelopeError> {
     let mut opened_by = 0;
-    let data_key = Secret::try_init(|key| envelope.open(slot, only, key).map(|slot| opened_by = slot))?;
-    Ok((data_key, opened_by))
+    let current = Secret::try_init(|key| envelope.open(slot, only, key).map(|slot| opened_by = slot))?;
+    Ok((DataKey::of(envelope, current)?, opened_by))
 }
 
 /// Adds a slot for `data_key`, as `unlock` gave it, to `envelope`; returns the slot's number.
-pub fn add(envelope: &mut Envelope, data_key: &Secret<32>, new: &NewSlot) -> Result<SlotId, EnvelopeError> {
-    with_new(new, |slot| data_key.expose(|key| envelope.add(key, slot)))
+pub fn add(envelope: &mut Envelope, data_key: &DataKey, new: &NewSlot) -> Result<SlotId, EnvelopeError> {
+    with_new(new, |slot| data_key.current.expose(|key| envelope.add(key, slot)))
 }
 
 /// Wraps `data_key`, as `unlock` gave it, anew in slot `id` of `envelope`.
-pub fn rewrap(envelope: &mut Envelope, id: SlotId, data_key: &Secret<32>, new: &NewSlot) -> Result<(), EnvelopeError> {
-    with_new(new, |slot| data_key.expose(|key| envelope.rewrap(id, key, slot)))
+pub fn rewrap(envelope: &mut Envelope, id: SlotId, data_key: &DataKey, new: &NewSlot) -> Result<(), EnvelopeError> {
+    with_new(new, |slot| data_key.current.expose(|key| envelope.rewrap(id, key, slot)))
 }
 
 /// Whether what is behind a slot answers; people are taken to. What is not part of this build does not.
@@ -166,11 +226,39 @@ mod tests {
         assert_eq!(add(&mut envelope, &created, &NewSlot::Passphrase(text("two"), QUICK)), Ok(2));
         for (passphrase, slot) in [("one", 1), ("two", 2)] {
             let (unlocked, opened_by) = unlock(&envelope, &text(passphrase)).expect("unlocks");
-            assert!(created.expose(|a| unlocked.expose(|b| a == b)));
+            assert!(created.current.expose(|a| unlocked.current.expose(|b| a == b)));
             assert_eq!(opened_by, slot);
         }
         let wrong = unlock(&envelope, &text("three")).map(|_| ());
         assert_eq!(wrong, Err(EnvelopeError::WrongSecret(SlotKind::Passphrase)));
+    }
+
+    #[test]
+    fn a_turned_key_opens_with_the_slots_that_stay_and_brings_the_one_before_along() {
+        let (mut envelope, created) = create(&text("one"), QUICK).expect("created");
+        let first = RecordCipher::new(subkey(created.current(), Purpose::Records)).seal(b"", b"old");
+        for passphrase in ["two", "three"] {
+            add(&mut envelope, &created, &NewSlot::Passphrase(text(passphrase), QUICK)).expect("added");
+        }
+        let before = envelope.clone();
+        let stays = |passphrase, id| (id, NewSlot::Passphrase(text(passphrase), QUICK));
+        let turned = turn(&mut envelope, created, &[stays("one", 1), stays("three", 3)]).expect("turned");
+        assert_eq!(unlock(&envelope, &text("two")).map(drop), Err(EnvelopeError::WrongSecret(SlotKind::Passphrase)));
+
+        let (opened, _) = unlock(&envelope, &text("three")).expect("unlocks");
+        assert!(turned.current.expose(|a| opened.current.expose(|b| a == b)));
+        let cipher = opened.cipher(Purpose::Records);
+        assert_eq!((cipher.open(b"", &first).as_deref(), cipher.is_outdated(b"", &first)), (Ok(&b"old"[..]), true));
+        // The file of before opens with the key of before, which opens nothing new.
+        let (old, _) = unlock(&before, &text("two")).expect("unlocks");
+        assert!(old.cipher(Purpose::Records).open(b"", &cipher.seal(b"", b"new")).is_err());
+
+        assert_eq!(turn(&mut envelope, opened, &[]).map(drop), Err(EnvelopeError::Rotating));
+
+        let mut swapped = envelope.clone();
+        swapped.keep_previous(vec![0; 73]);
+        let damaged = EnvelopeError::Damaged("its previous data key does not open");
+        assert_eq!(unlock(&swapped, &text("one")).map(drop), Err(damaged));
     }
 
     #[test]
@@ -179,7 +267,7 @@ mod tests {
         let passphrase = text.expose(|text| Passphrase::copy_from(text)).expect("short");
         let (envelope, created) =
             create(&passphrase, Argon2id { memory_kib: 1024, passes: 2, lanes: 2 }).expect("created");
-        let marks = [mark(&text), mark(&created)];
+        let marks = [mark(&text), mark(created.current())];
         drop(created);
         // Only what is held in pages without memfd_secret may be found: the text and the passphrase, and the data key.
         let held = copies_in_memory(&mark(&text)) / 2;

@@ -16,6 +16,9 @@ macro_rules! purposes {
             /// All purposes, in the order of the table.
             pub const ALL: &'static [Purpose] = &[ $( Purpose::$variant, )* ];
 
+            /// The name of the purpose.
+            pub const fn name(self) -> &'static str { match self { $( Purpose::$variant => $label, )* } }
+
             /// The label that goes into the derivation. Changing one orphans everything under its key.
             const fn label(self) -> &'static str { match self { $( Purpose::$variant => concat!("claviger/1/", $label), )* } }
         }
@@ -24,10 +27,10 @@ macro_rules! purposes {
 
 purposes! {
     Records "records" "Seals the journal's records.";
-    JournalChain "journal-chain" "Authenticates the journal's hash chain.";
     Seeds "seeds" "Seals node seeds inside their records, so that a record read into ordinary memory shows none.";
     ChainOracle "chain-oracle" "Signs the chain view's attestations to the nodes' trackers.";
     Backup "backup" "Seals backups.";
+    PreviousDataKey "previous-data-key" "Seals the data key before it, while the data key is rotated.";
     Macaroons "macaroons" "Makes the macaroons of lnd nodes.";
 }
 

@@ -120,7 +120,7 @@ fn parse(text: &Passphrase) -> Result<Vec<Share>, CliError> {
 }
 
 /// Reads a PIN that its device knows. Only at a terminal is somebody there to say that it is right.
-pub(super) fn read_pin(source: &Source) -> Result<Pin, CliError> {
+pub(in crate::cli) fn read_pin(source: &Source) -> Result<Pin, CliError> {
     let (text, tries) = match source {
         Source::Prompt => (Source::ask("PIN: "), Tries::Deliberate),
         source => (source.read(), Tries::Automatic),

@@ -4,6 +4,7 @@ mod commits;
 mod faults;
 mod kill;
 mod lines;
+mod rotation;
 mod tampering;
 
 use std::sync::{Arc, Mutex, mpsc};
