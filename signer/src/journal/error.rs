@@ -55,7 +55,7 @@ impl JournalError {
 
 /// The first bad record that was found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("record '{key}': {what}")]
+#[error("the journal's record '{key}': {what}")]
 pub struct Damage {
     /// The record's key in the store.
     pub key: String,
