@@ -340,6 +340,10 @@ impl Admin for Service {
         self.run(move |api| api.doctor(&request)).await
     }
 
+    async fn hardening(&self, _: Request<HardeningRequest>) -> Reply<HardeningReply> {
+        self.run(|api| Ok(api.hardening())).await
+    }
+
     async fn journal_tail(&self, request: Request<JournalTailRequest>) -> Reply<Self::JournalTailStream> {
         let JournalTailRequest { lines, follow, node } = request.into_inner();
         self.stream(move |api, sink| api.journal_tail(lines, follow, &node, sink))
