@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{CliError, PassphraseArgs, harden};
 use crate::admin::api::{AdminApi, Brought};
-use crate::admin::socket::AdminSocket;
+use crate::admin::socket::{AdminListener, AdminSocket};
 use crate::config::{Config, LogConfig, LogFormat, Wanted};
 use crate::daemon::Daemon;
 use crate::datadir::DataDir;
@@ -60,6 +60,7 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let lnd_socket = socket.map(|socket| for_lnd(socket, &config)).transpose()?;
     start_log(&config.log);
     let devices = start_devices(&dir, &config)?;
+    let socket = AdminSocket::listen(&dir.admin_socket()).map_err(|error| CliError::new(&error, error.hint()))?;
     enclose(config.signer.secret_heap)?;
     confine(&mut hardening, &dir, &config)?;
     // A panic's message may quote what was in memory: only its place is told (P8).
@@ -71,7 +72,7 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(IO_THREADS).enable_all().build();
     let runtime = runtime.map_err(|error| CliError::new(error, "Check the limits on threads."))?;
     let daemon = Daemon::new(dir, lock, config, hardening, runtime.handle().clone());
-    on_secret_stack(|| serve(daemon.with_lnd_socket(lnd_socket).with_devices(devices), &runtime, &args))
+    on_secret_stack(|| serve(daemon.with_lnd_socket(lnd_socket).with_devices(devices), socket, &runtime, &args))
 }
 
 /// The processes that ask the devices which the key slots and the configuration name. A key slot file that cannot be read is told
@@ -85,9 +86,9 @@ fn start_devices(dir: &DataDir, config: &Config) -> Result<Devices, CliError> {
 }
 
 /// From the sealed start to the end.
-fn serve(daemon: Daemon, runtime: &Runtime, args: &RunArgs) -> Result<(), CliError> {
+fn serve(daemon: Daemon, socket: AdminListener, runtime: &Runtime, args: &RunArgs) -> Result<(), CliError> {
     let daemon = Arc::new(daemon);
-    let socket = runtime.block_on(async { AdminSocket::start(&daemon.socket_path(), daemon.clone()) });
+    let socket = runtime.block_on(async { AdminSocket::serve(socket, daemon.clone()) });
     let socket = socket.map_err(|error| CliError::new(&error, error.hint()))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started, sealed");
     let opened = if args.slot.is_some() {

@@ -41,7 +41,6 @@ mod rotation;
 mod unsealed;
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -113,11 +112,6 @@ impl Daemon {
     pub fn with_devices(mut self, devices: Devices) -> Self {
         self.devices = Some(Arc::new(devices));
         self
-    }
-
-    /// Where its administrator reaches it.
-    pub fn socket_path(&self) -> PathBuf {
-        self.dir.admin_socket()
     }
 
     /// Resolves when an administrator asked for the end.

@@ -19,7 +19,7 @@ const CALLS: &[c_long] = &[
     SYS_preadv, SYS_pwritev, SYS_preadv2, SYS_pwritev2, SYS_lseek, SYS_fstat, SYS_newfstatat, SYS_statx, SYS_statfs, SYS_fstatfs,
     SYS_faccessat, SYS_faccessat2, SYS_readlinkat, SYS_getdents64, SYS_getcwd, SYS_ftruncate, SYS_fallocate, SYS_fadvise64,
     SYS_fsync, SYS_fdatasync, SYS_sync_file_range, SYS_renameat, SYS_renameat2, SYS_linkat, SYS_unlinkat, SYS_mkdirat, SYS_fchmod,
-    SYS_fchmodat, SYS_utimensat, SYS_flock, SYS_fcntl, SYS_ioctl, SYS_dup, SYS_dup3, SYS_pipe2, SYS_umask, SYS_copy_file_range,
+    SYS_fchmodat, SYS_utimensat, SYS_flock, SYS_fcntl, SYS_dup, SYS_dup3, SYS_pipe2, SYS_umask, SYS_copy_file_range,
     // Waiting.
     SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_ppoll, SYS_pselect6, SYS_eventfd2,
     SYS_timerfd_create, SYS_timerfd_settime, SYS_timerfd_gettime, SYS_nanosleep, SYS_clock_nanosleep, SYS_restart_syscall,
@@ -50,8 +50,11 @@ const OLD_CALLS: &[c_long] = &[];
 const PRCTL: [c_int; 7] =
     [PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_GET_DUMPABLE, PR_GET_NO_NEW_PRIVS, PR_GET_SECCOMP, PR_CAPBSET_READ];
 
-/// Names are resolved over netlink, too.
-const FAMILIES: [c_int; 4] = [AF_UNIX, AF_INET, AF_INET6, AF_NETLINK];
+/// What devices and sockets may be asked: how much is there, whether to wait, whether this is a terminal. Not to type into one.
+const IOCTL: [c_ulong; 5] = [FIONREAD, FIONBIO, FIOCLEX, TCGETS, TIOCGWINSZ];
+
+/// Names are resolved over netlink, too. No way to other services on this machine: the administration socket is there already.
+const FAMILIES: [c_int; 3] = [AF_INET, AF_INET6, AF_NETLINK];
 
 /// Holds all threads of this process, and those to come, to the calls above.
 pub(super) fn confine() -> Enforced {
@@ -73,6 +76,8 @@ fn filter() -> seccompiler::Result<BpfProgram> {
     rules.insert(SYS_mmap, vec![no_bit(2, PROT_EXEC)?, no_bit(2, PROT_WRITE)?]);
     rules.insert(SYS_mprotect, vec![no_bit(2, PROT_EXEC)?]);
     rules.insert(SYS_socket, FAMILIES.into_iter().map(|family| equal(0, family)).collect::<Result<_, _>>()?);
+    let asked = |request: c_ulong| when(1, SeccompCmpOp::Eq, u64::from(request as u32));
+    rules.insert(SYS_ioctl, IOCTL.into_iter().map(asked).collect::<Result<_, _>>()?);
     rules.insert(SYS_socketpair, vec![equal(0, AF_UNIX)?]);
     rules.insert(SYS_prctl, PRCTL.into_iter().map(|option| equal(0, option)).collect::<Result<_, _>>()?);
     // Limits are read, not set: the new one is nowhere.
@@ -96,6 +101,7 @@ mod tests {
 
     use std::io::{Error, ErrorKind};
     use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
 
     use rustix::io::Errno;
     use rustix::net::{AddressFamily, SocketType};
@@ -129,6 +135,7 @@ mod tests {
         refused("becoming dumpable", rustix::process::set_dumpable_behavior(dumpable));
         refused("another user", rustix::thread::set_thread_uid(rustix::process::Uid::ROOT));
         refused("packets", rustix::net::socket(AddressFamily::PACKET, SocketType::RAW, None).map(drop));
+        refused("typing", rustix::termios::tcflush(std::io::stdin(), rustix::termios::QueueSelector::IFlush));
         refused("a signal to others", rustix::process::test_kill_process(rustix::process::getpid()));
         refused("another root", rustix::process::chroot("/"));
         refused(
@@ -147,6 +154,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"x").unwrap();
         std::fs::rename(file.path(), file.path().with_extension("moved")).unwrap();
+        let service = UnixStream::connect(file.path()).unwrap_err();
+        assert_eq!(service.raw_os_error(), Some(ENOSYS), "another service");
+        UnixStream::pair().unwrap();
         let gone: Error = std::fs::read(file.path()).unwrap_err();
         assert_eq!(gone.kind(), ErrorKind::NotFound);
         std::fs::remove_file(file.path().with_extension("moved")).unwrap();
