@@ -49,6 +49,7 @@ const PRINTED: &[&str] = &[
     ".claviger.v1.PaymentInfo",
     ".claviger.v1.OrderReply",
     ".claviger.v1.DoctorReply",
+    ".claviger.v1.HardeningReply",
     ".claviger.v1.CheckInfo",
     ".claviger.v1.ChannelCheck",
     ".claviger.v1.Fact",

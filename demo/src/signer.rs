@@ -78,7 +78,7 @@ impl SignerProcess {
     pub fn init(program: Program, dir: &Path, chain_url: &str, cookie_file: &Path) -> anyhow::Result<Self> {
         let signer = Self { program, dir: dir.to_owned(), child: None, kills: 0 };
         let quick = ["--kdf-memory-kib", "64", "--kdf-passes", "1"];
-        let init = ["init", "--network", "regtest", "--preset", "none"];
+        let init = ["init", "--network", "regtest", "--preset", "none", "--allow-root"]; // as whoever runs this
         signer.cli_with_passphrase(&[&init[..], &quick].concat())?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         signer.configure(|config| {

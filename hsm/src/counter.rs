@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::slot::Absent;
 use crate::tpm::TpmError;
 
 /// A counter on some device.
@@ -67,7 +68,7 @@ impl Reading {
 }
 
 /// Why a counter did not do its work.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum CounterError {
     /// There is no such counter, or it was deleted.
     #[error("there is no counter at {0}")]
@@ -90,11 +91,15 @@ pub enum CounterError {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
+        #[serde(with = "crate::cause")]
         kind: io::ErrorKind,
     },
     /// See `TpmError`.
     #[error(transparent)]
     Tpm(#[from] TpmError),
+    /// See `Absent`.
+    #[error(transparent)]
+    Absent(#[from] Absent),
 }
 
 impl CounterError {
@@ -108,6 +113,7 @@ impl CounterError {
             Self::AtItsEnd(_) => "Make a counter at another place.",
             Self::File { .. } => "Check the directory, its owner and its free space.",
             Self::Tpm(error) => error.hint(),
+            Self::Absent(absent) => absent.hint(),
         }
     }
 }

@@ -40,7 +40,7 @@ impl Record {
 }
 
 /// A helper that did not do its work. Nothing that it wrote is quoted: it may be secret.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("the helper {}: {failure}", program.display())]
 pub struct HelperError {
     /// The program.
@@ -50,7 +50,7 @@ pub struct HelperError {
 }
 
 /// What a helper did wrong, or said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum HelperFailure {
     /// The program is not named by an absolute path, or has too many arguments.
     #[error("a helper is named by an absolute path and has at most {MAX_ARGUMENTS} arguments")]
@@ -60,7 +60,7 @@ pub enum HelperFailure {
     OpenToOthers,
     /// It could not be started.
     #[error("it cannot be started: {0}")]
-    Start(io::ErrorKind),
+    Start(#[serde(with = "crate::cause")] io::ErrorKind),
     /// It did not end in time, and was killed.
     #[error("it did not end within {limit_ms} ms and was killed")]
     TimedOut {
@@ -109,7 +109,7 @@ impl HelperFailure {
 }
 
 /// The closed set of reasons that a helper can give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// The device or service does not let this user do it.
@@ -205,7 +205,7 @@ impl KeySlot for HelperSlot {
     fn unwrap(&self, binding: &Binding, wrapped: &Wrapped, data_key: &mut [u8; 32]) -> Result<(), SlotError> {
         let Wrapped::Helper(record) = wrapped else { return Err(SlotError::OtherKind(wrapped.kind())) };
         if record.wrapped_kek.len() > MAX_WRAPPED {
-            return Err(SlotError::Parameters("length of the helper's wrapped key"));
+            return Err(SlotError::Parameters("length of the helper's wrapped key".into()));
         }
         let text = hex::encode(&record.wrapped_kek);
         let reply = self.ask(&record.command, binding, Operation::Unwrap { wrapped: &text })?;

@@ -5,6 +5,7 @@
 //! (`tests/conformance.rs`). Buffers for the data key are the caller's, so that it never exists outside the caller's
 //! secret memory.
 
+mod cause;
 pub mod counter;
 pub mod envelope;
 pub mod file;
@@ -25,5 +26,5 @@ pub use helper::HelperSlot;
 pub use passphrase::{Argon2id, PassphraseSlot};
 pub use pkcs11::Pkcs11Slot;
 pub use shares::{Share, SharesSlot};
-pub use slot::{Binding, KeySlot, SlotError, SlotId, SlotKind, Tries, Wrapped};
+pub use slot::{Absent, Binding, KeySlot, SlotError, SlotId, SlotKind, Tries, Wrapped};
 pub use tpm::TpmSlot;

@@ -35,9 +35,9 @@ impl Argon2id {
             (self.passes, 1..=16, "number of passes"),
         ];
         match limits.into_iter().find(|(value, range, _)| !range.contains(value)) {
-            Some((_, _, what)) => Err(SlotError::Parameters(what)),
+            Some((_, _, what)) => Err(SlotError::Parameters(what.into())),
             None => Params::new(self.memory_kib, self.passes, self.lanes, Some(32))
-                .map_err(|_| SlotError::Parameters("combination of Argon2id parameters")),
+                .map_err(|_| SlotError::Parameters("combination of Argon2id parameters".into())),
         }
     }
 }
@@ -105,7 +105,7 @@ impl PassphraseSlot<'_> {
         let mut key = Zeroizing::new([0; 32]);
         argon2.hash_password_into(self.passphrase, salt, key.as_mut_slice()).map_err(|error| match error {
             argon2::Error::OutOfMemory => SlotError::OutOfMemory(cost.memory_kib),
-            _ => SlotError::Parameters("passphrase length"),
+            _ => SlotError::Parameters("passphrase length".into()),
         })?;
         Ok(key)
     }
@@ -129,7 +129,7 @@ mod tests {
             (Argon2id { lanes: u32::MAX, ..QUICK }, "number of lanes"),
         ] {
             let slot = PassphraseSlot { passphrase: b"p", cost };
-            assert_eq!(slot.wrap(&BINDING, &[9; 32]), Err(SlotError::Parameters(what)));
+            assert_eq!(slot.wrap(&BINDING, &[9; 32]), Err(SlotError::Parameters(what.into())));
         }
         assert_eq!(Argon2id::default().check().map(|params| params.m_cost()), Ok(262_144));
     }

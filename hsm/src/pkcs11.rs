@@ -67,7 +67,7 @@ impl Record {
 }
 
 /// Why a token did not do its work.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Pkcs11Error {
     /// The module is not named by an absolute path, or cannot be loaded.
     #[error("the PKCS#11 module {} cannot be used", .0.display())]

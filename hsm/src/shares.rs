@@ -35,7 +35,7 @@ pub struct Record {
 struct ShareDigest(#[serde(with = "crate::hexed")] [u8; 32]);
 
 /// Why shares do not open a slot. Shares are named by their number, never by their content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ShareError {
     /// The text is no share, or was mistyped.
     #[error("this is not a share, or it was mistyped")]

@@ -1,5 +1,6 @@
 //! What a key slot is: something that can wrap the data key for storage, and unwrap it again.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ pub trait KeySlot {
 
 /// Whether a person stands behind a PIN that its device counts. Only a person may go on after mistakes; the last try before
 /// the device locks is nobody's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tries {
     /// Somebody entered it now.
     Deliberate,
@@ -96,7 +97,7 @@ impl fmt::Display for SlotKind {
 
 /// The place a wrapped key belongs to. It goes into the authentication, so that a wrapped key moved to another
 /// installation, slot, kind or envelope version does not open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// The version of the envelope's format.
     pub version: u16,
@@ -123,7 +124,7 @@ impl Binding {
 }
 
 /// Why a slot could not wrap or unwrap.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum SlotError {
     /// The wrapped key does not open with this slot's secret under this binding.
     #[error("the secret does not open this key slot")]
@@ -136,7 +137,7 @@ pub enum SlotError {
     NotBuilt(SlotKind),
     /// The parameters are outside what is accepted, so nothing was tried.
     #[error("the {0} of the key slot is outside its limits")]
-    Parameters(&'static str),
+    Parameters(Cow<'static, str>),
     /// The memory that the parameters ask for is not to be had.
     #[error("there are not {0} KiB of memory for the key slot's key derivation")]
     OutOfMemory(u32),
@@ -152,6 +153,9 @@ pub enum SlotError {
     /// See `TpmError`.
     #[error(transparent)]
     Tpm(#[from] tpm::TpmError),
+    /// See `Absent`.
+    #[error(transparent)]
+    Absent(#[from] Absent),
 }
 
 impl SlotError {
@@ -171,6 +175,37 @@ impl SlotError {
             Self::Helper(error) => error.failure.hint(),
             Self::Pkcs11(error) => error.hint(),
             Self::Tpm(error) => error.hint(),
+            Self::Absent(absent) => absent.hint(),
+        }
+    }
+}
+
+/// A device that is asked by another process, and that process gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Absent {
+    /// It takes longer than anybody waits for.
+    #[error("the device gave no answer within {limit_s} s")]
+    TimedOut {
+        /// The limit.
+        limit_s: u64,
+    },
+    /// The process ended.
+    #[error("the process that asks the device ended without an answer")]
+    Gone,
+    /// The process speaks to those devices only that were known when the signer started.
+    #[error("the device was not among the signer's when it started")]
+    Unknown,
+}
+
+impl Absent {
+    /// What to do about it.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::TimedOut { .. } => "See what the device waits for; other slots still open.",
+            Self::Gone => "Restart the signer; its log says why. Other slots still open.",
+            Self::Unknown => {
+                "Restart the signer: what it may ask is settled before it holds keys. Other slots still open."
+            }
         }
     }
 }

@@ -7,6 +7,8 @@ mod chip;
 #[cfg(feature = "tpm")]
 mod nv;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "tpm")]
@@ -92,7 +94,7 @@ impl Record {
 }
 
 /// Why a TPM did not do its work. Every `String` is how the TPM was to be reached.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum TpmError {
     /// The TPM is not named in a way that is understood.
     #[error("'{0}' names no TPM")]
@@ -147,7 +149,7 @@ pub enum TpmError {
         /// How it was reached.
         tcti: String,
         /// What it was asked for.
-        operation: &'static str,
+        operation: Cow<'static, str>,
         /// Its answer.
         code: String,
     },

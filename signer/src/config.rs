@@ -8,6 +8,7 @@ use std::time::Duration;
 use bitcoin::{Address, Network};
 use claviger_policy::preset::{self, Preset};
 use serde::{Deserialize, Serialize};
+use ureq::http::Uri;
 
 /// Instead of a preset: no policy is in force before one is applied.
 pub const NO_PRESET: &str = "none";
@@ -145,7 +146,11 @@ section! {
         /// Bytes of one node's requests that may wait.
         queue_bytes: usize = 8 << 20;
         /// Whether all memory comes from pages that not even root can read: auto (as far as kernel and lock limit allow; `claviger status` says how far), required (refuse to start without) or off.
-        secret_heap: SecretHeap = SecretHeap::Auto;
+        secret_heap: Wanted = Wanted::Auto;
+        /// Whether the running signer confines itself to its own files, ports and system calls: auto (as far as the kernel can; `claviger hardening` says how far), required (refuse to start without) or off.
+        confinement: Wanted = Wanted::Auto;
+        /// Whether it may run as root. Started by root in a directory of another user's, it becomes that user, whatever this says.
+        allow_root: bool = false;
     }
 }
 
@@ -169,15 +174,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// Whether the heap is in secret pages.
+/// How much a protection is wanted that not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum SecretHeap {
-    /// As far as kernel and lock limit allow.
+pub enum Wanted {
+    /// As far as the machine allows.
     Auto,
     /// All of it, or the signer does not start.
     Required,
-    /// Secrets of our own types alone.
+    /// Not at all.
     Off,
 }
 
@@ -373,6 +378,12 @@ impl Config {
     pub fn lnd_advertised(&self) -> Option<String> {
         let listen = self.lnd.listen?;
         Some(if self.lnd.advertise.is_empty() { listen.to_string() } else { self.lnd.advertise.clone() })
+    }
+
+    /// The TCP ports that the signer connects to.
+    pub fn dials(&self) -> Vec<u16> {
+        let chain = self.chain.url.parse::<Uri>().ok().filter(|url| url.host().is_some());
+        chain.map(|url| url.port_u16().unwrap_or(80)).into_iter().collect()
     }
 
     /// `chain.poll_ms` as a duration.

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod datadir;
+pub mod devices;
 pub mod facts;
 pub mod gateway;
 pub mod harden;

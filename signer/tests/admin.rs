@@ -122,6 +122,10 @@ impl AdminApi for Scribe {
         self.note(format!("doctor {:?} {}", request.node, request.repair));
         Ok(DoctorReply::default())
     }
+    fn hardening(&self) -> HardeningReply {
+        self.note("hardening".to_owned());
+        HardeningReply::default()
+    }
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure> {
         Ok(DecisionRecord { request: request.to_owned(), ..DecisionRecord::default() })
     }

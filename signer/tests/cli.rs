@@ -5,10 +5,11 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 #[test]
 fn every_word_is_as_written_down() {
@@ -39,7 +40,18 @@ fn run(dir: &Path, args: &[&str], input: &str) -> (Option<i32>, String, String) 
 }
 
 fn init(dir: &Path) {
-    let quick = ["init", "--network", "regtest", "--kdf-memory-kib", "64", "--kdf-passes", "1", "--passphrase-fd", "0"];
+    let quick = [
+        "init",
+        "--network",
+        "regtest",
+        "--allow-root",
+        "--kdf-memory-kib",
+        "64",
+        "--kdf-passes",
+        "1",
+        "--passphrase-fd",
+        "0",
+    ];
     assert_eq!(run(dir, &quick, "first passphrase").0, Some(0));
 }
 
@@ -146,7 +158,7 @@ impl Waiting {
     fn wait_until(&mut self, condition: impl Fn() -> bool) {
         while !condition() {
             assert_eq!(self.0.try_wait().unwrap(), None, "the daemon ended");
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
@@ -210,6 +222,58 @@ fn without_chain(dir: &Path) {
     std::fs::write(&file, config).unwrap();
 }
 
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// What the signer does to itself holds for every thread, whatever the machine; it is sealed from outside without being asked.
+#[test]
+fn a_running_signer_is_confined_and_a_signal_seals_it() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path());
+    let daemon = daemon(dir.path());
+    let (code, stdout, stderr) = run(dir.path(), &["--json", "hardening"], "");
+    assert_eq!(code, Some(0), "{stderr}");
+    let reply: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    for check in reply["checks"].as_array().unwrap() {
+        let id = check["id"].as_str().unwrap();
+        let of_the_machine = ["memory", "locked-memory", "swap"].contains(&id) || id == "user" && is_root();
+        assert!(of_the_machine || check["state"] == "ok", "{check}");
+    }
+    let (_, stdout, _) = run(dir.path(), &["hardening"], "");
+    assert!(stdout.contains("ok    system-calls  a signer's only (seccomp)"), "{stdout}");
+
+    let sealed = || run(dir.path(), &["--json", "status"], "").1.contains("\"sealed\":true");
+    assert!(!sealed());
+    assert!(Command::new("kill").args(["-USR1", &daemon.0.id().to_string()]).status().unwrap().success());
+    while !sealed() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Root has to say that it means it.
+#[test]
+fn the_signer_does_not_run_as_root_unless_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path());
+    let config = dir.path().join("data/claviger.toml");
+    let told = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, told.replace("allow_root = true", "allow_root = false")).unwrap();
+    let mut child = claviger(dir.path(), &["run"]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    if is_root() {
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && stderr.contains("the signer would run as root"), "{stderr}");
+        assert!(stderr.contains("hint: Give the data directory to a user of its own"), "{stderr}");
+    } else {
+        while run(dir.path(), &["status"], "").0 != Some(0) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
 #[test]
 fn the_doctor_examines_a_running_daemon_and_orders_say_what_keeps_them() {
     let dir = tempfile::tempdir().unwrap();
@@ -224,7 +288,8 @@ fn the_doctor_examines_a_running_daemon_and_orders_say_what_keeps_them() {
         checks.iter().find(|check| check["id"] == id).unwrap()["state"].as_str().unwrap().to_owned()
     };
     let seen = ["data-dir", "key-slots", "hardening", "sealed", "journal", "certificates", "limits", "chain", "node"];
-    let expected = ["ok", "warn", "ok", "ok", "ok", "ok", "warn", "fail", "fail"];
+    let hardening = if is_root() { "warn" } else { "ok" };
+    let expected = ["ok", "warn", hardening, "ok", "ok", "ok", "warn", "fail", "fail"];
     assert_eq!(seen.map(state), expected, "{stdout}");
     assert_eq!(code, Some(1));
     assert!(stderr.contains("not well: node, chain") || stderr.contains("not well: chain, node"), "{stderr}");

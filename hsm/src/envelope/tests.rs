@@ -100,7 +100,7 @@ fn a_hostile_file_is_refused_without_being_worked_for() {
     let envelope = envelope();
     let costly = forged(&envelope, |json| json["slots"][0]["wrapped"]["argon2id"]["memory_kib"] = u32::MAX.into());
     let costly = Envelope::decode(&costly).expect("well formed");
-    assert_eq!(opened(&costly, "first"), Err(SlotError::Parameters("memory").into()));
+    assert_eq!(opened(&costly, "first"), Err(SlotError::Parameters("memory".into()).into()));
 
     let doubled = forged(&envelope, |json| json["slots"] = vec![json["slots"][0].clone(); 2].into());
     let empty = forged(&envelope, |json| json["slots"] = serde_json::json!([]));

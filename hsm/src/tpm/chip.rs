@@ -36,7 +36,7 @@ impl KeySlot for TpmSlot<'_> {
     /// Needs the machine in the state that it shall be in when the slot is opened.
     fn wrap(&self, binding: &Binding, data_key: &[u8; 32]) -> Result<Wrapped, SlotError> {
         if self.pcrs.is_empty() && self.pin.is_none() {
-            return Err(SlotError::Parameters("choice of neither registers nor a PIN"));
+            return Err(SlotError::Parameters("choice of neither registers nor a PIN".into()));
         }
         let pin = self.pin.map(auth_value).transpose()?;
         let mut chip = Chip::connect(self.tcti)?;
@@ -92,7 +92,7 @@ impl KeySlot for TpmSlot<'_> {
 /// An authorisation value of the TPM's, which knows no NUL at the end.
 fn auth_value(pin: &[u8]) -> Result<Auth, SlotError> {
     let fits = (1..=MAX_PIN_LEN).contains(&pin.len()) && !pin.ends_with(&[0]);
-    fits.then(|| Auth::try_from(pin).ok()).flatten().ok_or(SlotError::Parameters("length of the PIN"))
+    fits.then(|| Auth::try_from(pin).ok()).flatten().ok_or(SlotError::Parameters("length of the PIN".into()))
 }
 
 /// A connection. Dropping the context flushes every key and session that was made in it.
@@ -121,7 +121,8 @@ impl<'a> Chip<'a> {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        let failed = TpmError::Failed { tcti: self.tcti.to_owned(), operation, code: error.to_string() };
+        let failed =
+            TpmError::Failed { tcti: self.tcti.to_owned(), operation: operation.into(), code: error.to_string() };
         let Error::Tss2Error(code) = error else { return Err(failed) };
         Err(match code.kind() {
             // Not of the TPM's codes: what carries them failed.

@@ -287,3 +287,46 @@ impl Backend for AwsKms {
         vec!["canary-of-kms".to_owned()]
     }
 }
+
+/// `hsm/helpers/vault` with a double of the transit engine, which `hsm/tests/run` starts. See `docs/hsm/helper.md`.
+pub(crate) struct Vault {
+    address: String,
+    token: tempfile::TempDir,
+}
+
+/// The token that the double takes.
+const VAULT_TOKEN: &str = "canary-of-vault";
+
+impl Vault {
+    pub(crate) fn new() -> Self {
+        let address = std::env::var("TRANSIT_ADDRESS").expect("TRANSIT_ADDRESS is not set: run hsm/tests/run");
+        let token = tempfile::tempdir().unwrap();
+        std::fs::write(token.path().join("token"), VAULT_TOKEN).unwrap();
+        Self { address, token }
+    }
+}
+
+impl Backend for Vault {
+    fn owner(&self) -> Box<dyn KeySlot + '_> {
+        let (helper_file, token) = (shipped("vault"), self.token.path().join("token"));
+        helper(&[
+            &python(),
+            &helper_file,
+            "--address".as_ref(),
+            self.address.as_ref(),
+            "--key".as_ref(),
+            "claviger".as_ref(),
+            "--token".as_ref(),
+            &token,
+        ])
+    }
+
+    fn stranger(&self, _: &Wrapped) -> (Box<dyn KeySlot + '_>, SlotError) {
+        std::fs::write(self.token.path().join("token"), "somebody else's").unwrap();
+        (Box::new(HelperSlot::STORED), said(python(), Refusal::Denied))
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        vec![VAULT_TOKEN.to_owned()]
+    }
+}

@@ -62,6 +62,7 @@ conformance!(shares: backends::Shares);
 conformance!(helper: backends::Helper);
 conformance!(#[ignore = "needs age: hsm/tests/run"] age: backends::Age);
 conformance!(#[ignore = "needs moto: hsm/tests/run"] aws_kms: backends::AwsKms);
+conformance!(#[ignore = "needs a transit engine: hsm/tests/run"] vault: backends::Vault);
 #[cfg(feature = "pkcs11")]
 conformance!(#[ignore = "needs SoftHSM2: hsm/tests/run"] pkcs11: backends::pkcs11::Pkcs11);
 #[cfg(feature = "tpm")]

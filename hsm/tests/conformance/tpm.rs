@@ -302,10 +302,10 @@ fn what_is_no_tpm_and_what_would_bind_nothing_is_refused() {
         Err(TpmError::Away("device:/dev/null0".into()).into())
     );
     assert_eq!(wrap(TpmSlot { pcrs: &[24], ..tpm.slot(None) }), Err(TpmError::NoPcr(24).into()));
-    let nothing = SlotError::Parameters("choice of neither registers nor a PIN");
+    let nothing = SlotError::Parameters("choice of neither registers nor a PIN".into());
     assert_eq!(wrap(TpmSlot { pcrs: &[], ..tpm.slot(None) }), Err(nothing));
     assert_eq!(wrap(TpmSlot { pcrs: &[], ..tpm.slot(Some(PIN)) }), Ok(()));
     for pin in ["", "123456789012345678901234567890123", "1\0"] {
-        assert_eq!(wrap(tpm.slot(Some(pin))), Err(SlotError::Parameters("length of the PIN")));
+        assert_eq!(wrap(tpm.slot(Some(pin))), Err(SlotError::Parameters("length of the PIN".into())));
     }
 }

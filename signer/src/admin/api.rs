@@ -3,9 +3,9 @@
 use claviger_hsm::{SlotId, Tries};
 use claviger_proto::v1::{
     AdminError, BackupPiece, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine,
-    GrantInfo, GrantListRequest, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest,
-    OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply,
-    PolicyShadowRequest, RotationProgress, StatusReply, UnsealReply, VerifyProgress,
+    GrantInfo, GrantListRequest, HardeningReply, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest,
+    NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest,
+    PolicyShadowReply, PolicyShadowRequest, RotationProgress, StatusReply, UnsealReply, VerifyProgress,
 };
 
 use crate::keys::memory::Secret;
@@ -90,6 +90,8 @@ pub trait AdminApi: Send + Sync + 'static {
     fn order(&self, request: &OrderRequest, by: String) -> Result<OrderReply, AdminFailure>;
     /// Looks the house and its channels over.
     fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure>;
+    /// What the process gave up.
+    fn hardening(&self) -> HardeningReply;
     /// One decision, or a refusal that decided nothing.
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure>;
     /// Which policy is in force, and what is left of its budgets.

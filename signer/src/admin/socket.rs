@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,11 +74,28 @@ pub struct AdminSocket {
     serving: JoinHandle<()>,
 }
 
+/// An administration socket that nobody answers yet.
+#[derive(Debug)]
+pub struct AdminListener {
+    path: PathBuf,
+    listener: net::UnixListener,
+}
+
 impl AdminSocket {
     /// Opens `path`, in a directory of mode 0700, and serves `api`. Call it within a tokio runtime, with the data
     /// directory locked: a socket that nobody answers is taken for a dead daemon's and replaced.
     pub fn start(path: &Path, api: Arc<dyn AdminApi>) -> Result<Self, SocketError> {
-        let listener = bind(path)?;
+        Self::serve(Self::listen(path)?, api)
+    }
+
+    /// The first half of that, for a process that opens no such sockets later.
+    pub fn listen(path: &Path) -> Result<AdminListener, SocketError> {
+        Ok(AdminListener { path: path.to_owned(), listener: bind(path)? })
+    }
+
+    /// The other half.
+    pub fn serve(AdminListener { path, listener }: AdminListener, api: Arc<dyn AdminApi>) -> Result<Self, SocketError> {
+        let listener = UnixListener::from_std(listener).map_err(|error| system(&path, &error))?;
         let (ready, callers) = mpsc::channel(4);
         let (stop, stopped) = oneshot::channel();
         let accepting = tokio::spawn(accept_loop(listener, ready));
@@ -90,7 +108,7 @@ impl AdminSocket {
                 tracing::error!(%error, "admin: the socket failed");
             }
         });
-        Ok(Self { path: path.to_owned(), stop: Some(stop), accepting, serving })
+        Ok(Self { path, stop: Some(stop), accepting, serving })
     }
 
     /// Stops after the answers under way, or a little later.
@@ -111,16 +129,21 @@ impl Drop for AdminSocket {
     }
 }
 
-fn bind(path: &Path) -> Result<UnixListener, SocketError> {
-    let system = |error: io::Error| SocketError::System { path: path.into(), cause: error.to_string() };
+fn system(path: &Path, error: &io::Error) -> SocketError {
+    SocketError::System { path: path.into(), cause: error.to_string() }
+}
+
+fn bind(path: &Path) -> Result<net::UnixListener, SocketError> {
+    let system = |error: io::Error| system(path, &error);
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(system(error)),
         Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::NotASocket(path.into())),
-        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => return Err(SocketError::InUse(path.into())),
+        Ok(_) if net::UnixStream::connect(path).is_ok() => return Err(SocketError::InUse(path.into())),
         Ok(_) => std::fs::remove_file(path).map_err(system)?,
     }
-    let listener = UnixListener::bind(path).map_err(system)?;
+    let listener = net::UnixListener::bind(path).map_err(system)?;
+    listener.set_nonblocking(true).map_err(system)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(system)?;
     Ok(listener)
 }
@@ -338,6 +361,10 @@ impl Admin for Service {
     async fn doctor(&self, request: Request<DoctorRequest>) -> Reply<DoctorReply> {
         let request = request.into_inner();
         self.run(move |api| api.doctor(&request)).await
+    }
+
+    async fn hardening(&self, _: Request<HardeningRequest>) -> Reply<HardeningReply> {
+        self.run(|api| Ok(api.hardening())).await
     }
 
     async fn journal_tail(&self, request: Request<JournalTailRequest>) -> Reply<Self::JournalTailStream> {

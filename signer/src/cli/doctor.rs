@@ -123,23 +123,25 @@ fn verdict(reply: &DoctorReply) -> Result<(), CliError> {
 }
 
 fn text(reply: &DoctorReply) -> String {
-    let mut text = String::new();
-    let mut row = |state: &str, what: &str, detail: &str, fix: &str| {
-        let _ = writeln!(text, "{state:<5} {what:<13} {detail}");
-        if !fix.is_empty() {
-            let _ = writeln!(text, "{:<19} {fix}", "");
-        }
-    };
-    for what in &reply.repaired {
-        row("did", "", what, "");
-    }
-    for check in &reply.checks {
-        row(&check.state, &check.id, &check.detail, &check.fix);
-    }
+    let mut text: String = reply.repaired.iter().map(|what| row("did", "", what, "")).collect();
+    text += &table(&reply.checks);
     for channel in &reply.channels {
         let state = if is_bad(&channel.standing) { "fail" } else { "ok" };
         let detail = format!("{} of {}: {}", channel.channel, channel.node, channel.detail);
-        row(state, &channel.standing, &detail, &channel.fix);
+        text += &row(state, &channel.standing, &detail, &channel.fix);
     }
     text
+}
+
+/// Checks, a row each, with what to do below.
+pub(super) fn table(checks: &[CheckInfo]) -> String {
+    checks.iter().map(|check| row(&check.state, &check.id, &check.detail, &check.fix)).collect()
+}
+
+fn row(state: &str, what: &str, detail: &str, fix: &str) -> String {
+    let mut row = format!("{state:<5} {what:<13} {detail}\n");
+    if !fix.is_empty() {
+        let _ = writeln!(row, "{:<19} {fix}", "");
+    }
+    row
 }

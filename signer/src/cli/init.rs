@@ -26,6 +26,9 @@ pub(super) struct InitArgs {
     /// "none" for the limits of claviger.toml alone.
     #[arg(long, value_name = "NAME", default_value = preset::DEFAULT, value_parser = presets())]
     preset: String,
+    /// Let the signer run as root, as in a container that has no other user (signer.allow_root).
+    #[arg(long)]
+    allow_root: bool,
     #[command(flatten)]
     passphrase: PassphraseArgs,
     /// Memory that one guess of the passphrase costs, in KiB.
@@ -59,6 +62,7 @@ pub(super) fn init(data_dir: &Path, args: InitArgs, output: &Output) -> Result<(
     envelope.write(&dir.keyslots()).map_err(failed)?;
     let mut config = Config::new(args.network.into());
     config.policy.preset = args.preset;
+    config.signer.allow_root = args.allow_root;
     write_atomically(&dir.config(), config.to_commented_toml().as_bytes()).map_err(|error| {
         CliError::new(
             format!("cannot write {}: {error}", dir.config().display()),

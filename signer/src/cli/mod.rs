@@ -8,6 +8,7 @@ mod doctor;
 mod explain;
 mod freeze;
 mod grant;
+mod hardening;
 mod init;
 mod journal;
 mod lnd;
@@ -107,6 +108,8 @@ enum Command {
     Channel(channel::ChannelCommand),
     /// Look over the house and every channel, and say what to do.
     Doctor(doctor::DoctorArgs),
+    /// What the running signer gave up so that nobody takes it: user, files, ports, system calls, memory.
+    Hardening,
     /// The append-only, hash-chained record of every decision.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -136,6 +139,9 @@ enum Command {
     /// What people allow in advance or on a ticket, by their own signatures: four eyes.
     #[command(subcommand)]
     Grant(grant::GrantCommand),
+    /// What the running signer starts to speak to devices.
+    #[command(hide = true, subcommand)]
+    Devices(DevicesCommand),
     /// Measure this machine: signing, state advances, growth. Needs no data directory.
     Bench(bench::BenchArgs),
 }
@@ -200,6 +206,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Lnd(command) => lnd::lnd(command, &output),
         Command::Channel(command) => channel::channel(&cli.data_dir, command, &output),
         Command::Doctor(args) => doctor::doctor(&cli.data_dir, args, &output),
+        Command::Hardening => hardening::hardening(&cli.data_dir, &output),
         Command::Journal(command) => journal::journal(&cli.data_dir, command, &output),
         Command::Backup(command) => backup::backup(&cli.data_dir, command, &output),
         Command::Explain(args) => explain::explain(&cli.data_dir, &args, &output),
@@ -211,6 +218,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Policy(command) => policy::policy(&cli.data_dir, command, &output),
         Command::Grant(command) => grant::grant(&cli.data_dir, command, &output),
+        Command::Devices(command) => devices(&command),
         Command::Bench(args) => bench::bench(&args, &output),
     };
     match result {
@@ -220,6 +228,24 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Processes of the signer's own: nobody types these.
+#[derive(Debug, clap::Subcommand)]
+enum DevicesCommand {
+    /// Starts workers.
+    Broker { known: String },
+    /// Asks one device once.
+    Worker { known: String },
+}
+
+fn devices(command: &DevicesCommand) -> Result<(), CliError> {
+    harden(&[])?;
+    let ended = match command {
+        DevicesCommand::Broker { known } => crate::devices::broker(known),
+        DevicesCommand::Worker { known } => crate::devices::worker(known),
+    };
+    ended.map_err(|error| CliError::new(error, "This is for the signer itself: `claviger run`."))
 }
 
 /// What a command that reads a secret does first (P8), before it opens anything: descriptors are closed whoever uses them,

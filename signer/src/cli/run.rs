@@ -6,18 +6,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
-use claviger_hsm::Tries;
+use claviger_hsm::{Envelope, Tries};
 use listenfd::ListenFd;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{CliError, PassphraseArgs, harden};
-use crate::admin::api::Brought;
-use crate::admin::socket::AdminSocket;
-use crate::config::{Config, LogConfig, LogFormat, SecretHeap};
+use crate::admin::api::{AdminApi, Brought};
+use crate::admin::socket::{AdminListener, AdminSocket};
+use crate::config::{Config, LogConfig, LogFormat, Wanted};
 use crate::daemon::Daemon;
-use crate::datadir::{DataDir, DirLock};
-use crate::harden::{Hardening, refuse_build, refuse_environment};
+use crate::datadir::DataDir;
+use crate::devices::{Devices, Known};
+use crate::harden::{Confinement, Hardening, Reach, become_owner, refuse_build, refuse_environment, refuse_root};
 use crate::keys::memory::{enclose_heap, on_secret_stack, secret_room_for};
 use crate::reasons::Reason;
 
@@ -49,37 +51,44 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let socket = handed_over()?;
     let descriptors: Vec<_> =
         args.passphrase.descriptors().into_iter().chain(socket.as_ref().map(AsRawFd::as_raw_fd)).collect();
-    let hardening = harden(&descriptors)?;
+    let mut hardening = harden(&descriptors)?;
+    become_owner(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
     let dir = DataDir::open(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
     let lock = dir.lock().map_err(|error| CliError::new(&error, error.hint()))?;
     let config = Config::load(&dir.config()).map_err(|error| CliError::new(&error, error.hint()))?;
+    refuse_root(config.signer.allow_root).map_err(|error| CliError::new(error, error.hint()))?;
     let lnd_socket = socket.map(|socket| for_lnd(socket, &config)).transpose()?;
     start_log(&config.log);
+    let devices = start_devices(&dir, &config)?;
+    let socket = AdminSocket::listen(&dir.admin_socket()).map_err(|error| CliError::new(&error, error.hint()))?;
     enclose(config.signer.secret_heap)?;
+    confine(&mut hardening, &dir, &config)?;
     // A panic's message may quote what was in memory: only its place is told (P8).
     std::panic::set_hook(Box::new(
         |panic| tracing::error!(place = ?panic.location().map(ToString::to_string), "panic"),
     ));
 
     // Secrets may come from here on.
-    on_secret_stack(|| serve(dir, lock, config, hardening, lnd_socket, &args))
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(IO_THREADS).enable_all().build();
+    let runtime = runtime.map_err(|error| CliError::new(error, "Check the limits on threads."))?;
+    let daemon = Daemon::new(dir, lock, config, hardening, runtime.handle().clone());
+    on_secret_stack(|| serve(daemon.with_lnd_socket(lnd_socket).with_devices(devices), socket, &runtime, &args))
+}
+
+/// The processes that ask the devices which the key slots and the configuration name. A key slot file that cannot be read is told
+/// when somebody comes to unseal.
+fn start_devices(dir: &DataDir, config: &Config) -> Result<Devices, CliError> {
+    let known = Envelope::read(&dir.keyslots()).map(|envelope| Known::new(&envelope, config)).unwrap_or_default();
+    let started = Devices::start(&known);
+    started.map_err(|error| {
+        CliError::new(format!("cannot start what asks the devices: {error}"), "Check the limits on processes.")
+    })
 }
 
 /// From the sealed start to the end.
-fn serve(
-    dir: DataDir,
-    lock: DirLock,
-    config: Config,
-    hardening: Hardening,
-    lnd_socket: Option<TcpListener>,
-    args: &RunArgs,
-) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(IO_THREADS).enable_all().build();
-    let runtime = runtime.map_err(|error| CliError::new(error, "Check the limits on threads."))?;
-    let socket_path = dir.admin_socket();
-    let daemon = Daemon::new(dir, lock, config, hardening, runtime.handle().clone()).with_lnd_socket(lnd_socket);
+fn serve(daemon: Daemon, socket: AdminListener, runtime: &Runtime, args: &RunArgs) -> Result<(), CliError> {
     let daemon = Arc::new(daemon);
-    let socket = runtime.block_on(async { AdminSocket::start(&socket_path, daemon.clone()) });
+    let socket = runtime.block_on(async { AdminSocket::serve(socket, daemon.clone()) });
     let socket = socket.map_err(|error| CliError::new(&error, error.hint()))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started, sealed");
     let opened = if args.slot.is_some() {
@@ -104,25 +113,43 @@ fn serve(
 }
 
 /// Puts the heap into secret pages, as `wanted`.
-fn enclose(wanted: SecretHeap) -> Result<(), CliError> {
+fn enclose(wanted: Wanted) -> Result<(), CliError> {
     const HINT: &str =
         "Set LimitMEMLOCK=infinity (ulimit -l unlimited) on Linux 6.5 or newer, or boot with secretmem.enable=1.";
     let roomy = secret_room_for(HEAP_ROOM);
     match wanted {
-        SecretHeap::Off => tracing::warn!("signer.secret_heap is off: root can read what the signer keeps in memory"),
-        SecretHeap::Required if !roomy || !enclose_heap() => {
+        Wanted::Off => tracing::warn!("signer.secret_heap is off: root can read what the signer keeps in memory"),
+        Wanted::Required if !roomy || !enclose_heap() => {
             let error = format!(
                 "signer.secret_heap is required, and {} MiB of secret pages are not to be had",
                 HEAP_ROOM >> 20
             );
             return Err(CliError::new(error, HINT));
         }
-        SecretHeap::Required => {}
-        SecretHeap::Auto if !enclose_heap() => {
+        Wanted::Required => {}
+        Wanted::Auto if !enclose_heap() => {
             tracing::warn!(hint = HINT, "no secret heap here: root can read what the signer keeps in memory");
         }
-        SecretHeap::Auto if !roomy => tracing::warn!(hint = HINT, "little room for the secret heap"),
-        SecretHeap::Auto => {}
+        Wanted::Auto if !roomy => tracing::warn!(hint = HINT, "little room for the secret heap"),
+        Wanted::Auto => {}
+    }
+    Ok(())
+}
+
+/// Confines the process to what a running signer needs, as the configuration wants it.
+fn confine(hardening: &mut Hardening, dir: &DataDir, config: &Config) -> Result<(), CliError> {
+    const HINT: &str = "Run on Linux 6.12 or newer with Landlock and seccomp, or set signer.confinement = \"auto\".";
+    if config.signer.confinement == Wanted::Off {
+        hardening.confinement = Confinement::none("signer.confinement is off");
+        tracing::warn!("signer.confinement is off: whoever takes the process over has all that its user has");
+        return Ok(());
+    }
+    hardening.confine(&Reach::of(dir.path(), config));
+    for (what, enforced) in hardening.confinement.missing() {
+        if config.signer.confinement == Wanted::Required {
+            return Err(CliError::new(format!("signer.confinement is required; {what}: {enforced}"), HINT));
+        }
+        tracing::warn!(hint = HINT, "{what}: {enforced}");
     }
     Ok(())
 }
@@ -150,17 +177,30 @@ fn for_lnd(socket: TcpListener, config: &Config) -> Result<TcpListener, CliError
     Err(CliError::new(format!("the socket that is handed over is {address}, lnd.listen is {listen}"), SOCKET_HINT))
 }
 
-/// Waits for a reason to end.
-async fn end(daemon: &Daemon) {
+/// Waits for a reason to end. SIGUSR1 seals: for whoever has to act before asking.
+async fn end(daemon: &Arc<Daemon>) {
     let ending = daemon.ending();
     let asked = ending.notified();
-    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(mut interrupt), Ok(mut terminate)) => tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = asked => {}
-        },
-        _ => asked.await,
+    let signals = (SignalKind::interrupt(), SignalKind::terminate(), SignalKind::user_defined1());
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut panic)) =
+        (signal(signals.0), signal(signals.1), signal(signals.2))
+    else {
+        return asked.await;
+    };
+    tokio::pin!(asked);
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return,
+            _ = terminate.recv() => return,
+            () = &mut asked => return,
+            Some(()) = panic.recv() => {
+                let daemon = Arc::clone(daemon);
+                let sealed = tokio::task::spawn_blocking(move || daemon.seal()).await;
+                if let Ok(Err(failure)) = sealed {
+                    tracing::info!(%failure, "SIGUSR1: nothing to seal");
+                }
+            }
+        }
     }
 }
 

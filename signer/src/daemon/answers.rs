@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use claviger_proto::v1::{
     BackupPiece, BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply,
-    ExportLine, GrantInfo, GrantListRequest, JournalStatus, MemoryStatus, MetricsReply, NodeAddRequest, NodeInfo,
-    NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo,
-    PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RotationProgress, StatusReply, UnsealReply,
-    VerifyProgress,
+    ExportLine, GrantInfo, GrantListRequest, HardeningReply, JournalStatus, MemoryStatus, MetricsReply, NodeAddRequest,
+    NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles,
+    PolicyInfo, PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RotationProgress, StatusReply,
+    UnsealReply, VerifyProgress,
 };
 
 use super::explain::record;
@@ -269,6 +269,10 @@ impl AdminApi for Daemon {
 
     fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure> {
         self.examine(request)
+    }
+
+    fn hardening(&self) -> HardeningReply {
+        self.examine_hardening()
     }
 }
 

@@ -69,16 +69,6 @@ impl Daemon {
         }
     }
 
-    fn check_hardening(&self) -> CheckInfo {
-        let hardening = &self.hardening;
-        let fix = "Start the signer with `claviger run`, on Linux, outside of a sandbox that forbids prctl.";
-        match (hardening.dumpable, hardening.no_new_privileges) {
-            (false, true) => ok("hardening", "no core files, not readable by other processes, no new privileges"),
-            (true, _) => fail("hardening", "core files and other processes may show secrets", fix),
-            (_, false) => warn("hardening", "programs that it starts could gain privileges", fix),
-        }
-    }
-
     fn check_limits(&self) -> CheckInfo {
         let fix = "Set [limits] in claviger.toml to what your nodes need and restart.";
         match self.config.limits == LimitsConfig::default() {
@@ -156,7 +146,7 @@ impl Unsealed {
     }
 }
 
-fn check_memory() -> CheckInfo {
+pub(super) fn check_memory() -> CheckInfo {
     let (protection, heap) = (protection(), heap_status());
     let found = format!("secrets are in {protection}; the heap is {heap}");
     if protection != Protection::MemfdSecret {

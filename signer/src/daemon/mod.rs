@@ -7,6 +7,7 @@
 //! nodes.rs     adding, renewing, revoking and forgetting nodes
 //! channels.rs  channels, and what is ordered about them
 //! doctor.rs    the house and its channels, looked over
+//! hardening.rs what the process gave up
 //! lnd.rs       what an lnd node is given
 //! pairing.rs   what an lnd node connects with, looked over
 //! lightspark.rs what an account of Lightspark brings, and is given
@@ -26,6 +27,7 @@ mod channels;
 mod doctor;
 mod explain;
 mod grants;
+mod hardening;
 mod lightspark;
 mod lnd;
 mod metrics;
@@ -48,6 +50,7 @@ use tokio::sync::Notify;
 use crate::admin::api::AdminFailure;
 use crate::config::Config;
 use crate::datadir::{DataDir, DirLock};
+use crate::devices::Devices;
 use crate::harden::Hardening;
 use crate::keys::attempts::Attempts;
 use crate::reasons::Reason;
@@ -71,6 +74,8 @@ pub struct Daemon {
     changing: Mutex<()>,
     state: Mutex<Option<Arc<Unsealed>>>,
     lnd_socket: Option<TcpListener>,
+    /// Without them, devices are asked by this process.
+    devices: Option<Arc<Devices>>,
     _lock: DirLock,
 }
 
@@ -89,6 +94,7 @@ impl Daemon {
             changing: Mutex::default(),
             state: Mutex::default(),
             lnd_socket: None,
+            devices: None,
             _lock: lock,
         }
     }
@@ -98,6 +104,13 @@ impl Daemon {
     #[must_use]
     pub fn with_lnd_socket(mut self, socket: Option<TcpListener>) -> Self {
         self.lnd_socket = socket;
+        self
+    }
+
+    /// The same with devices that other processes ask.
+    #[must_use]
+    pub fn with_devices(mut self, devices: Devices) -> Self {
+        self.devices = Some(Arc::new(devices));
         self
     }
 

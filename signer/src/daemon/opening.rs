@@ -69,7 +69,11 @@ impl Daemon {
             Wrapped::Pkcs11(_) => Opener::Pkcs11(pin(secret)?),
             Wrapped::Tpm(record) => Opener::Tpm(record.has_pin().then(|| pin(secret)).transpose()?),
         };
-        let unlock = |envelope: &Envelope| data_key::unlock_with(envelope, &opener, Some(slot));
+        let device = self.devices.as_ref().and_then(|devices| devices.slot(&opener));
+        let unlock = |envelope: &Envelope| match &device {
+            Some(device) => data_key::unlock_by(envelope, device, Some(slot)),
+            None => data_key::unlock_with(envelope, &opener, Some(slot)),
+        };
         self.open_with(|envelope| match opener {
             Opener::Passphrase(_) => self.rate_limited(|| unlock(envelope)),
             _ => unlock(envelope).map_err(envelope_failure),
@@ -165,8 +169,7 @@ impl Daemon {
         let (data_key, slot) = unlock(&self.envelope()?)?;
         let _changing = lock(&self.changing);
         self.refuse_if_unsealed()?;
-        let unsealed =
-            scrubbed(|| Unsealed::open(&self.dir, &self.config, &data_key, &self.runtime, self.lnd_socket.as_ref()))?;
+        let unsealed = scrubbed(|| Unsealed::open(self, &data_key))?;
         let nodes = unsealed.nodes.status().len();
         *lock(&self.state) = Some(unsealed.into());
         *lock(&self.shares) = None;
@@ -210,7 +213,11 @@ pub(super) fn envelope_failure(error: EnvelopeError) -> AdminFailure {
         ) => FailureKind::Passphrase,
         EnvelopeError::UnknownSlot(_) | EnvelopeError::NoSlotOfKind(_) => FailureKind::NotFound,
         EnvelopeError::Slot(
-            SlotError::NotBuilt(_) | SlotError::Helper(_) | SlotError::Pkcs11(_) | SlotError::Tpm(_),
+            SlotError::NotBuilt(_)
+            | SlotError::Helper(_)
+            | SlotError::Pkcs11(_)
+            | SlotError::Tpm(_)
+            | SlotError::Absent(_),
         ) => FailureKind::Device,
         _ => FailureKind::Damaged,
     };

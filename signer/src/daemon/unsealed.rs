@@ -9,11 +9,11 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use super::lock;
 use super::operators::Lines;
 use super::policy::{Failed, now_ms};
 use super::rollback::{Anchored, Keeper};
 use super::rotation::Rotation;
+use super::{Daemon, lock};
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{Ca, CaError};
 use crate::admin::fingerprint::Fingerprint;
@@ -21,7 +21,6 @@ use crate::admin::record::NodeRecord;
 use crate::admin::registry::Registry;
 use crate::chain::{Attestor, Auth, BitcoindSource, ChainSource, ChainView, Follower, FollowerOptions};
 use crate::config::{ChainConfig, Config, NO_PRESET};
-use crate::datadir::DataDir;
 use crate::gateway::lightspark::{Accounts, LightsparkServer};
 use crate::gateway::link::{LinkOptions, LinkServer, ServerIdentity};
 use crate::gateway::lnd::{LndServer, Mint};
@@ -78,14 +77,9 @@ const CA_KEY: &str = "ca/key";
 const CA_CERTIFICATE: &str = "ca/certificate";
 
 impl Unsealed {
-    /// Opens everything in `dir` that `data_key` protects and begins to serve, lnd nodes on `lnd_socket` if there is one.
-    pub(super) fn open(
-        dir: &DataDir,
-        config: &Config,
-        data_key: &DataKey,
-        runtime: &Handle,
-        lnd_socket: Option<&std::net::TcpListener>,
-    ) -> Result<Self, AdminFailure> {
+    /// Opens everything in the data directory of `daemon` that `data_key` protects, and begins to serve.
+    pub(super) fn open(daemon: &Daemon, data_key: &DataKey) -> Result<Self, AdminFailure> {
+        let Daemon { dir, config, runtime, lnd_socket, devices, .. } = daemon;
         let store: Arc<dyn Store> = Arc::new(
             RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(|error| journal_failure(error.into()))?,
         );
@@ -94,7 +88,7 @@ impl Unsealed {
         let vault = Arc::new(data_key.cipher(Purpose::Seeds));
         let records = load_records(&journal)?;
         let lines = Lines::new();
-        let anchored = Anchored::open(dir, config, &journal, &records, &lines)?; // before any node runs
+        let anchored = Anchored::open(dir, config, devices.as_ref(), &journal, &records, &lines)?; // before any node runs
         let ca = Arc::new(load_ca(&journal, &vault, records.is_empty())?);
 
         let source: Arc<dyn ChainSource> = Arc::new(chain_source(&config.chain, config.network)?);
@@ -145,7 +139,7 @@ impl Unsealed {
         let lnd = config.lnd.listen.map(|address| {
             runtime
                 .block_on(async {
-                    let listener = match lnd_socket {
+                    let listener = match lnd_socket.as_ref() {
                         Some(socket) => shared(socket),
                         None => TcpListener::bind(address).await,
                     };

@@ -151,6 +151,15 @@ pub fn unlock_with(
     }
 }
 
+/// The same with a slot of any making, without which secrets it opens.
+pub fn unlock_by(
+    envelope: &Envelope,
+    slot: &dyn KeySlot,
+    only: Option<SlotId>,
+) -> Result<(DataKey, SlotId), EnvelopeError> {
+    scrubbed(|| open(envelope, slot, only))
+}
+
 impl Pin {
     fn lend<R>(&self, work: impl FnOnce(&[u8], Tries) -> R) -> R {
         scrubbed(|| self.text.expose(|text| work(text, self.tries)))

@@ -22,6 +22,7 @@ impl Signer {
     fn beginning_with(preset: &str) -> Self {
         let mut signer = Self { dir: tempfile::tempdir().unwrap(), daemon: None };
         let quick = [
+            "--allow-root",
             "--preset",
             preset,
             "--network",

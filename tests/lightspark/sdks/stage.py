@@ -71,7 +71,7 @@ class Signer:
 
     def __init__(self, work):
         self.data, self.folder = work / "claviger", work / "acme.lightspark"
-        self.cli("init", "--network", "regtest", "--preset", "none", "--kdf-memory-kib", "8", "--kdf-passes", "1",
+        self.cli("init", "--network", "regtest", "--allow-root", "--preset", "none", "--kdf-memory-kib", "8", "--kdf-passes", "1",
                  "--passphrase-fd", "0")
         write = lambda name, content: ((work / name).write_text(content), (work / name).chmod(0o600), work / name)[2]
         link, self.webhooks = free_ports()

@@ -16,7 +16,7 @@ use crate::thief::{CLAVIGER, Scene, Thief};
 use crate::{closing, value};
 
 /// Where things are kept, and how often they are looked at: these say nothing about what may be signed.
-const PLACES: [&str; 15] = [
+const PLACES: [&str; 17] = [
     "link.listen",
     "link.advertise",
     "link.names",
@@ -32,6 +32,8 @@ const PLACES: [&str; 15] = [
     "rollback.counter_tpm",
     "rollback.every_s",
     "signer.secret_heap",
+    "signer.confinement",
+    "signer.allow_root",
 ];
 
 /// What a value can be set to that is as far as possible from a careful one.

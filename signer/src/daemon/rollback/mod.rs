@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use claviger_hsm::counter::file::FileCounter;
-use claviger_hsm::{Counter, CounterError, Reading};
+use claviger_hsm::{Absent, Counter, CounterError, Reading};
 use claviger_policy::grant::{GrantKind, Standing};
 
 use super::Unsealed;
@@ -22,6 +22,7 @@ use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::record::NodeRecord;
 use crate::config::Config;
 use crate::datadir::DataDir;
+use crate::devices::{DeviceCounter, Devices};
 use crate::journal::{Anchor, Commit, Decision, HOUSE, Journal, Setback};
 use crate::keys::memory::spawn;
 use crate::lightning::nodes::Nodes;
@@ -34,12 +35,12 @@ const BY: &str = "quarantine";
 struct Home {
     file: PathBuf,
     /// Empty: the file is used.
-    #[cfg(feature = "tpm")]
     tcti: String,
+    devices: Option<Arc<Devices>>,
 }
 
 impl Home {
-    fn of(dir: &DataDir, config: &Config) -> Result<Self, AdminFailure> {
+    fn of(dir: &DataDir, config: &Config, devices: Option<&Arc<Devices>>) -> Result<Self, AdminFailure> {
         let rollback = &config.rollback;
         if !rollback.counter_tpm.is_empty() && cfg!(not(feature = "tpm")) {
             let hint = "Use the packaged build, or empty rollback.counter_tpm in claviger.toml and restart.";
@@ -50,18 +51,13 @@ impl Home {
         } else {
             rollback.counter_file.clone()
         };
-        Ok(Self {
-            file,
-            #[cfg(feature = "tpm")]
-            tcti: rollback.counter_tpm.clone(),
-        })
+        Ok(Self { file, tcti: rollback.counter_tpm.clone(), devices: devices.cloned() })
     }
 
     fn ask(&self, ask: impl FnOnce(&dyn Counter) -> Result<Reading, CounterError>) -> Result<Reading, CounterError> {
-        #[cfg(feature = "tpm")]
         if !self.tcti.is_empty() {
-            use claviger_hsm::tpm::{DEFAULT_INDEX, TpmCounter};
-            return ask(&TpmCounter { tcti: &self.tcti, index: DEFAULT_INDEX });
+            let devices = self.devices.as_ref().ok_or(Absent::Gone)?;
+            return ask(&DeviceCounter { devices, tcti: &self.tcti });
         }
         ask(&FileCounter::new(&self.file))
     }
@@ -89,11 +85,12 @@ impl Anchored {
     pub(super) fn open(
         dir: &DataDir,
         config: &Config,
+        devices: Option<&Arc<Devices>>,
         journal: &Arc<Journal>,
         records: &[NodeRecord],
         lines: &Lines,
     ) -> Result<Self, AdminFailure> {
-        let home = Home::of(dir, config)?;
+        let home = Home::of(dir, config, devices)?;
         let noted = journal.get(HOUSE, Anchor::KEY).map_err(journal_failure)?;
         let noted = noted.map(|bytes| Anchor::decode(&bytes)).transpose();
         let noted = noted.map_err(|error| damaged("the anchor", &error))?;

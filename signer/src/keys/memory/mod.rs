@@ -18,6 +18,8 @@ pub use secret::Secret;
 pub use stack::{on_secret_stack, scrub_stack, scrubbed, spawn};
 
 #[cfg(test)]
+pub(crate) use pages::code_can_be_written;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) use tests::{copies_in_memory, mark};

@@ -67,3 +67,11 @@ pub(super) unsafe fn unmap(at: NonNull<u8>, len: usize) {
     // SAFETY: by this function's contract. What cannot be unmapped stays, as zeros or secret.
     let _ = unsafe { munmap(at.as_ptr().cast(), len) };
 }
+
+/// Whether the kernel gives memory that is writable and executable at once.
+#[cfg(test)]
+pub(crate) fn code_can_be_written() -> bool {
+    let all = ProtFlags::READ | ProtFlags::WRITE | ProtFlags::EXEC;
+    // SAFETY: a new mapping, which nobody uses; it stays until the process ends.
+    unsafe { mmap_anonymous(null_mut(), 4096, all, MapFlags::PRIVATE) }.is_ok()
+}

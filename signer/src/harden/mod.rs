@@ -1,12 +1,23 @@
-//! What the process gives up before it reads a secret (P8), and the environment and build it refuses to run in (P3).
+//! What the process gives up before it reads a secret (P8), and the user, environment and build it refuses to run as and in.
+//!
+//! `Hardening::apply` is every command's that reads a secret; the daemon confines itself further, for good, once it has opened
+//! what it cannot open from inside ([`Hardening::confine`]).
 
-use std::ffi::OsStr;
+pub mod landlock;
+mod privileges;
+mod refusals;
+mod seccomp;
+
+use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit, umask};
 
+pub use self::landlock::Reach;
+pub use self::privileges::{AsRoot, become_owner, refuse_root};
+pub use self::refusals::{ForbiddenVariable, FuzzingBuild, refuse_build, refuse_environment};
 use crate::keys::memory::close_inherited;
 
 /// What was given up: the report for `status`.
@@ -20,6 +31,56 @@ pub struct Hardening {
     pub closed_descriptors: Vec<RawFd>,
     /// How much memory may be locked, in bytes; `None` is without limit.
     pub lockable_bytes: Option<u64>,
+    /// How far the process is confined.
+    pub confinement: Confinement,
+}
+
+/// How far a process is confined.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Confinement {
+    /// Whether it has no capabilities.
+    pub capabilities: Enforced,
+    /// Whether files and ports are within its reach only ([`Reach`]).
+    pub reach: Enforced,
+    /// Whether it makes a signer's system calls only.
+    pub calls: Enforced,
+}
+
+/// Whether the kernel enforces something.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enforced {
+    /// All of it.
+    Whole,
+    /// Some; why not all.
+    Partly(String),
+    /// Nothing; why.
+    No(String),
+}
+
+impl fmt::Display for Enforced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole => f.write_str("enforced"),
+            Self::Partly(why) => write!(f, "enforced in part: {why}"),
+            Self::No(why) => write!(f, "not enforced: {why}"),
+        }
+    }
+}
+
+impl Confinement {
+    /// That of a process that was not confined, and `why`.
+    pub fn none(why: &str) -> Self {
+        let no = || Enforced::No(why.to_owned());
+        Self { capabilities: no(), reach: no(), calls: no() }
+    }
+
+    /// What is not enforced, or in part only.
+    pub fn missing(&self) -> impl Iterator<Item = (&'static str, &Enforced)> {
+        let parts =
+            [("capabilities", &self.capabilities), ("files and ports", &self.reach), ("system calls", &self.calls)];
+        parts.into_iter().filter(|(_, enforced)| **enforced != Enforced::Whole)
+    }
 }
 
 /// A step failed; no secret may be read.
@@ -51,57 +112,42 @@ impl Hardening {
         umask(Mode::RWXG | Mode::RWXO);
         let closed_descriptors = close_inherited(keep)
             .map_err(|error| HardenError { step: "close inherited descriptors", kind: error.kind() })?;
-        Ok(Self { dumpable: false, no_new_privileges: true, closed_descriptors, lockable_bytes: raise_lock_limit() })
+        Ok(Self {
+            dumpable: false,
+            no_new_privileges: true,
+            closed_descriptors,
+            lockable_bytes: raise_lock_limit(),
+            confinement: Confinement::none("the process did not ask for it"),
+        })
+    }
+
+    /// Gives up capabilities (but the one to lock memory, where a limit would be in its way), every file and port out of `reach`, and the system calls that a running signer does not make. Call it
+    /// while there is one thread. What this kernel does not enforce is told, and for the caller to judge.
+    pub fn confine(&mut self, reach: &Reach) {
+        let capabilities = match privileges::give_up() {
+            Ok(()) => Enforced::Whole,
+            Err(error) => Enforced::No(error.to_string()),
+        };
+        self.lockable_bytes = lockable_bytes();
+        let reach = reach.confine();
+        self.confinement = Confinement { capabilities, reach, calls: seccomp::confine() };
     }
 }
 
-/// Secret pages count against this limit. Without effect where the limit is already the highest allowed.
+/// Secret pages count against this limit. Who may raise it without limit does; others up to the highest that is allowed. What it is
+/// then; `None` for who needs no limit raised.
 fn raise_lock_limit() -> Option<u64> {
-    let limit = getrlimit(Resource::Memlock);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if setrlimit(Resource::Memlock, raised).is_ok() { limit.maximum } else { limit.current }
-}
-
-/// The environment holds a switch that must not decide what is safe.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the environment variable {0} is set")]
-pub struct ForbiddenVariable(pub String);
-
-impl ForbiddenVariable {
-    /// What to do about it.
-    pub fn hint(&self) -> &'static str {
-        "Unset it: Claviger takes its settings from claviger.toml only, and its safety rules from nowhere (P3)."
+    let highest = getrlimit(Resource::Memlock).maximum;
+    for to in [None, highest] {
+        if setrlimit(Resource::Memlock, Rlimit { current: to, maximum: to }).is_ok() {
+            break;
+        }
     }
+    lockable_bytes()
 }
 
-/// Prefixes of the switches of other signers, which an operator may believe to be in force.
-const FORBIDDEN_PREFIXES: [&str; 2] = ["VLS_", "REMOTE_SIGNER_"];
-
-/// Refuses an environment with a variable of a forbidden prefix, whatever its value. Give it `std::env::vars_os()`'s names.
-pub fn refuse_environment(names: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<(), ForbiddenVariable> {
-    let forbidden = |name: &str| FORBIDDEN_PREFIXES.iter().any(|prefix| name.to_ascii_uppercase().starts_with(prefix));
-    names
-        .into_iter()
-        .map(|name| name.as_ref().to_string_lossy().into_owned())
-        .find(|name| forbidden(name))
-        .map_or(Ok(()), |name| Err(ForbiddenVariable(name)))
-}
-
-/// The binary was built with `--cfg fuzzing`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this build is for fuzzing: the state machine in it verifies no signatures")]
-pub struct FuzzingBuild;
-
-impl FuzzingBuild {
-    /// What to do about it.
-    pub fn hint(&self) -> &'static str {
-        "Build without `--cfg fuzzing` in RUSTFLAGS."
-    }
-}
-
-/// Refuses a build that leaves out what a signer cannot do without (P3).
-pub fn refuse_build() -> Result<(), FuzzingBuild> {
-    if cfg!(fuzzing) { Err(FuzzingBuild) } else { Ok(()) }
+fn lockable_bytes() -> Option<u64> {
+    getrlimit(Resource::Memlock).current.filter(|_| !privileges::locks_without_limit())
 }
 
 #[cfg(test)]
@@ -145,7 +191,8 @@ pub(crate) mod tests {
         let status = std::fs::read_to_string("/proc/thread-self/status").expect("procfs");
         assert!(status.contains("NoNewPrivs:\t1") && status.contains("Umask:\t0077"), "{status}");
         let memlock = getrlimit(Resource::Memlock);
-        assert_eq!((memlock.current, memlock.current), (memlock.maximum, report.lockable_bytes));
+        assert_eq!(memlock.current, memlock.maximum);
+        assert!(report.lockable_bytes.is_none() || report.lockable_bytes == memlock.current);
 
         // What a hardened process still must be able to do: read its passphrase by descriptor.
         let (reader, mut writer) = io::pipe().expect("pipe");
@@ -153,18 +200,5 @@ pub(crate) mod tests {
         drop(writer);
         let passphrase = crate::keys::passphrase::Source::Descriptor(reader.as_raw_fd()).read().expect("read");
         assert_eq!(passphrase.expose(<[u8]>::to_vec), b"passphrase");
-    }
-
-    #[test]
-    fn a_build_for_fuzzing_does_not_run() {
-        assert_eq!(refuse_build().is_err(), cfg!(fuzzing));
-    }
-
-    #[test]
-    fn switches_of_other_signers_are_refused_by_name() {
-        for name in ["VLS_PERMISSIVE", "VLS_X", "REMOTE_SIGNER_ALLOWLIST"] {
-            assert_eq!(refuse_environment(["PATH", name]), Err(ForbiddenVariable(name.to_owned())));
-        }
-        assert_eq!(refuse_environment(["PATH", "MY_VLS_NOTES", "VLSX", "REMOTE_SIGNER"]), Ok(()));
     }
 }
