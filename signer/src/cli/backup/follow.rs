@@ -118,6 +118,7 @@ fn next(data_dir: &Path, path: &Path, directory: &mut Directory, output: &Output
 
 fn unusable(path: &Path, error: &BackupError) -> CliError {
     let hint = match error {
+        BackupError::Segment { error, .. } if matches!(**error, BackupError::NewerVersion { .. }) => error.hint(),
         BackupError::Missing { .. } | BackupError::Unchained { .. } | BackupError::Segment { .. } => {
             "Copy what is missing back, or begin anew with --new-base; what is there stays until the new base is a whole."
         }
