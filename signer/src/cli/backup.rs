@@ -147,19 +147,14 @@ fn restore(data_dir: &Path, args: &BackupArgs, output: &Output) -> Result<(), Cl
     Ok(())
 }
 
-/// What a backup is read from.
-enum Source {
-    File,
-    Directory(Chain),
-}
-
 /// What was found in it.
 type Checked = (Header, Contents, Verified);
 
 /// A backup whose data key is known, to be read more than once.
 struct Unlocked<'a> {
     path: &'a Path,
-    source: Source,
+    /// Its segments, if it is a directory.
+    chain: Option<Chain>,
     data_key: DataKey,
 }
 
@@ -167,25 +162,25 @@ impl<'a> Unlocked<'a> {
     fn by(args: &'a BackupArgs) -> Result<Self, CliError> {
         harden(&args.open.descriptors())?;
         let path = &*args.file;
-        let (source, envelope) = if path.is_dir() {
+        let (chain, envelope) = if path.is_dir() {
             let chain = Chain::read(path, args.until).map_err(|error| failed(&error))?;
             let envelope = chain.last().envelope().clone();
-            (Source::Directory(chain), envelope)
+            (Some(chain), envelope)
         } else {
             let closed = closed(path)?;
             if let Some(link) = &closed.header().link {
                 return Err(failed(&BackupError::OneSegment { segment: link.segment }));
             }
-            (Source::File, closed.envelope().clone())
+            (None, closed.envelope().clone())
         };
-        if args.until.is_some() && matches!(source, Source::File) {
+        if args.until.is_some() && chain.is_none() {
             return Err(CliError::new("--until is for a directory", "Leave it out: a file is of one moment."));
         }
         let opener = args.open.read(&envelope, args.open.kind(&envelope)?)?;
         let unlocked = data_key::unlock_with(&envelope, &opener, args.open.slot);
         scrub_stack();
         let (data_key, _) = unlocked.map_err(|error| failed(&error.into()))?;
-        Ok(Self { path, source, data_key })
+        Ok(Self { path, chain, data_key })
     }
 
     /// Checks all of it, as [`Opened::check`](crate::backup::Opened::check) does.
@@ -200,12 +195,12 @@ impl<'a> Unlocked<'a> {
             bar.at(count);
             take(rows)
         };
-        let (header, checked) = match &self.source {
-            Source::File => {
+        let (header, checked) = match &self.chain {
+            None => {
                 let opened = closed(self.path)?.open(&self.data_key);
                 (opened.header().clone(), opened.check(&mut counting))
             }
-            Source::Directory(chain) => (chain.last().header().clone(), chain.check(&self.data_key, &mut counting)),
+            Some(chain) => (chain.last().header().clone(), chain.check(&self.data_key, &mut counting)),
         };
         let (contents, verified) = checked.map_err(|error| failed(&error))?;
         Ok((header, contents, verified))
@@ -216,7 +211,7 @@ impl<'a> Unlocked<'a> {
         let (decisions, head) = (verified.decisions, &verified.head);
         let mut value = json!({ "file": path, "made_ms": made_ms, "records": rows, "bytes": bytes, "decisions": decisions, "head": head });
         let mut until = String::new();
-        if let Source::Directory(chain) = &self.source {
+        if let Some(chain) = &self.chain {
             value["segments"] = chain.segments().into();
             until = format!(" (segments 0 to {})", chain.segments() - 1);
         }

@@ -24,7 +24,7 @@ type Snapshot = Vec<(PathBuf, Vec<u8>)>;
 /// A signer with a node, and its counter outside of the data directory.
 struct Scene {
     world: World,
-    counter: std::path::PathBuf,
+    counter: PathBuf,
     _outside: tempfile::TempDir,
 }
 
