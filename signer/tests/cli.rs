@@ -366,6 +366,130 @@ fn a_backup_of_a_running_daemon_is_checked_and_restored_elsewhere_in_quarantine(
     assert_eq!(node(elsewhere)["frozen"], serde_json::Value::Null);
 }
 
+/// A directory follows a running daemon over seals, kills and restarts of either side; what it gives back elsewhere starts in
+/// quarantine.
+#[test]
+fn a_directory_follows_a_daemon_over_restarts_and_is_restored_elsewhere_in_quarantine() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (dir, elsewhere) = (dir.path(), elsewhere.path());
+    init(dir);
+    let file = dir.join("data/claviger.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, config.replacen("# listen = \"\"", "listen = \"127.0.0.1:0\"", 1)).unwrap();
+    let followed = dir.join("followed");
+    let path = followed.to_str().unwrap();
+    let segments = || {
+        let names = std::fs::read_dir(&followed).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().ends_with(".segment")).count()
+    };
+    let follow = || {
+        let mut command = claviger(dir, &["backup", "create", "--follow", "followed", "--every", "1"]);
+        Waiting(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    };
+    let until = |child: &mut Waiting, more: usize| child.wait_until(|| segments() >= more);
+    let ok = |args: &[&str], input: &str| {
+        let (code, stdout, stderr) = run(dir, args, input);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
+        stdout
+    };
+    {
+        let _daemon = daemon(dir);
+        ok(&["node", "add", "alice", "--kind", "lnd", "--out", "alice"], "");
+        let told = ok(&["backup", "create", "--follow", "followed", "--once"], "");
+        assert!(told.starts_with("base 1, segment 0: "), "{told}");
+        assert_eq!(ok(&["backup", "create", "--follow", "followed", "--once"], ""), "", "nothing changed");
+        let mut follower = follow();
+        follower
+            .wait_until(|| run(dir, &["backup", "create", "--follow", "followed", "--once"], "").2.contains("another"));
+        ok(&["freeze", "--all", "--why", "a test"], "");
+        until(&mut follower, 2);
+        ok(&["seal"], "");
+        let sealed = segments();
+        ok(&["unseal", "--passphrase-fd", "0"], "first passphrase");
+        ok(&["unfreeze", "--all", "--why", "it was one"], "");
+        until(&mut follower, sealed + 1);
+        // Killed with its daemon, both at any time.
+    }
+    let before = segments();
+    let again = daemon(dir);
+    let mut follower = follow();
+    until(&mut follower, before + 1);
+    drop(follower);
+    ok(&["node", "add", "bob", "--kind", "lnd", "--out", "bob"], "");
+    ok(&["backup", "create", "--follow", "followed", "--once"], "");
+    let nodes = ok(&["--json", "node", "list"], "");
+    drop(again);
+
+    let by = |command: &str, args: &[&str]| {
+        let args = [&["backup", command, path, "--passphrase-fd", "0"], args].concat();
+        run(elsewhere, &args, "first passphrase")
+    };
+    let (code, stdout, stderr) = by("verify", &[]);
+    assert_eq!((code, stdout.contains("can be restored"), stderr.as_str()), (Some(0), true, ""), "{stdout}");
+    let last = followed.join(format!("000001-{:06}.segment", segments() - 1));
+    let bytes = std::fs::read(&last).unwrap();
+    std::fs::write(&last, &bytes[..bytes.len() - 1]).unwrap();
+    let (code, _, stderr) = by("restore", &[]);
+    let named = stderr.contains("cut off") && stderr.contains("--until");
+    assert!(code == Some(1) && named && !elsewhere.join("data").exists(), "{stderr}");
+    std::fs::write(&last, bytes).unwrap();
+
+    let (code, stdout, stderr) = by("restore", &[]);
+    assert_eq!((code, stdout.contains("start in quarantine"), stderr.as_str()), (Some(0), true, ""), "{stdout}");
+    let mut new = daemon(elsewhere);
+    let ids = |list: &str| {
+        let list: serde_json::Value = serde_json::from_str(list).unwrap();
+        list["nodes"].as_array().unwrap().iter().map(|node| node["node_id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&run(elsewhere, &["--json", "node", "list"], "").1), ids(&nodes), "the same keys");
+    for node in ["alice", "bob"] {
+        // Once it is built from the journal.
+        new.wait_until(|| run(elsewhere, &["node", "show", node], "").1.contains("counter is gone"));
+    }
+    assert!(run(elsewhere, &["journal", "verify"], "").1.contains("records verified"));
+    // It goes on in the same directory, in which the old machine's copy of before would not.
+    let (code, stdout, stderr) = run(elsewhere, &["backup", "create", "--follow", path, "--once"], "");
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    let _old = daemon(dir);
+    let (code, _, stderr) = run(dir, &["backup", "create", "--follow", "followed", "--once"], "");
+    assert!(code == Some(1) && stderr.contains("older than what followed it"), "{stderr}");
+}
+
+/// An identity of age that is kept where no signer is opens every backup of a signer with a slot for its recipient.
+#[test]
+fn a_backup_opens_with_an_age_identity_and_nothing_else() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dir = dir.path();
+    let identity = dir.join("identity");
+    let Ok(made) = Command::new("age-keygen").arg("-o").arg(&identity).output() else {
+        eprintln!("NOTE: there is no age here: skipped");
+        return;
+    };
+    let text = String::from_utf8(made.stderr).unwrap();
+    let recipient = text.trim().strip_prefix("Public key: ").unwrap();
+    init(dir);
+    let helper = dir.join("age");
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("../hsm/helpers/age"), &helper).unwrap();
+    let [helper, identity] = [&helper, &identity].map(|path| path.to_str().unwrap());
+    let add = ["slots", "add", "--kind", "helper", "--passphrase-fd", "0", "--", helper];
+    let add = [&add[..], &["--recipient", recipient, "--identity", identity]].concat();
+    let (code, _, stderr) = run(dir, &add, "first passphrase");
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let away = dir.join("on a stick");
+    std::fs::rename(identity, &away).unwrap();
+    let backup = dir.join("saved").display().to_string();
+    {
+        let _daemon = daemon(dir);
+        assert_eq!(run(dir, &["backup", "create", &backup], "").0, Some(0), "without the identity");
+    }
+    let verify = || run(elsewhere.path(), &["backup", "verify", &backup, "--slot", "2"], "");
+    let (code, _, stderr) = verify();
+    assert!(code == Some(1) && stderr.contains("hint: "), "{stderr}");
+    std::fs::rename(away, identity).unwrap();
+    let (code, stdout, stderr) = verify();
+    assert_eq!((code, stdout.contains("can be restored"), stderr.as_str()), (Some(0), true, ""), "{stdout}");
+}
+
 /// Shares, a helper and a passphrase each open the same data directory; a slot that is rotated opens with the new secret
 /// alone, and the last slot that can be used here stays.
 #[test]

@@ -2,8 +2,8 @@
 
 use claviger_hsm::{SlotId, Tries};
 use claviger_proto::v1::{
-    AdminError, BackupPiece, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine,
-    GrantInfo, GrantListRequest, HardeningReply, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest,
+    AdminError, BackupPiece, BackupRequest, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply,
+    ExportLine, GrantInfo, GrantListRequest, HardeningReply, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest,
     NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest,
     PolicyShadowReply, PolicyShadowRequest, RotationProgress, StatusReply, UnsealReply, VerifyProgress,
 };
@@ -80,8 +80,8 @@ pub trait AdminApi: Send + Sync + 'static {
         by: &str,
         sink: &mut dyn Sink<RotationProgress>,
     ) -> Result<(), AdminFailure>;
-    /// A backup's bytes; the last element has `done`.
-    fn backup(&self, sink: &mut dyn Sink<BackupPiece>) -> Result<(), AdminFailure>;
+    /// A backup's bytes, or those of the next segment of a directory; the last element has `done`.
+    fn backup(&self, request: &BackupRequest, sink: &mut dyn Sink<BackupPiece>) -> Result<(), AdminFailure>;
     /// What the signer knows of a node's channels, beside what the node last claimed.
     fn channel_list(&self, node: &str) -> Result<Vec<ChannelInfo>, AdminFailure>;
     /// One of them.

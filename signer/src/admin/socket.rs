@@ -392,8 +392,9 @@ impl Admin for Service {
         self.stream(move |api, sink| api.rotate_data_key(key, &by, sink))
     }
 
-    async fn backup(&self, _: Request<BackupRequest>) -> Reply<Self::BackupStream> {
-        self.stream(|api, sink| api.backup(sink))
+    async fn backup(&self, request: Request<BackupRequest>) -> Reply<Self::BackupStream> {
+        let request = request.into_inner();
+        self.stream(move |api, sink| api.backup(&request, sink))
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Reply<DecisionRecord> {

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read};
 
 use claviger_hsm::Envelope;
 
-use super::{BackupError, Contents, Header, MAGIC, MAX_FRAME, MAX_HEADER, MAX_ROW_KEY, VERSION, digest, place};
+use super::{BackupError, Contents, Header, Link, MAGIC, MAX_FRAME, MAX_HEADER, MAX_ROW_KEY, VERSION, digest, place};
 use crate::journal::store::{MAX_ROW, Row};
 use crate::journal::{Check, Verified};
 use crate::keys::cipher::{OVERHEAD, RecordCipher};
@@ -17,8 +17,8 @@ pub struct Closed<R> {
     input: R,
     header: Header,
     envelope: Envelope,
-    beginning: [u8; 32],
-    bytes: u64,
+    /// Everything in front of the first part.
+    beginning: Vec<u8>,
 }
 
 /// A backup whose data key is known.
@@ -48,7 +48,22 @@ impl<R: Read> Closed<R> {
         beginning.extend_from_slice(&text);
         let header: Header = serde_json::from_slice(&text).map_err(|_| BackupError::Damaged { part: 0 })?;
         let envelope = Envelope::decode(header.keyslots.as_bytes())?;
-        Ok(Self { input, header, envelope, bytes: beginning.len() as u64, beginning: digest(&beginning) })
+        Ok(Self { input, header, envelope, beginning })
+    }
+
+    /// The header, as it stands there.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Everything in front of the first part.
+    pub fn beginning(&self) -> &[u8] {
+        &self.beginning
+    }
+
+    /// What every part is bound to, and the segment after it.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        digest(&self.beginning)
     }
 
     /// The key slots, one of which opens it.
@@ -73,33 +88,18 @@ impl<R: Read> Opened<R> {
     /// is whole, record by record, as `journal verify` does. Each part's rows are handed to `take` as soon as they
     /// authenticate, before the whole is known to be good.
     pub fn check(
-        mut self,
+        self,
         take: &mut dyn FnMut(Vec<Row>) -> Result<(), BackupError>,
     ) -> Result<(Contents, Verified), BackupError> {
-        let mut check = Check::new(&self.records);
-        let mut contents = Contents { rows: 0, bytes: self.closed.bytes };
-        for part in 1.. {
-            let [last, length @ ..] = self.closed.array::<5>(part)?;
-            let length = u32::from_be_bytes(length) as usize;
-            if last > 1 || length > MAX_FRAME + OVERHEAD {
-                return Err(BackupError::Damaged { part });
-            }
-            let sealed = exactly(&mut self.closed.input, length, part)?;
-            contents.bytes += 5 + sealed.len() as u64;
-            let plain = self.seal.open(&place(&self.closed.beginning, part, last == 1), &sealed);
-            let rows = plain.ok().and_then(|plain| rows(&plain)).ok_or(BackupError::Damaged { part })?;
-            for row in &rows {
-                check.row(row)?;
-            }
-            contents.rows += rows.len() as u64;
-            take(rows)?;
-            if last == 1 {
-                break;
-            }
+        if let Some(Link { segment, .. }) = self.closed.header.link {
+            return Err(BackupError::OneSegment { segment });
         }
-        if self.closed.input.read(&mut [0])? != 0 {
-            return Err(BackupError::TooLong);
-        }
+        let Self { closed, seal, records } = self;
+        let mut check = Check::new(&records);
+        let contents = parts(closed, &seal, &mut |rows| {
+            rows.iter().try_for_each(|row| check.row(row))?;
+            take(rows)
+        })?;
         Ok((contents, check.finish()?))
     }
 }
@@ -109,6 +109,37 @@ impl<R: Read> Closed<R> {
         let bytes = exactly(&mut self.input, N, part)?;
         bytes.try_into().map_err(|_| BackupError::Truncated { part })
     }
+}
+
+/// Reads the rest of a file: each part is where it was written, and none is missing. Each part's rows are handed to `take` as
+/// soon as they authenticate.
+pub(super) fn parts<R: Read>(
+    mut closed: Closed<R>,
+    seal: &RecordCipher,
+    take: &mut dyn FnMut(Vec<Row>) -> Result<(), BackupError>,
+) -> Result<Contents, BackupError> {
+    let beginning = closed.digest();
+    let mut contents = Contents { rows: 0, bytes: closed.beginning.len() as u64 };
+    for part in 1.. {
+        let [last, length @ ..] = closed.array::<5>(part)?;
+        let length = u32::from_be_bytes(length) as usize;
+        if last > 1 || length > MAX_FRAME + OVERHEAD {
+            return Err(BackupError::Damaged { part });
+        }
+        let sealed = exactly(&mut closed.input, length, part)?;
+        contents.bytes += 5 + sealed.len() as u64;
+        let plain = seal.open(&place(&beginning, part, last == 1), &sealed);
+        let rows = plain.ok().and_then(|plain| rows(&plain)).ok_or(BackupError::Damaged { part })?;
+        contents.rows += rows.iter().filter(|row| row.version > 0).count() as u64;
+        take(rows)?;
+        if last == 1 {
+            break;
+        }
+    }
+    if closed.input.read(&mut [0])? != 0 {
+        return Err(BackupError::TooLong);
+    }
+    Ok(contents)
 }
 
 /// Reads `length` bytes of part `part`; memory is taken as they come, not as the file says.

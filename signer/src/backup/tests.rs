@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // what fails may panic
 
+mod segments;
+
 use std::sync::Arc;
 
 use claviger_hsm::{Argon2id, Envelope};
@@ -26,7 +28,8 @@ impl Scene {
     fn new() -> Self {
         let (envelope, data_key) = data_key::create(&passphrase(), COST).unwrap();
         let keyslots = String::from_utf8(envelope.encode()).unwrap();
-        let header = Header { made_ms: 1_700_000_000_000, keyslots, config: "network = \"regtest\"\n".to_owned() };
+        let header =
+            Header { made_ms: 1_700_000_000_000, keyslots, config: "network = \"regtest\"\n".to_owned(), link: None };
         let journal = open(&data_key, Arc::new(MemoryStore::new()));
         Self { data_key: Arc::new(data_key), header, journal: Arc::new(journal) }
     }

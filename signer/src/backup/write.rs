@@ -13,30 +13,41 @@ pub fn write(
     cipher: &RecordCipher,
     out: &mut dyn FnMut(Vec<u8>) -> bool,
 ) -> Result<Contents, BackupError> {
-    let text = serde_json::to_vec(header).expect("numbers and text always encode");
-    let length = u32::try_from(text.len()).ok().filter(|_| text.len() <= MAX_HEADER);
-    let length = length.ok_or(BackupError::Damaged { part: 0 })?;
-    let beginning = [MAGIC.as_slice(), &VERSION.to_be_bytes(), &length.to_be_bytes(), &text].concat();
-    let mut frames = Frames { cipher, beginning: digest(&beginning), part: 0, gathered: Vec::new(), bytes: 0, out };
-    frames.put(beginning)?;
-    let rows = journal.rows(&mut |row| frames.row(row))?;
-    let bytes = frames.finish()?;
-    Ok(Contents { rows, bytes })
+    let mut frames = Frames::begin(header, cipher, out)?;
+    journal.rows(&mut |row| frames.row(row))?;
+    frames.finish()
 }
 
-struct Frames<'a> {
+/// Takes rows, and hands on the bytes of a file.
+pub(super) struct Frames<'a> {
     cipher: &'a RecordCipher,
     beginning: [u8; 32],
     /// Of the last frame that was handed over.
     part: u64,
     gathered: Vec<u8>,
-    bytes: u64,
+    contents: Contents,
     out: &'a mut dyn FnMut(Vec<u8>) -> bool,
 }
 
-impl Frames<'_> {
+impl<'a> Frames<'a> {
+    /// Begins a file with `header`.
+    pub(super) fn begin(
+        header: &Header,
+        cipher: &'a RecordCipher,
+        out: &'a mut dyn FnMut(Vec<u8>) -> bool,
+    ) -> Result<Self, BackupError> {
+        let text = serde_json::to_vec(header).expect("numbers and text always encode");
+        let length = u32::try_from(text.len()).ok().filter(|_| text.len() <= MAX_HEADER);
+        let length = length.ok_or(BackupError::Damaged { part: 0 })?;
+        let beginning = [MAGIC.as_slice(), &VERSION.to_be_bytes(), &length.to_be_bytes(), &text].concat();
+        let contents = Contents::default();
+        let mut frames = Self { cipher, beginning: digest(&beginning), part: 0, gathered: Vec::new(), contents, out };
+        frames.put(beginning)?;
+        Ok(frames)
+    }
+
     /// Takes a row: length and text of the key, version, length and bytes of the value.
-    fn row(&mut self, row: &Row) -> Result<(), BackupError> {
+    pub(super) fn row(&mut self, row: &Row) -> Result<(), BackupError> {
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| BackupError::Damaged { part: self.part });
         let (key, value) = (length(row.key.as_bytes())?, length(&row.value)?);
         self.gathered.extend_from_slice(&key.to_be_bytes());
@@ -44,12 +55,14 @@ impl Frames<'_> {
         self.gathered.extend_from_slice(&row.version.to_be_bytes());
         self.gathered.extend_from_slice(&value.to_be_bytes());
         self.gathered.extend_from_slice(&row.value);
+        self.contents.rows += u64::from(row.version > 0);
         if self.gathered.len() < FRAME { Ok(()) } else { self.frame(false) }
     }
 
-    fn finish(mut self) -> Result<u64, BackupError> {
+    /// Ends the file.
+    pub(super) fn finish(mut self) -> Result<Contents, BackupError> {
         self.frame(true)?;
-        Ok(self.bytes)
+        Ok(self.contents)
     }
 
     fn frame(&mut self, last: bool) -> Result<(), BackupError> {
@@ -65,7 +78,7 @@ impl Frames<'_> {
     }
 
     fn put(&mut self, bytes: Vec<u8>) -> Result<(), BackupError> {
-        self.bytes += bytes.len() as u64;
+        self.contents.bytes += bytes.len() as u64;
         if (self.out)(bytes) { Ok(()) } else { Err(BackupError::Interrupted) }
     }
 }

@@ -39,8 +39,10 @@ pub(super) fn connect(data_dir: &Path) -> Result<Daemon, CliError> {
         };
         endpoint.connect_with_connector(tower::service_fn(connect)).await
     });
-    let channel = channel
-        .map_err(|error| CliError::new(format!("the daemon does not answer: {error}"), "Look at the daemon's log."))?;
+    let channel = channel.map_err(|error| {
+        CliError::new(format!("the daemon does not answer: {error}"), "Look at the daemon's log.")
+            .with_id("unreachable")
+    })?;
     let client = AdminClient::new(channel).max_decoding_message_size(MAX_LINE_BYTES);
     Ok(Daemon { runtime, client })
 }
@@ -94,13 +96,15 @@ fn unreachable(data_dir: &Path, error: &io::Error) -> CliError {
         _ => CliError::new(
             format!("no daemon runs on {}", data_dir.display()),
             "Start it with `claviger run`, or name its directory with --data-dir.",
-        ),
+        )
+        .with_id("unreachable"),
     }
 }
 
 fn error(status: Status) -> CliError {
     match AdminError::decode(status.details()) {
-        Ok(AdminError { what, hint, .. }) if !what.is_empty() => CliError::new(what, hint),
-        _ => CliError::new(format!("the daemon did not answer: {}", status.message()), "Look at the daemon's log."),
+        Ok(AdminError { id, what, hint }) if !what.is_empty() => CliError::new(what, hint).with_id(id),
+        _ => CliError::new(format!("the daemon did not answer: {}", status.message()), "Look at the daemon's log.")
+            .with_id("unreachable"),
     }
 }

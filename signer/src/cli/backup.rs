@@ -1,5 +1,7 @@
 //! `claviger backup`.
 
+mod follow;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,9 +12,11 @@ use claviger_hsm::file::write_atomically;
 use claviger_proto::v1::BackupRequest;
 use serde_json::json;
 
+use self::follow::FollowArgs;
+
 use super::slots::OpenArgs;
 use super::{CliError, Output, admin, harden};
-use crate::backup::{BackupError, Closed, Contents, Header, Opened};
+use crate::backup::{BackupError, Chain, Closed, Contents, Header};
 use crate::datadir::DataDir;
 use crate::journal::store::{RedbStore, Row, Store, StoredPut};
 use crate::journal::{JournalError, Verified};
@@ -22,6 +26,10 @@ use crate::keys::memory::scrub_stack;
 const CREATE_EXAMPLES: &str = "Examples:
   claviger backup create claviger-2026-12-01.backup      the signer goes on meanwhile
   claviger backup verify claviger-2026-12-01.backup      takes what opens one of the key slots of that day
+  claviger backup create --follow /mnt/other/claviger    goes on until it is stopped, and goes on from there afterwards
+  claviger backup verify /mnt/other/claviger             the same for a directory
+
+FILE is of one moment: cut off, it is begun again. A directory keeps what is finished: cut off, only the rest is written.
 
 A backup is old the moment a node goes on: what is restored from it starts in quarantine (docs/backup.md).";
 
@@ -33,11 +41,14 @@ Make sure that no signer runs on the same keys elsewhere: two of them lose money
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BackupCommand {
-    /// Write a backup of now into a new file, through the running daemon.
+    /// Write a backup of now into a new file, or keep one up to date in a directory, through the running daemon.
     #[command(after_help = CREATE_EXAMPLES)]
     Create {
         /// The file to write. There must be none of that name.
-        file: PathBuf,
+        #[arg(required_unless_present = "follow")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        follow: FollowArgs,
     },
     /// Prove that a backup can be restored: open it and check every record of it. Needs no data directory and changes nothing.
     Verify(BackupArgs),
@@ -49,8 +60,12 @@ pub(super) enum BackupCommand {
 /// A backup and what opens it.
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {
-    /// The backup.
+    /// The backup: a file, or the directory of `create --follow`.
+    #[arg(value_name = "BACKUP")]
     file: PathBuf,
+    /// Of a directory, take the state after this segment, not the latest.
+    #[arg(long, value_name = "SEGMENT")]
+    until: Option<u32>,
     #[command(flatten)]
     open: OpenArgs,
 }
@@ -58,10 +73,12 @@ pub(super) struct BackupArgs {
 /// Runs one `claviger backup` command.
 pub(super) fn backup(data_dir: &Path, command: BackupCommand, output: &Output) -> Result<(), CliError> {
     match command {
-        BackupCommand::Create { file } => create(data_dir, &file, output),
+        BackupCommand::Create { file: Some(file), .. } => create(data_dir, &file, output),
+        BackupCommand::Create { file: None, follow } => follow.run(data_dir, output),
         BackupCommand::Verify(args) => {
-            let (header, contents, verified) = Unlocked::by(&args)?.check(output, &mut |_| Ok(()))?;
-            told("can be restored", &args.file, &header, contents, &verified, output);
+            let unlocked = Unlocked::by(&args)?;
+            let checked = unlocked.check(output, &mut |_| Ok(()))?;
+            unlocked.told("can be restored", &checked, output);
             Ok(())
         }
         BackupCommand::Restore(args) => restore(data_dir, &args, output),
@@ -83,7 +100,7 @@ fn create(data_dir: &Path, file: &Path, output: &Output) -> Result<(), CliError>
     let (mut bytes, mut rows, mut failure) = (0, None, None);
     let mut bar = output.bar("MiB", None);
     let streamed = daemon.stream_while(
-        async |client| client.backup(BackupRequest {}).await,
+        async |client| client.backup(BackupRequest::default()).await,
         |piece| {
             bytes += piece.bytes.len() as u64;
             rows = piece.done.then_some(piece.rows);
@@ -118,51 +135,91 @@ fn restore(data_dir: &Path, args: &BackupArgs, output: &Output) -> Result<(), Cl
         let batch: Vec<_> = rows.into_iter().map(put).collect();
         store.apply(&batch).map_err(|error| JournalError::from(error).into())
     };
-    let (header, contents, verified) = unlocked.check(output, &mut take)?;
+    let checked = unlocked.check(output, &mut take)?;
+    let header = &checked.0;
     drop(store);
     let write = |path: &Path, text: &str| write_atomically(path, text.as_bytes()).map_err(BackupError::from);
     // The key slots last: a directory without them is not opened.
     write(&dir.config(), &header.config).map_err(|error| failed(&error))?;
     write(&dir.keyslots(), &header.keyslots).map_err(|error| failed(&error))?;
     let what = format!("is restored in {}; its nodes start in quarantine (docs/backup.md)", dir.path().display());
-    told(&what, &args.file, &header, contents, &verified, output);
+    unlocked.told(&what, &checked, output);
     Ok(())
 }
 
+/// What was found in it.
+type Checked = (Header, Contents, Verified);
+
 /// A backup whose data key is known, to be read more than once.
 struct Unlocked<'a> {
-    file: &'a Path,
+    path: &'a Path,
+    /// Its segments, if it is a directory.
+    chain: Option<Chain>,
     data_key: DataKey,
 }
 
 impl<'a> Unlocked<'a> {
     fn by(args: &'a BackupArgs) -> Result<Self, CliError> {
         harden(&args.open.descriptors())?;
-        let closed = closed(&args.file)?;
-        let envelope = closed.envelope();
-        let opener = args.open.read(envelope, args.open.kind(envelope)?)?;
-        let unlocked = data_key::unlock_with(envelope, &opener, args.open.slot);
+        let path = &*args.file;
+        let (chain, envelope) = if path.is_dir() {
+            let chain = Chain::read(path, args.until).map_err(|error| failed(&error))?;
+            let envelope = chain.last().envelope().clone();
+            (Some(chain), envelope)
+        } else {
+            let closed = closed(path)?;
+            if let Some(link) = &closed.header().link {
+                return Err(failed(&BackupError::OneSegment { segment: link.segment }));
+            }
+            (None, closed.envelope().clone())
+        };
+        if args.until.is_some() && chain.is_none() {
+            return Err(CliError::new("--until is for a directory", "Leave it out: a file is of one moment."));
+        }
+        let opener = args.open.read(&envelope, args.open.kind(&envelope)?)?;
+        let unlocked = data_key::unlock_with(&envelope, &opener, args.open.slot);
         scrub_stack();
         let (data_key, _) = unlocked.map_err(|error| failed(&error.into()))?;
-        Ok(Self { file: &args.file, data_key })
+        Ok(Self { path, chain, data_key })
     }
 
-    /// Checks all of it, as [`Opened::check`] does.
+    /// Checks all of it, as [`Opened::check`](crate::backup::Opened::check) does.
     fn check(
         &self,
         output: &Output,
         take: &mut dyn FnMut(Vec<Row>) -> Result<(), BackupError>,
-    ) -> Result<(Header, Contents, Verified), CliError> {
-        let opened: Opened<_> = closed(self.file)?.open(&self.data_key);
-        let header = opened.header().clone();
+    ) -> Result<Checked, CliError> {
         let (mut count, mut bar) = (0, output.bar("records", None));
         let mut counting = |rows: Vec<Row>| {
             count += rows.len() as u64;
             bar.at(count);
             take(rows)
         };
-        let (contents, verified) = opened.check(&mut counting).map_err(|error| failed(&error))?;
+        let (header, checked) = match &self.chain {
+            None => {
+                let opened = closed(self.path)?.open(&self.data_key);
+                (opened.header().clone(), opened.check(&mut counting))
+            }
+            Some(chain) => (chain.last().header().clone(), chain.check(&self.data_key, &mut counting)),
+        };
+        let (contents, verified) = checked.map_err(|error| failed(&error))?;
         Ok((header, contents, verified))
+    }
+
+    fn told(&self, what: &str, (header, contents, verified): &Checked, output: &Output) {
+        let (path, made_ms, Contents { rows, bytes }) = (self.path, header.made_ms, contents);
+        let (decisions, head) = (verified.decisions, &verified.head);
+        let mut value = json!({ "file": path, "made_ms": made_ms, "records": rows, "bytes": bytes, "decisions": decisions, "head": head });
+        let mut until = String::new();
+        if let Some(chain) = &self.chain {
+            value["segments"] = chain.segments().into();
+            until = format!(" (segments 0 to {})", chain.segments() - 1);
+        }
+        output.result(&value, || {
+            let made = super::time::date_time(made_ms);
+            let path = path.display();
+            format!("{path} of {made}{until} {what}\n{rows} records, all good; {decisions} decisions, head {head}")
+        });
     }
 }
 
@@ -172,22 +229,6 @@ fn closed(file: &Path) -> Result<Closed<BufReader<File>>, CliError> {
     };
     let opened = File::open(file).map_err(unreadable)?;
     Closed::read(BufReader::new(opened)).map_err(|error| failed(&error))
-}
-
-fn told(
-    what: &str,
-    file: &Path,
-    header: &Header,
-    Contents { rows, bytes }: Contents,
-    verified: &Verified,
-    output: &Output,
-) {
-    let (made_ms, decisions, head) = (header.made_ms, verified.decisions, &verified.head);
-    let value = json!({ "file": file, "made_ms": made_ms, "records": rows, "bytes": bytes, "decisions": decisions, "head": head });
-    output.result(&value, || {
-        let made = super::time::date_time(made_ms);
-        format!("{} of {made} {what}\n{rows} records, all good; {decisions} decisions, head {head}", file.display())
-    });
 }
 
 fn failed(error: &BackupError) -> CliError {

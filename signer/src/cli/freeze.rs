@@ -55,7 +55,7 @@ pub(super) fn all(data_dir: &Path, order: &str, args: &FreezeArgs, output: &Outp
 
 fn line(order: &str, Ordered { node, request, error }: &Ordered) -> String {
     match (request, error) {
-        (_, Some(CliError { error, hint })) => format!("{order} node {node}: NOT DONE: {error}\n  hint: {hint}"),
+        (_, Some(CliError { error, hint, .. })) => format!("{order} node {node}: NOT DONE: {error}\n  hint: {hint}"),
         (request, None) => {
             format!("{order} node {node}: done, recorded as {}", request.as_deref().unwrap_or_default())
         }

@@ -19,12 +19,20 @@ pub struct CliError {
     pub error: String,
     /// The next step.
     pub hint: String,
+    /// The daemon's id of it, or `unreachable` where none answers; else empty.
+    #[serde(skip)]
+    pub id: String,
 }
 
 impl CliError {
     /// An error with its next step.
     pub fn new(error: impl ToString, hint: impl Into<String>) -> Self {
-        Self { error: error.to_string(), hint: hint.into() }
+        Self { error: error.to_string(), hint: hint.into(), id: String::new() }
+    }
+
+    /// The same with an id.
+    pub(super) fn with_id(self, id: impl Into<String>) -> Self {
+        Self { id: id.into(), ..self }
     }
 }
 

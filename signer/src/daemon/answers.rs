@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use claviger_proto::v1::{
-    BackupPiece, BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply,
-    ExportLine, GrantInfo, GrantListRequest, HardeningReply, JournalStatus, MemoryStatus, MetricsReply, NodeAddRequest,
-    NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles,
-    PolicyInfo, PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RotationProgress, StatusReply,
-    UnsealReply, VerifyProgress,
+    BackupPiece, BackupRequest, BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest,
+    EnrolmentReply, ExportLine, GrantInfo, GrantListRequest, HardeningReply, JournalStatus, MemoryStatus, MetricsReply,
+    NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest,
+    PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RotationProgress,
+    StatusReply, UnsealReply, VerifyProgress,
 };
 
 use super::explain::record;
@@ -184,8 +184,8 @@ impl AdminApi for Daemon {
         self.rotate(key, by, sink)
     }
 
-    fn backup(&self, sink: &mut dyn Sink<BackupPiece>) -> Result<(), AdminFailure> {
-        self.send_backup(sink)
+    fn backup(&self, request: &BackupRequest, sink: &mut dyn Sink<BackupPiece>) -> Result<(), AdminFailure> {
+        self.send_backup(request, sink)
     }
 
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure> {

@@ -7,7 +7,7 @@ use std::thread;
 
 use claviger_hsm::Argon2id;
 use claviger_proto::v1::{
-    DoctorRequest, NodeAddRequest, NodeRemoveRequest, NodeRevokeRequest, OrderRequest, SeedImport,
+    BackupRequest, DoctorRequest, NodeAddRequest, NodeRemoveRequest, NodeRevokeRequest, OrderRequest, SeedImport,
 };
 use tokio::runtime::Runtime;
 
@@ -308,7 +308,7 @@ fn a_backup_ends_when_the_signer_is_sealed_however_slow_its_reader() {
     std::fs::write(world.daemon.dir.config(), "network = \"regtest\"\n").unwrap();
     let (mut reader, told, _go_on) = reader();
     let daemon = world.daemon.clone();
-    let backup = thread::spawn(move || daemon.backup(&mut reader));
+    let backup = thread::spawn(move || daemon.backup(&BackupRequest::default(), &mut reader));
     told.recv().unwrap(); // it stands at the first piece
     world.daemon.seal().unwrap();
     assert_eq!(backup.join().unwrap().map_err(|failure| failure.kind), Err(FailureKind::Sealed));

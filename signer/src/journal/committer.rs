@@ -9,6 +9,7 @@ use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::changes::Changes;
 use super::commit::{Commit, CommitError, Tenant};
 use super::error::JournalError;
 use super::ledger::{Ledger, Loading, Resealed};
@@ -44,6 +45,8 @@ enum Item {
 /// What the committer does between two groups.
 enum Errand {
     Reload(Tenant, Reply),
+    /// See [`Ledger::changes`].
+    Changes(Option<u64>, SyncSender<Result<Changes, CommitError>>),
     /// See [`Ledger::reseal`].
     Reseal(String, SyncSender<Result<Resealed, JournalError>>),
 }
@@ -101,6 +104,17 @@ impl Queue {
             return;
         }
         state.items.push_back(Item::Errand(Errand::Reload(tenant.to_owned(), reply)));
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Asks for the journal as it is then, and for the entries that batches after `since` changed.
+    pub(super) fn changes(&self, since: Option<u64>, reply: SyncSender<Result<Changes, CommitError>>) {
+        let mut state = self.lock();
+        if state.closing {
+            return; // the sender is gone: that says it
+        }
+        state.items.push_back(Item::Errand(Errand::Changes(since, reply)));
         drop(state);
         self.wake.notify_one();
     }
@@ -223,6 +237,7 @@ impl<'q> Committer<'q> {
             match work {
                 Work::Group(group) => self.commit(group),
                 Work::Errand(Errand::Reload(tenant, reply)) => self.reload(&tenant, &reply),
+                Work::Errand(Errand::Changes(since, reply)) => self.changes(since, &reply),
                 Work::Errand(Errand::Reseal(after, reply)) => self.reseal(&after, &reply),
                 Work::Probe => {}
             }
@@ -297,6 +312,14 @@ impl<'q> Committer<'q> {
             }),
         };
         let _ = reply.try_send(result); // if nobody waits any more, the tenant is loaded again later
+    }
+
+    fn changes(&mut self, since: Option<u64>, reply: &SyncSender<Result<Changes, CommitError>>) {
+        let result = match &self.fault {
+            Some((cause, _)) => Err(cause.clone()),
+            None => self.ledger.changes(since),
+        };
+        let _ = reply.try_send(result); // whoever asked may have ended
     }
 
     fn reseal(&mut self, after: &str, reply: &SyncSender<Result<Resealed, JournalError>>) {

@@ -26,6 +26,9 @@ pub enum JournalError {
     /// Commits fail, so no state is handed out that may not be what the disk holds.
     #[error("the journal is not available: {0}")]
     Unavailable(CommitError),
+    /// It was asked for what changed since a moment that it has not been through.
+    #[error("the journal is older than what followed it, or has gone on from an older copy")]
+    Diverged,
     /// A check was ended by who asked for it.
     #[error("the check was interrupted")]
     Interrupted,
@@ -47,6 +50,9 @@ impl JournalError {
                 "Keep a copy of the file, stop signing with it, and restore from a backup. `claviger journal verify --offline` names the first bad record."
             }
             Self::Unavailable(error) => error.hint(),
+            Self::Diverged => {
+                "Find out which state is the latest before anything is signed (docs/rollback.md); if it is this one, follow it into another directory."
+            }
             Self::Interrupted => "Run it again.",
             Self::Name(_) => "Use 1–64 of a-z, 0-9 and '-'.",
         }

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::keys::cipher::RecordCipher;
 
+use super::changes::{Changes, Feed};
 use super::commit::{Commit, CommitError, InvalidCommit, MAX_DECISION, Tenant};
 use super::error::{Damage, DamageKind, JournalError};
 use super::head::{FORMAT, Head, Meta};
@@ -26,6 +27,8 @@ pub(super) struct Ledger {
     tenants: Tenants,
     /// What the store may hold instead: a batch whose outcome is unknown.
     unsettled: Option<Written>,
+    /// Kept once somebody follows.
+    feed: Option<Feed>,
     checkpoint_every: u64,
 }
 
@@ -78,7 +81,8 @@ impl Ledger {
         }
         let (meta, head, head_row) = read_head(&*view, &cipher)?;
         let tenants = check_state(&*view, &meta, &head)?;
-        Ok(Self { store, cipher, meta: Arc::new(meta), head, head_row, tenants, unsettled: None, checkpoint_every })
+        let meta = Arc::new(meta);
+        Ok(Self { store, cipher, meta, head, head_row, tenants, unsettled: None, feed: None, checkpoint_every })
     }
 
     fn create(store: Arc<dyn Store>, cipher: Arc<RecordCipher>, checkpoint_every: u64) -> Result<Self, StoreError> {
@@ -88,7 +92,7 @@ impl Ledger {
         let head_put = record::seal(&cipher, HEAD.to_owned(), 1, &head.encode());
         store.apply(&[meta_row, head_put.clone()])?;
         let (meta, head_row, tenants) = (Arc::new(meta), row(head_put), HashMap::new());
-        Ok(Self { store, cipher, meta, head, head_row, tenants, unsettled: None, checkpoint_every })
+        Ok(Self { store, cipher, meta, head, head_row, tenants, unsettled: None, feed: None, checkpoint_every })
     }
 
     /// An empty batch. Written without commits, it proves that the store can be written.
@@ -146,6 +150,10 @@ impl Ledger {
         match self.store.apply(&puts) {
             Ok(()) => {
                 self.adopt(written);
+                if let Some(feed) = &mut self.feed {
+                    let changed = puts.into_iter().map(|put| put.key).filter(|key| key.starts_with(ENTRIES));
+                    changed.for_each(|key| feed.push(version, key));
+                }
                 Ok(())
             }
             Err(StoreError::Stale { key, .. } | StoreError::Conflict { key, .. }) if key == HEAD => {
@@ -165,7 +173,11 @@ impl Ledger {
         self.store.recover().map_err(CommitError::Store)?;
         let stored = self.store.view().and_then(|view| view.get(HEAD)).map_err(CommitError::Store)?;
         match self.unsettled.take() {
-            Some(written) if stored.as_ref() == Some(&written.head_row) => self.adopt(written),
+            Some(written) if stored.as_ref() == Some(&written.head_row) => {
+                self.adopt(written);
+                // What it changed is not at hand any more.
+                self.feed = self.feed.as_ref().map(|_| Feed::new(self.head_row.version));
+            }
             _ if stored.as_ref() == Some(&self.head_row) => {}
             _ => return Err(CommitError::Fenced),
         }
@@ -246,6 +258,15 @@ impl Ledger {
     pub(super) fn load(&self, tenant: &str) -> Result<Loading, CommitError> {
         let view = self.store.view().map_err(CommitError::Store)?;
         Ok(Loading { view, expected: self.tenant(tenant) })
+    }
+
+    /// The journal as it is now, and the entries that batches after `since` changed, as far as it is remembered: from the
+    /// first call on.
+    pub(super) fn changes(&mut self, since: Option<u64>) -> Result<Changes, CommitError> {
+        let view = self.store.view().map_err(CommitError::Store)?;
+        let feed = self.feed.get_or_insert_with(|| Feed::new(self.head_row.version));
+        let keys = since.and_then(|since| feed.since(since));
+        Ok(Changes { view, head: self.head, head_row: self.head_row.clone(), keys })
     }
 
     /// What was drawn when the journal was made.

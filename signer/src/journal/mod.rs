@@ -1,11 +1,12 @@
 //! Decisions, state and used limits in one hash-chained, encrypted, group-committed store (P1).
 //!
 //! What the rooms share is [`Journal`]: `submit` what must be durable before anything leaves, `load` what is recorded.
-//! The files below it: `anchor` (its age against a counter's), `commit` (what is handed in), `committer` (groups and order), `ledger` (versions, chain, digest),
+//! The files below it: `anchor` (its age against a counter's), `changes` (since a moment), `commit` (what is handed in), `committer` (groups and order), `ledger` (versions, chain, digest),
 //! `record` and `head` (formats), `log` (decisions), `verify`, and `store` (where rows rest). The format is described
 //! in `docs/journal.md`.
 
 mod anchor;
+mod changes;
 mod commit;
 mod committer;
 mod error;
@@ -33,6 +34,7 @@ use crate::keys::memory::{self, Secret};
 use crate::metrics::Counters;
 
 pub use anchor::{Anchor, AnchorUnreadable, Setback};
+pub use changes::{Change, Changes, Mark, is_decision, is_listed};
 pub use commit::{
     Commit, CommitError, Decision, InvalidCommit, MAX_DECISION, MAX_KEY, MAX_VALUE, Put, Tenant, Verdict,
 };
@@ -41,7 +43,7 @@ pub use head::FORMAT;
 pub use ledger::Resealed;
 pub use log::LogLine;
 pub use read::EXPLAIN_REACH;
-pub use record::BadRecord;
+pub use record::{BadRecord, HEAD, META};
 pub use teller::Done;
 pub use verify::{Check, Progress, Verified, verify};
 
@@ -188,6 +190,19 @@ impl Journal {
     /// their keys. Ends with the first error of `each`. Commits go on meanwhile.
     pub fn rows<E: From<JournalError>>(&self, each: &mut dyn FnMut(&store::Row) -> Result<(), E>) -> Result<u64, E> {
         self.reader.rows(each)
+    }
+
+    /// The journal as it is after everything submitted before, and what changed in it since `since`, which
+    /// [`Changes::mark`] gave. From then on it is remembered what changes, so that the next call need not read all entries.
+    /// Fails with [`JournalError::Diverged`] if `since` is no moment of this journal's past. Commits go on meanwhile.
+    pub fn changes(&self, since: Option<&Mark>) -> Result<Changes, JournalError> {
+        let (reply, outcome) = mpsc::sync_channel(1);
+        self.queue.changes(since.map(|since| since.version), reply);
+        let changes = outcome.recv().unwrap_or(Err(CommitError::Closed)).map_err(JournalError::Unavailable)?;
+        if let Some(since) = since {
+            self.reader.require_past(&changes, since)?;
+        }
+        Ok(changes)
     }
 
     /// Seals with `key` from now on; what was sealed so far still opens. Whoever turns it sees to [`Journal::reseal`].

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::keys::cipher::RecordCipher;
 
 use super::COLD;
+use super::changes::{Changes, Mark};
 use super::error::{Damage, JournalError};
 use super::head::Meta;
 use super::ledger::{Loading, required};
@@ -111,6 +112,28 @@ impl Reader {
             }
         }
         Ok(count)
+    }
+
+    /// Whether the journal went through `past`: its last decision then is still the one of its number, and what was decided
+    /// next came later.
+    pub(super) fn require_past(&self, now: &Changes, past: &Mark) -> Result<(), JournalError> {
+        let head = now.mark();
+        if past.version > head.version || past.decisions > head.decisions {
+            return Err(JournalError::Diverged);
+        }
+        let rows = now.view.page(&record::log_key(past.decisions), LAST_KEY, Order::Ascending, 2)?;
+        let mut rows = rows.iter().filter(|row| row.key.starts_with(LOG));
+        let hash = match past.decisions {
+            0 => self.meta.genesis,
+            seq => {
+                let row = rows.next().filter(|row| row.key == record::log_key(seq));
+                let row = row.ok_or_else(|| Damage::new(record::log_key(seq), super::DamageKind::Missing))?;
+                let opened = LogRecord::decode(&open(&self.cipher, row)?);
+                opened.map_err(|bad| Damage::new(&*row.key, bad.into()))?.hash
+            }
+        };
+        let later = rows.next().is_none_or(|next| next.version > past.version);
+        if hash == past.hash && later { Ok(()) } else { Err(JournalError::Diverged) }
     }
 
     pub(super) fn verify(&self, progress: &mut dyn FnMut(Progress) -> bool) -> Result<Verified, JournalError> {

@@ -15,9 +15,9 @@ use crate::keys::cipher::RecordCipher;
 use super::store::{Row, StoredPut};
 
 /// The row that names the format.
-pub(super) const META: &str = "meta";
+pub const META: &str = "meta";
 /// The row that every batch rewrites.
-pub(super) const HEAD: &str = "head";
+pub const HEAD: &str = "head";
 /// Where entries start.
 pub(super) const ENTRIES: &str = "entry/";
 /// Where decisions start.

@@ -4,7 +4,7 @@ use std::fs;
 
 use claviger_demo::node::payment_hash;
 
-use crate::stage::{Stage, paid, pay, wait};
+use crate::stage::{Stage, close, paid, pay, wait};
 
 /// What was noticed, if the node is in quarantine.
 fn quarantine(stage: &Stage) -> Option<String> {
@@ -50,6 +50,59 @@ fn an_old_journal_signs_no_update_and_the_latest_goes_on_once_it_is_restored() {
     assert_eq!(quarantine(&stage), None);
     paid(&plain, &signed, payment_hash(&invoice));
     pay(&signed, &plain, 20_000_000);
+    drop((signed, plain));
+    stage.end_refused("quarantined");
+}
+
+/// What each start from an old copy lets happen: from the first line on that says what was noticed, no new state is signed.
+fn assert_nothing_new_is_signed(stage: &Stage, moment: &str) {
+    let lines = stage.world.signer.cli_lines(&["journal", "export"]).unwrap();
+    let action = |line: &serde_json::Value| line["action"].as_str().unwrap_or_default().to_owned();
+    let noticed = lines.iter().rposition(|line| action(line) == "QuarantineNode");
+    let noticed = noticed.unwrap_or_else(|| panic!("{moment}: nothing was noticed"));
+    let updates = ["SignRemoteCommitmentTx2", "SignRemoteCommitmentTx", "ValidateCommitmentTx2", "SetupChannel"];
+    let signed = |line: &&serde_json::Value| line["verdict"] == "permit" && updates.contains(&&*action(line));
+    let signed: Vec<_> = lines[noticed..].iter().filter(signed).map(action).collect();
+    assert!(signed.is_empty(), "{moment}: {signed:?}");
+}
+
+#[test]
+fn a_copy_from_any_time_of_a_channels_life_ends_in_quarantine_before_anything_is_signed() {
+    let mut stage = Stage::new();
+    let (signed, plain) = (stage.signed(), stage.plain("bob"));
+    let mut copies = vec![("before the channel", start_with(&mut stage, None))];
+    stage.channel(&signed, &plain);
+    copies.push(("a new channel", start_with(&mut stage, None)));
+    pay(&signed, &plain, 100_000_000);
+    copies.push(("in the middle", start_with(&mut stage, None)));
+    pay(&plain, &signed, 20_000_000);
+    assert_eq!(quarantine(&stage), None, "killed and started with its own journal");
+
+    let invoice = signed.invoice(30_000_000, "a test").unwrap();
+    let mut latest = None;
+    for (moment, copy) in &copies {
+        latest = latest.or(Some(start_with(&mut stage, Some(copy))));
+        wait("the quarantine", &[&plain], || quarantine(&stage).is_some_and(|why| why.contains("older than")));
+        // The node has gone on since, and is asked to go on.
+        let _ = plain.pay(&invoice);
+        assert_nothing_new_is_signed(&stage, moment);
+    }
+    start_with(&mut stage, latest.as_deref());
+    wait("the quarantine", &[&plain], || quarantine(&stage).is_some());
+    stage.world.signer.cli(&["restore", "alice", "--why", "the latest journal is back"]).unwrap();
+    assert_eq!(quarantine(&stage), None);
+    wait("the channel", &[&signed, &plain], || crate::stage::usable(&signed, &plain));
+
+    // Closed: a copy in which the channel lives on signs no state of it.
+    let open = start_with(&mut stage, None);
+    close(&signed, &plain);
+    stage.mine_until("the close", &[&signed, &plain], || signed.channels().is_empty() && plain.channels().is_empty());
+    let closed = start_with(&mut stage, Some(&open));
+    wait("the quarantine", &[&plain], || quarantine(&stage).is_some_and(|why| why.contains("older than")));
+    assert_nothing_new_is_signed(&stage, "after the close");
+    start_with(&mut stage, Some(&closed));
+    wait("the quarantine", &[&plain], || quarantine(&stage).is_some());
+    stage.world.signer.cli(&["restore", "alice"]).unwrap();
     drop((signed, plain));
     stage.end_refused("quarantined");
 }

@@ -126,7 +126,7 @@ fn of_signer(daemon: Daemon, since_s: Option<u64>) -> impl Iterator<Item = Resul
         let told = applied::history(&daemon, since_s, |line| {
             let _ = lines.send(Ok(line)); // whoever read may have seen enough
         });
-        if let Err(CliError { error, hint }) = told {
+        if let Err(CliError { error, hint, .. }) = told {
             let _ = lines.send(Err(Error::other(format!("{error}. {hint}"))));
         }
     });

@@ -1,5 +1,6 @@
 //! Tests of the journal as a whole.
 
+mod changes;
 mod commits;
 mod faults;
 mod kill;

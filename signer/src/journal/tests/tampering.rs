@@ -47,7 +47,7 @@ fn a_changed_byte_in_any_record_is_named() {
             store.tamper(|rows| rows.get_mut(&key).unwrap().1[at] ^= 0x40);
             match check(&store) {
                 Err(JournalError::Damaged(found)) => assert_eq!((found.key.as_str(), at), (key.as_str(), at)),
-                Err(JournalError::WrongKey | JournalError::NewerFormat { .. }) if key == record::META => {}
+                Err(JournalError::WrongKey | JournalError::NewerFormat { .. }) if key == META => {}
                 other => panic!("byte {at} of '{key}': {other:?}"),
             }
             store.tamper(|rows| rows.get_mut(&key).unwrap().1[at] ^= 0x40);
@@ -117,9 +117,9 @@ fn an_older_head_is_found() {
     let journal = open(store.clone());
     journal.commit(commit("alice", 1, "a", b"1")).unwrap();
     let mut head = None;
-    store.tamper(|rows| head = rows.get(record::HEAD).cloned());
+    store.tamper(|rows| head = rows.get(HEAD).cloned());
     journal.commit(commit("alice", 2, "b", b"2")).unwrap();
-    store.tamper(|rows| drop(rows.insert(record::HEAD.to_owned(), head.unwrap())));
+    store.tamper(|rows| drop(rows.insert(HEAD.to_owned(), head.unwrap())));
     assert_eq!(check(&store), damage(&record::log_key(2), DamageKind::Unexpected));
 }
 
@@ -181,7 +181,7 @@ fn another_data_key_is_a_named_error() {
 #[test]
 fn a_newer_format_is_a_named_error() {
     let store = filled();
-    store.tamper(|rows| rows.get_mut(record::META).unwrap().1[16..18].copy_from_slice(&7u16.to_be_bytes()));
+    store.tamper(|rows| rows.get_mut(META).unwrap().1[16..18].copy_from_slice(&7u16.to_be_bytes()));
     let opened = Journal::open(Arc::new(store), cipher(), Options::default());
     assert_eq!(opened.err(), Some(JournalError::NewerFormat { found: 7 }));
 }
@@ -202,7 +202,7 @@ fn a_changed_byte_in_the_file_is_named() {
         std::fs::write(&path, bytes).unwrap();
         match verify(&RedbStore::open(&path, 1 << 20).unwrap(), &cipher(), &mut |_| true) {
             Err(JournalError::Damaged(damage)) => assert_eq!(damage.key, row.key),
-            Err(JournalError::WrongKey) if row.key == record::META => {}
+            Err(JournalError::WrongKey) if row.key == META => {}
             other => panic!("{}: {other:?}", row.key),
         }
     }
