@@ -14,6 +14,7 @@ mod ledger;
 mod log;
 mod read;
 mod record;
+mod signed;
 pub mod store;
 mod tally;
 mod teller;
@@ -42,6 +43,7 @@ pub use ledger::Resealed;
 pub use log::LogLine;
 pub use read::EXPLAIN_REACH;
 pub use record::BadRecord;
+pub use signed::{HeadAt, SignedHead, SignedHeadUnreadable};
 pub use teller::Done;
 pub use verify::{Check, Progress, Verified, verify};
 
