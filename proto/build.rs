@@ -54,6 +54,7 @@ const PRINTED: &[&str] = &[
     ".claviger.v1.ChannelCheck",
     ".claviger.v1.Fact",
     ".claviger.v1.DecisionRecord",
+    ".claviger.v1.SignedCheckpoint",
     ".claviger.v1.VerifyProgress",
     ".claviger.v1.BadRecord",
 ];

@@ -7,6 +7,7 @@
 
 mod cause;
 pub mod counter;
+pub mod device_key;
 pub mod envelope;
 pub mod file;
 pub mod helper;
@@ -21,10 +22,11 @@ pub mod slot;
 pub mod tpm;
 
 pub use counter::{Counter, CounterError, Reading};
+pub use device_key::{DeviceKey, DeviceKeyError, KeyKind, KeyRecord};
 pub use envelope::{Envelope, EnvelopeError};
 pub use helper::HelperSlot;
 pub use passphrase::{Argon2id, PassphraseSlot};
-pub use pkcs11::Pkcs11Slot;
+pub use pkcs11::{Pkcs11Key, Pkcs11Slot};
 pub use shares::{Share, SharesSlot};
 pub use slot::{Absent, Binding, KeySlot, SlotError, SlotId, SlotKind, Tries, Wrapped};
-pub use tpm::TpmSlot;
+pub use tpm::{TpmKey, TpmSlot};

@@ -23,3 +23,27 @@ macro_rules! not_built {
     };
 }
 pub(crate) use not_built;
+
+/// `DeviceKey` for such a device: it says so.
+macro_rules! no_device_keys {
+    ($key:ident, $kind:ident) => {
+        impl crate::DeviceKey for $key<'_> {
+            fn kind(&self) -> crate::KeyKind {
+                crate::KeyKind::$kind
+            }
+
+            fn create(&self) -> Result<crate::KeyRecord, crate::DeviceKeyError> {
+                Err(crate::DeviceKeyError::NotBuilt(self.kind()))
+            }
+
+            fn sign(
+                &self,
+                _: &crate::KeyRecord,
+                _: &[u8],
+            ) -> Result<crate::device_key::Signature, crate::DeviceKeyError> {
+                Err(crate::DeviceKeyError::NotBuilt(self.kind()))
+            }
+        }
+    };
+}
+pub(crate) use no_device_keys;

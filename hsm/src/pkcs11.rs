@@ -2,6 +2,8 @@
 //! and is part of builds with the feature `pkcs11`; every build understands the records, and says that it lacks the rest.
 
 #[cfg(feature = "pkcs11")]
+mod key;
+#[cfg(feature = "pkcs11")]
 mod token;
 
 use std::path::{Path, PathBuf};
@@ -63,6 +65,41 @@ impl Record {
     /// The token's label.
     pub fn token(&self) -> &str {
         &self.token
+    }
+}
+
+/// A token that keeps signing keys, and its PIN. `module` and `token` are for making one; signing takes those that were stored.
+#[derive(Clone, Copy)]
+pub struct Pkcs11Key<'a> {
+    /// The vendor's module, by its absolute path.
+    pub module: &'a Path,
+    /// The token's label.
+    pub token: &'a str,
+    /// The user's PIN.
+    pub pin: &'a [u8],
+    /// Who tries it.
+    pub tries: Tries,
+}
+
+#[cfg(not(feature = "pkcs11"))]
+crate::missing::no_device_keys!(Pkcs11Key, Pkcs11);
+
+/// Where a signing key of a token is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyHome {
+    module: PathBuf,
+    token: String,
+    serial: String,
+    /// The key's CKA_ID.
+    #[serde(with = "crate::hexed")]
+    key_id: [u8; 16],
+}
+
+impl KeyHome {
+    /// The vendor's module.
+    pub fn module(&self) -> &Path {
+        &self.module
     }
 }
 

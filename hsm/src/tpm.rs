@@ -5,6 +5,8 @@
 #[cfg(feature = "tpm")]
 mod chip;
 #[cfg(feature = "tpm")]
+mod key;
+#[cfg(feature = "tpm")]
 mod nv;
 
 use std::borrow::Cow;
@@ -90,6 +92,38 @@ impl Record {
     /// Whether the slot wants a PIN.
     pub fn has_pin(&self) -> bool {
         self.pin
+    }
+}
+
+/// A TPM that keeps signing keys. `tcti` is for making one; signing takes the one that was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TpmKey<'a> {
+    /// How to reach it, as for `TpmSlot`.
+    pub tcti: &'a str,
+}
+
+#[cfg(not(feature = "tpm"))]
+crate::missing::no_device_keys!(TpmKey, Tpm);
+
+/// Where a signing key of a TPM is: under the storage key of that TPM, outside of which it means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyHome {
+    tcti: String,
+    /// The name of the TPM's storage key.
+    #[serde(with = "crate::hexed")]
+    parent: [u8; 34],
+    /// The key as the TPM gave it.
+    #[serde(with = "hex::serde")]
+    public: Vec<u8>,
+    #[serde(with = "hex::serde")]
+    private: Vec<u8>,
+}
+
+impl KeyHome {
+    /// How to reach the TPM.
+    pub fn tcti(&self) -> &str {
+        &self.tcti
     }
 }
 

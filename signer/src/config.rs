@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bitcoin::{Address, Network};
+use claviger_hsm::KeyKind;
+use claviger_hsm::tpm::DEFAULT_TCTI;
 use claviger_policy::preset::{self, Preset};
 use serde::{Deserialize, Serialize};
 use ureq::http::Uri;
@@ -137,6 +139,22 @@ section! {
 }
 
 section! {
+    /// Which device key signs the journal's checkpoints, so that what was decided can be proved without trusting the data key.
+    CheckpointsConfig "checkpoints" {
+        /// software (kept in the journal itself), tpm or pkcs11 (both in the packaged build). Another choice makes another key at the next unseal.
+        key: KeyKind = KeyKind::Software;
+        /// The TPM for key = "tpm": a TCTI.
+        tpm: String = DEFAULT_TCTI.to_owned();
+        /// The vendor's module for key = "pkcs11", by its absolute path.
+        module: PathBuf = PathBuf::new();
+        /// The token's label.
+        token: String = String::new();
+        /// The systemd credential that holds the token's PIN.
+        pin_credential: String = String::new();
+    }
+}
+
+section! {
     /// Threads and queues.
     SignerConfig "signer" {
         /// Signing threads. 0: one per core.
@@ -213,6 +231,9 @@ pub struct Config {
     /// `[rollback]`
     #[serde(default)]
     pub rollback: RollbackConfig,
+    /// `[checkpoints]`
+    #[serde(default)]
+    pub checkpoints: CheckpointsConfig,
     /// `[signer]`
     #[serde(default)]
     pub signer: SignerConfig,
@@ -279,6 +300,7 @@ impl Config {
             policy: PolicyConfig::default(),
             limits: LimitsConfig::default(),
             rollback: RollbackConfig::default(),
+            checkpoints: CheckpointsConfig::default(),
             signer: SignerConfig::default(),
             log: LogConfig::default(),
         }
@@ -350,6 +372,14 @@ impl Config {
         };
         if let Some(address) = self.limits.allow.iter().find(|address| !is_ours(address)) {
             return out_of_range("limits.allow", address, "use addresses of the signer's network");
+        }
+        let checkpoints = &self.checkpoints;
+        if checkpoints.key != KeyKind::Software && cfg!(not(all(feature = "tpm", feature = "pkcs11"))) {
+            return out_of_range("checkpoints.key", &checkpoints.key, "use software, or the packaged build");
+        }
+        if checkpoints.key == KeyKind::Pkcs11 && (!checkpoints.module.is_absolute() || checkpoints.token.is_empty()) {
+            let rule = "set checkpoints.module, by its absolute path, checkpoints.token and checkpoints.pin_credential";
+            return out_of_range("checkpoints.key", &checkpoints.key, rule);
         }
         if !(1..=3_600).contains(&self.rollback.every_s) {
             return out_of_range("rollback.every_s", &self.rollback.every_s, "use 1 to 3600");
@@ -423,6 +453,7 @@ pub fn all_keys() -> impl Iterator<Item = &'static Key> {
         PolicyConfig::KEYS,
         LimitsConfig::KEYS,
         RollbackConfig::KEYS,
+        CheckpointsConfig::KEYS,
         SignerConfig::KEYS,
         LogConfig::KEYS,
     ]

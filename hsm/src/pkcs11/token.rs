@@ -74,7 +74,7 @@ impl KeySlot for Pkcs11Slot<'_> {
 }
 
 /// Why the work inside a session ended.
-enum Failure {
+pub(super) enum Failure {
     Token(Error),
     WrongSecret,
     NoKey,
@@ -100,7 +100,7 @@ impl Failure {
 
 impl Pkcs11Slot<'_> {
     /// Runs `work` in a session that is logged in with the PIN, unless trying the PIN is not safe.
-    fn with_session<R>(
+    pub(super) fn with_session<R>(
         &self,
         module: &Path,
         token: &str,

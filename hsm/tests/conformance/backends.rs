@@ -192,6 +192,11 @@ pub(crate) mod pkcs11 {
         fn slot<'a>(&'a self, pin: &'a str) -> Pkcs11Slot<'a> {
             Pkcs11Slot { module: &self.module, token: "claviger", pin: pin.as_bytes(), tries: Tries::Deliberate }
         }
+
+        pub(crate) fn device_key(&self) -> claviger_hsm::Pkcs11Key<'_> {
+            let (module, pin) = (&self.module, PIN.as_bytes());
+            claviger_hsm::Pkcs11Key { module, token: "claviger", pin, tries: Tries::Deliberate }
+        }
     }
 
     impl Backend for Pkcs11 {

@@ -7,6 +7,7 @@
 
 mod backends;
 mod counters;
+mod device_keys;
 #[cfg(feature = "tpm")]
 mod tpm;
 

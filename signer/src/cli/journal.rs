@@ -4,7 +4,9 @@ use std::path::Path;
 
 use clap::Subcommand;
 use claviger_hsm::Envelope;
-use claviger_proto::v1::{DecisionRecord, JournalExportRequest, JournalTailRequest, JournalVerifyRequest};
+use claviger_proto::v1::{
+    DecisionRecord, JournalExportRequest, JournalTailRequest, JournalVerifyRequest, SignedCheckpoint,
+};
 use serde_json::json;
 
 use super::{CliError, Output, PassphraseArgs, admin, harden, time};
@@ -46,6 +48,9 @@ pub(super) enum JournalCommand {
         /// Read the passphrase from this systemd credential.
         #[arg(long, value_name = "NAME", requires = "offline")]
         passphrase_credential: Option<String>,
+        /// Fail unless the latest signed checkpoint is signed by this device key, as an earlier check printed it.
+        #[arg(long, value_name = "KEY")]
+        signed_by: Option<String>,
     },
     /// All decisions as JSON lines.
     Export {
@@ -57,8 +62,9 @@ pub(super) enum JournalCommand {
 
 /// Runs one `claviger journal` command.
 pub(super) fn journal(data_dir: &Path, command: JournalCommand, output: &Output) -> Result<(), CliError> {
-    if let JournalCommand::Verify { offline: true, passphrase_fd, passphrase_credential } = command {
-        return verify_offline(data_dir, &PassphraseArgs { passphrase_fd, passphrase_credential }, output);
+    if let JournalCommand::Verify { offline: true, passphrase_fd, passphrase_credential, signed_by } = command {
+        let passphrase = PassphraseArgs { passphrase_fd, passphrase_credential };
+        return verify_offline(data_dir, &passphrase, signed_by.as_deref(), output);
     }
     let daemon = admin::connect(data_dir)?;
     match command {
@@ -71,7 +77,7 @@ pub(super) fn journal(data_dir: &Path, command: JournalCommand, output: &Output)
                 },
             )
         }
-        JournalCommand::Verify { .. } => verify(&daemon, output),
+        JournalCommand::Verify { signed_by, .. } => verify(&daemon, signed_by.as_deref(), output),
         JournalCommand::Export { from } => {
             let always_json = Output::new(false);
             daemon.stream(
@@ -84,7 +90,7 @@ pub(super) fn journal(data_dir: &Path, command: JournalCommand, output: &Output)
     }
 }
 
-fn verify(daemon: &admin::Daemon, output: &Output) -> Result<(), CliError> {
+fn verify(daemon: &admin::Daemon, by: Option<&str>, output: &Output) -> Result<(), CliError> {
     let mut last = None;
     daemon.stream(
         async |client| client.journal_verify(JournalVerifyRequest {}).await,
@@ -100,12 +106,16 @@ fn verify(daemon: &admin::Daemon, output: &Output) -> Result<(), CliError> {
     if let Some(bad) = result.bad {
         return Err(damaged(&bad.record, &bad.detail));
     }
-    verified(result.checked, &result.head_hash, output);
-    Ok(())
+    verified(result.checked, &result.head_hash, result.signed, by, output)
 }
 
 /// Opens the journal as `unseal` would, without the rest of the signer.
-fn verify_offline(data_dir: &Path, passphrase: &PassphraseArgs, output: &Output) -> Result<(), CliError> {
+fn verify_offline(
+    data_dir: &Path,
+    passphrase: &PassphraseArgs,
+    by: Option<&str>,
+    output: &Output,
+) -> Result<(), CliError> {
     harden(&passphrase.descriptors())?;
     let dir = DataDir::open(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
     let _lock = dir.lock().map_err(|error| CliError::new(&error, error.hint()))?;
@@ -127,13 +137,45 @@ fn verify_offline(data_dir: &Path, passphrase: &PassphraseArgs, output: &Output)
             JournalError::Damaged(damage) => damaged(&damage.key, &damage.what.to_string()),
             error => CliError::new(&error, error.hint()),
         })?;
-    verified(result.records, &result.head, output);
-    Ok(())
+    let signed = result.signed.map(|signed| SignedCheckpoint {
+        sequence: signed.head.seq,
+        hash: hex::encode(signed.head.hash),
+        at_ms: signed.head.at_ms,
+        kind: signed.kind.to_string(),
+        key: signed.key.to_string(),
+    });
+    verified(result.records, &result.head, signed, by, output)
 }
 
-fn verified(records: u64, head: &str, output: &Output) {
-    let value = json!({ "records": records, "verified": true, "head": head });
-    output.result(&value, || format!("{records} records verified, head {head}"));
+/// Prints what holds; an error if somebody else than `by` signed, or nobody.
+fn verified(
+    records: u64,
+    head: &str,
+    signed: Option<SignedCheckpoint>,
+    by: Option<&str>,
+    output: &Output,
+) -> Result<(), CliError> {
+    const HINT: &str =
+        "If the device was replaced on purpose, name its new key; else the log may have been written anew.";
+    match (by, &signed) {
+        (Some(by), None) => {
+            return Err(CliError::new(format!("no checkpoint is signed, by {by} or another key"), HINT));
+        }
+        (Some(by), Some(signed)) if !by.eq_ignore_ascii_case(&signed.key) => {
+            return Err(CliError::new(format!("the checkpoint is signed by {}, not by {by}", signed.key), HINT));
+        }
+        _ => {}
+    }
+    let value = json!({ "records": records, "verified": true, "head": head, "signed": signed });
+    output.result(&value, || {
+        let mut text = format!("{records} records verified, head {head}");
+        if let Some(SignedCheckpoint { sequence, at_ms, kind, key, .. }) = &signed {
+            let time = time::date_time(*at_ms);
+            text += &format!("\nup to decision {sequence} signed at {time} by the {kind} key {key}");
+        }
+        text
+    });
+    Ok(())
 }
 
 fn damaged(record: &str, detail: &str) -> CliError {

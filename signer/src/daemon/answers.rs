@@ -8,7 +8,7 @@ use claviger_proto::v1::{
     EnrolmentReply, ExportLine, GrantInfo, GrantListRequest, HardeningReply, JournalStatus, MemoryStatus, MetricsReply,
     NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest,
     PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RotationProgress,
-    StatusReply, UnsealReply, VerifyProgress,
+    SignedCheckpoint, StatusReply, UnsealReply, VerifyProgress,
 };
 
 use super::explain::record;
@@ -145,6 +145,13 @@ impl AdminApi for Daemon {
                 done: true,
                 bad: None,
                 head_hash: verified.head,
+                signed: verified.signed.map(|signed| SignedCheckpoint {
+                    sequence: signed.head.seq,
+                    hash: hex::encode(signed.head.hash),
+                    at_ms: signed.head.at_ms,
+                    kind: signed.kind.to_string(),
+                    key: signed.key.to_string(),
+                }),
             },
             Err(JournalError::Damaged(damage)) => VerifyProgress {
                 done: true,

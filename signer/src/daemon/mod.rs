@@ -14,6 +14,7 @@
 //! explain.rs   one decision, or a refusal that decided nothing
 //! policy.rs    the spending policy: bundles, budgets, what was decided
 //! grants.rs    what is asked, approved and taken back
+//! checkpoints.rs the end of the log, signed by a device key
 //! rotation.rs  everything sealed anew with another data key
 //! rollback/    state, or a clock, that was set back
 //! operators.rs  the lines of the log that say who changed the policy
@@ -24,6 +25,7 @@
 mod answers;
 mod backup;
 mod channels;
+mod checkpoints;
 mod doctor;
 mod explain;
 mod grants;

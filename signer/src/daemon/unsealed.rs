@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
+use super::checkpoints::Signer;
 use super::operators::Lines;
 use super::policy::{Failed, now_ms};
 use super::rollback::{Anchored, Keeper};
@@ -88,7 +89,8 @@ impl Unsealed {
         let vault = Arc::new(data_key.cipher(Purpose::Seeds));
         let records = load_records(&journal)?;
         let lines = Lines::new();
-        let anchored = Anchored::open(dir, config, devices.as_ref(), &journal, &records, &lines)?; // before any node runs
+        let signer = Signer::open(&config.checkpoints, devices.as_ref(), &journal, &vault)?;
+        let anchored = Anchored::open(dir, config, devices.as_ref(), &journal, signer, &records, &lines)?; // before any node runs
         let ca = Arc::new(load_ca(&journal, &vault, records.is_empty())?);
 
         let source: Arc<dyn ChainSource> = Arc::new(chain_source(&config.chain, config.network)?);

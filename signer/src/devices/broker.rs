@@ -11,13 +11,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::{io, thread};
 
-use claviger_hsm::{Envelope, Wrapped};
+use claviger_hsm::device_key::KeyHome;
+use claviger_hsm::{Envelope, KeyKind, KeyRecord, Wrapped};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Devices;
+use super::talk::NewKey;
 use crate::config::Config;
 
 /// This program, whatever became of its file.
@@ -48,6 +50,11 @@ impl Known {
                 Wrapped::Tpm(record) => known.tpms.push(record.tcti().to_owned()),
             }
         }
+        match config.checkpoints.key {
+            KeyKind::Software => {}
+            KeyKind::Tpm => known.tpms.push(config.checkpoints.tpm.clone()),
+            KeyKind::Pkcs11 => known.modules.push(config.checkpoints.module.clone()),
+        }
         known.tpms.extend(Some(config.rollback.counter_tpm.clone()).filter(|tcti| !tcti.is_empty()));
         known
     }
@@ -59,6 +66,23 @@ impl Known {
             Wrapped::Helper(record) => self.helpers.iter().any(|known| known == record.command()),
             Wrapped::Pkcs11(record) => self.modules.iter().any(|known| known == record.module()),
             Wrapped::Tpm(record) => self.has_tpm(record.tcti()),
+        }
+    }
+
+    /// Whether what shall keep a new key is among them.
+    pub(super) fn has_home(&self, new: &NewKey) -> bool {
+        match new {
+            NewKey::Tpm { tcti } => self.has_tpm(tcti),
+            NewKey::Pkcs11 { module, .. } => self.modules.contains(module),
+        }
+    }
+
+    /// Whether what keeps the key of `record` is among them.
+    pub(super) fn has_key(&self, record: &KeyRecord) -> bool {
+        match &record.home {
+            KeyHome::Software(_) => false,
+            KeyHome::Tpm(home) => self.has_tpm(home.tcti()),
+            KeyHome::Pkcs11(home) => self.modules.iter().any(|known| known == home.module()),
         }
     }
 

@@ -21,16 +21,23 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use claviger_hsm::{Absent, Binding, Counter, CounterError, KeySlot, Reading, SlotError, SlotKind, Wrapped};
+use claviger_hsm::device_key::Signature;
+use claviger_hsm::{
+    Absent, Binding, Counter, CounterError, DeviceKeyError, KeyRecord, KeySlot, Reading, SlotError, SlotKind, Wrapped,
+};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 pub use self::broker::{Known, broker};
+pub use self::talk::NewKey;
 use self::talk::{Answer, Step, Task, Text, receive, send};
 pub use self::worker::worker;
 use crate::keys::data_key::{Opener, Pin};
+use crate::keys::passphrase::Passphrase;
 
-/// Longer than any device takes, people's fingers included.
-const LIMIT: Duration = Duration::from_secs(120);
+/// Longer than any device takes to open a slot, people's fingers included.
+const OPEN_LIMIT: Duration = Duration::from_secs(120);
+/// Longer than any device takes to sign or to count. A signer that ends waits for it.
+const WORK_LIMIT: Duration = Duration::from_secs(15);
 
 /// The way to the devices, while the broker lives.
 #[derive(Debug)]
@@ -41,7 +48,7 @@ pub struct Devices {
 
 impl Devices {
     /// Has a worker do `task`.
-    fn ask(&self, task: &Task) -> Result<Answer, Absent> {
+    fn ask(&self, task: &Task, limit: Duration) -> Result<Answer, Absent> {
         let broker = self.broker.as_ref().ok_or(Absent::Unknown)?;
         let (mut mine, theirs) = UnixStream::pair().map_err(|_| Absent::Gone)?;
         {
@@ -53,12 +60,32 @@ impl Devices {
             sendmsg(&*broker, &[IoSlice::new(b"!")], &mut control, SendFlags::NOSIGNAL).map_err(|_| Absent::Gone)?;
         }
         drop(theirs);
-        mine.set_read_timeout(Some(LIMIT)).map_err(|_| Absent::Gone)?;
+        mine.set_read_timeout(Some(limit)).map_err(|_| Absent::Gone)?;
         send(&mut mine, task).map_err(|_| Absent::Gone)?;
         receive(&mut mine).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => Absent::TimedOut { limit_s: LIMIT.as_secs() },
+            std::io::ErrorKind::WouldBlock => Absent::TimedOut { limit_s: limit.as_secs() },
             _ => Absent::Gone,
         })
+    }
+
+    /// Makes a signing key in a device.
+    pub fn make_key(&self, new: NewKey, pin: Option<&Passphrase>) -> Result<KeyRecord, DeviceKeyError> {
+        match self.ask(&Task::MakeKey { new, pin: pin.map(text) }, WORK_LIMIT)? {
+            Answer::Made(record) => Ok(record),
+            Answer::DeviceKey(error) => Err(error),
+            _ => Err(Absent::Gone.into()),
+        }
+    }
+
+    /// Signs `message` with a device's key. What the worker brings is checked here, too.
+    pub fn sign(&self, key: &KeyRecord, pin: Option<&Passphrase>, message: &[u8]) -> Result<Signature, DeviceKeyError> {
+        let task = Task::Sign { key: key.clone(), pin: pin.map(text), message: message.to_vec() };
+        match self.ask(&task, WORK_LIMIT)? {
+            Answer::Signature(signature) if key.public.verifies(message, &signature) => Ok(signature),
+            Answer::Signature(_) => Err(DeviceKeyError::Faulty),
+            Answer::DeviceKey(error) => Err(error),
+            _ => Err(Absent::Gone.into()),
+        }
     }
 
     /// The slot that `opener` opens, if a device is behind it.
@@ -71,6 +98,10 @@ impl Devices {
         };
         Some(DeviceSlot { devices: self, kind, pin })
     }
+}
+
+fn text(pin: &Passphrase) -> Text {
+    Text(pin.expose(<[u8]>::to_vec))
 }
 
 /// A slot whose device is asked by a worker. It only opens: slots are made by commands.
@@ -94,13 +125,13 @@ impl KeySlot for DeviceSlot<'_> {
         let task = Task::Unwrap {
             binding: *binding,
             wrapped: wrapped.clone(),
-            pin: self.pin.map(|pin| Text(pin.text.expose(<[u8]>::to_vec))),
+            pin: self.pin.map(|pin| text(&pin.text)),
             tries: self.pin.map(|pin| pin.tries),
         };
-        match self.devices.ask(&task)? {
+        match self.devices.ask(&task, OPEN_LIMIT)? {
             Answer::Key(key) => *data_key = key,
             Answer::Slot(error) => return Err(error),
-            Answer::Reading(_) | Answer::Counter(_) => return Err(Absent::Gone.into()),
+            _ => return Err(Absent::Gone.into()),
         }
         Ok(())
     }
@@ -121,10 +152,10 @@ pub struct DeviceCounter<'a> {
 
 impl DeviceCounter<'_> {
     fn step(&self, step: Step) -> Result<Reading, CounterError> {
-        match self.devices.ask(&Task::Count { tcti: self.tcti.to_owned(), step })? {
+        match self.devices.ask(&Task::Count { tcti: self.tcti.to_owned(), step }, WORK_LIMIT)? {
             Answer::Reading(reading) => Ok(reading),
             Answer::Counter(error) => Err(error),
-            Answer::Key(_) | Answer::Slot(_) => Err(Absent::Gone.into()),
+            _ => Err(Absent::Gone.into()),
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io::{Error, ErrorKind, Read, Write};
+use std::path::PathBuf;
 
-use claviger_hsm::{Binding, CounterError, Reading, SlotError, Tries, Wrapped};
+use claviger_hsm::device_key::Signature;
+use claviger_hsm::{Binding, CounterError, DeviceKeyError, KeyRecord, Reading, SlotError, Tries, Wrapped};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
@@ -18,6 +20,32 @@ pub(super) enum Task {
     Unwrap { binding: Binding, wrapped: Wrapped, pin: Option<Text>, tries: Option<Tries> },
     /// Use a TPM's counter.
     Count { tcti: String, step: Step },
+    /// Make a signing key in a device.
+    MakeKey { new: NewKey, pin: Option<Text> },
+    /// Sign with one.
+    Sign {
+        key: KeyRecord,
+        pin: Option<Text>,
+        #[serde(with = "hex::serde")]
+        message: Vec<u8>,
+    },
+}
+
+/// Where a signing key shall be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NewKey {
+    /// In a TPM.
+    Tpm {
+        /// How it is reached.
+        tcti: String,
+    },
+    /// In a token.
+    Pkcs11 {
+        /// The vendor's module, by its absolute path.
+        module: PathBuf,
+        /// The token's label.
+        token: String,
+    },
 }
 
 /// A PIN's bytes.
@@ -43,8 +71,11 @@ pub(super) enum Step {
 pub(super) enum Answer {
     Key(#[serde(with = "hex::serde")] [u8; 32]),
     Reading(Reading),
+    Made(KeyRecord),
+    Signature(Signature),
     Slot(SlotError),
     Counter(CounterError),
+    DeviceKey(DeviceKeyError),
 }
 
 impl fmt::Debug for Task {

@@ -3,13 +3,17 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread;
 
-use claviger_hsm::{Absent, HelperSlot, KeySlot, Pkcs11Slot, SlotError, TpmSlot, Tries, Wrapped};
+use claviger_hsm::{
+    Absent, DeviceKey, DeviceKeyError, HelperSlot, KeyKind, KeySlot, Pkcs11Key, Pkcs11Slot, SlotError, TpmKey, TpmSlot,
+    Tries, Wrapped,
+};
 use zeroize::Zeroizing;
 
 use super::broker::Known;
-use super::talk::{Answer, Step, Task, receive, send};
+use super::talk::{Answer, NewKey, Step, Task, receive, send};
 use crate::keys::memory::scrubbed;
 
 /// Does the task that comes through stdin with one of the devices of `known`, and answers there.
@@ -49,6 +53,26 @@ fn done(known: &Known, task: Task) -> Answer {
         }
         Task::Count { tcti, .. } if !known.has_tpm(&tcti) => Answer::Counter(Absent::Unknown.into()),
         Task::Count { tcti, step } => count(&tcti, step),
+        Task::MakeKey { new, .. } if !known.has_home(&new) => Answer::DeviceKey(Absent::Unknown.into()),
+        Task::Sign { key, .. } if !known.has_key(&key) => Answer::DeviceKey(Absent::Unknown.into()),
+        Task::MakeKey { new, pin } => {
+            let pin = pin.as_ref().map(|pin| pin.0.as_slice()).unwrap_or_default();
+            let made = match &new {
+                NewKey::Tpm { tcti } => TpmKey { tcti }.create(),
+                NewKey::Pkcs11 { module, token } => Pkcs11Key { module, token, pin, tries: Tries::Automatic }.create(),
+            };
+            made.map_or_else(Answer::DeviceKey, Answer::Made)
+        }
+        Task::Sign { key, pin, message } => {
+            let pin = pin.as_ref().map(|pin| pin.0.as_slice()).unwrap_or_default();
+            let token = Pkcs11Key { module: Path::new(""), token: "", pin, tries: Tries::Automatic };
+            let signed = match key.kind() {
+                KeyKind::Software => Err(DeviceKeyError::OtherKind(KeyKind::Software)),
+                KeyKind::Tpm => TpmKey { tcti: "" }.sign(&key, &message),
+                KeyKind::Pkcs11 => token.sign(&key, &message),
+            };
+            signed.map_or_else(Answer::DeviceKey, Answer::Signature)
+        }
     }
 }
 

@@ -98,6 +98,12 @@ pub enum DamageKind {
     /// The decision it names has another hash, or the checkpoint before it is gone.
     #[error("it does not match the chain of decisions")]
     Checkpoint,
+    /// The checkpoint that a device key signed has another signature.
+    #[error("its signature is not the device key's")]
+    Signature,
+    /// The log was written anew since.
+    #[error("it is not the decision that the device key signed")]
+    OtherThanSigned,
     /// Entries were removed, added or rolled back to older contents: each one authenticates, together they are not
     /// the last state.
     #[error(

@@ -15,6 +15,7 @@ mod ledger;
 mod log;
 mod read;
 mod record;
+mod signed;
 pub mod store;
 mod tally;
 mod teller;
@@ -44,6 +45,7 @@ pub use ledger::Resealed;
 pub use log::LogLine;
 pub use read::EXPLAIN_REACH;
 pub use record::{BadRecord, HEAD, META};
+pub use signed::{HeadAt, SignedHead, SignedHeadUnreadable};
 pub use teller::Done;
 pub use verify::{Check, Progress, Verified, verify};
 

@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 
 use crate::keys::cipher::RecordCipher;
 
+use super::HOUSE;
 use super::error::{Damage, DamageKind, JournalError};
 use super::head::{Head, Meta};
 use super::ledger::{open_head, open_meta, read_head};
 use super::log::LogRecord;
 use super::record::{self, BadRecord, CHECKPOINTS, ENTRIES, HEAD, LOG, META};
+use super::signed::SignedHead;
 use super::store::{LAST_KEY, Row, Store, StoreError, scan};
 use super::tally::Tally;
 
@@ -37,6 +39,8 @@ pub struct Verified {
     pub checkpoints: u64,
     /// Chain hash of the last decision, hex: note it elsewhere to prove later that the log only grew.
     pub head: String,
+    /// The latest checkpoint that a device key signed: the log up to there is what it was then.
+    pub signed: Option<SignedHead>,
 }
 
 /// Checks every record in `store`: each authenticates in its place, decisions form one chain without gaps that ends
@@ -129,12 +133,14 @@ struct Walk<'c> {
     /// Checkpoints that the chain has not reached yet.
     ahead: VecDeque<Head>,
     checkpoints: u64,
+    /// What a device key signed, and whether the chain has come past it as it was.
+    signed: Option<(SignedHead, bool)>,
 }
 
 impl<'c> Walk<'c> {
     fn new(meta: Meta, head: Head, cipher: &'c RecordCipher) -> Self {
         let at = Head::new(meta.genesis);
-        Self { cipher, meta, head, at, ahead: VecDeque::new(), checkpoints: 0 }
+        Self { cipher, meta, head, at, ahead: VecDeque::new(), checkpoints: 0, signed: None }
     }
 
     /// Entries and decisions so far.
@@ -159,6 +165,9 @@ impl<'c> Walk<'c> {
         let plain = record::open(self.cipher, row).map_err(|bad| damage(bad.into()))?;
         match number {
             _ if is_entry => {
+                if row.key == record::entry_key(HOUSE, SignedHead::KEY) {
+                    self.signed_head(&plain).map_err(damage)?;
+                }
                 self.at.state.add(&Tally::change(&self.meta.digest_key, &row.key, None, Some(row.version)))
             }
             Some(seq) if row.key.starts_with(CHECKPOINTS) => self.checkpoint(seq, &plain).map_err(damage)?,
@@ -169,6 +178,7 @@ impl<'c> Walk<'c> {
                 }
                 self.decision(seq, &plain).map_err(damage)?;
                 self.compare_checkpoint()?;
+                self.compare_signed_head()?;
             }
             _ => return Err(damage(DamageKind::Unexpected)),
         }
@@ -185,6 +195,26 @@ impl<'c> Walk<'c> {
         self.checkpoints += 1;
         self.ahead.push_back(checkpoint);
         Ok(())
+    }
+
+    /// Entries come before decisions: what is signed is met when the chain comes to it.
+    fn signed_head(&mut self, plain: &[u8]) -> Result<(), DamageKind> {
+        let signed = SignedHead::decode(plain).map_err(|_| BadRecord::Contents)?;
+        if !signed.is_signed() {
+            return Err(DamageKind::Signature);
+        }
+        self.signed = Some((signed, false));
+        Ok(())
+    }
+
+    fn compare_signed_head(&mut self) -> Result<(), Damage> {
+        match &mut self.signed {
+            Some((signed, met)) if signed.head.seq == self.at.seq => {
+                *met = signed.head.hash == self.at.hash;
+                if *met { Ok(()) } else { Err(Damage::new(record::log_key(self.at.seq), DamageKind::OtherThanSigned)) }
+            }
+            _ => Ok(()),
+        }
     }
 
     fn decision(&mut self, seq: u64, plain: &[u8]) -> Result<(), DamageKind> {
@@ -222,7 +252,12 @@ impl<'c> Walk<'c> {
         if self.at.hash != self.head.hash {
             return Err(Damage::new(HEAD, BadRecord::Contents.into()));
         }
+        let signed = match &self.signed {
+            Some((signed, true)) => Some(signed.clone()),
+            Some((signed, false)) => return Err(Damage::new(record::log_key(signed.head.seq), DamageKind::Missing)),
+            None => None,
+        };
         let (decisions, entries, head) = (self.head.seq, self.head.state.count, hex::encode(self.head.hash));
-        Ok(Verified { records, decisions, entries, checkpoints: self.checkpoints, head })
+        Ok(Verified { records, decisions, entries, checkpoints: self.checkpoints, head, signed })
     }
 }

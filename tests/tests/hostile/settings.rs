@@ -16,7 +16,7 @@ use crate::thief::{CLAVIGER, Scene, Thief};
 use crate::{closing, value};
 
 /// Where things are kept, and how often they are looked at: these say nothing about what may be signed.
-const PLACES: [&str; 17] = [
+const PLACES: [&str; 22] = [
     "link.listen",
     "link.advertise",
     "link.names",
@@ -31,6 +31,11 @@ const PLACES: [&str; 17] = [
     "rollback.counter_file",
     "rollback.counter_tpm",
     "rollback.every_s",
+    "checkpoints.key",
+    "checkpoints.tpm",
+    "checkpoints.module",
+    "checkpoints.token",
+    "checkpoints.pin_credential",
     "signer.secret_heap",
     "signer.confinement",
     "signer.allow_root",

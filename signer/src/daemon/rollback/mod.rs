@@ -15,6 +15,7 @@ use claviger_hsm::{Absent, Counter, CounterError, Reading};
 use claviger_policy::grant::{GrantKind, Standing};
 
 use super::Unsealed;
+use super::checkpoints::Signer;
 use super::operators::Lines;
 use super::policy::now_ms;
 use super::unsealed::{damaged, journal_failure, put, record};
@@ -74,6 +75,8 @@ impl Home {
 pub(super) struct Anchored {
     home: Home,
     journal: Arc<Journal>,
+    /// Signs the end of the log at each count.
+    signer: Signer,
     anchor: Anchor,
     /// Commits that the last count covers.
     covered: u64,
@@ -87,6 +90,7 @@ impl Anchored {
         config: &Config,
         devices: Option<&Arc<Devices>>,
         journal: &Arc<Journal>,
+        signer: Signer,
         records: &[NodeRecord],
         lines: &Lines,
     ) -> Result<Self, AdminFailure> {
@@ -114,17 +118,18 @@ impl Anchored {
             None => home.ask(|counter| counter.create()).map_err(|error| counter_failure(&error))?,
         };
         let mut anchored =
-            Self { home, journal: Arc::clone(journal), anchor: Anchor::new(now, noticed_ms), covered: 0 };
+            Self { home, journal: Arc::clone(journal), signer, anchor: Anchor::new(now, noticed_ms), covered: 0 };
         anchored.count(now)?;
         Ok(anchored)
     }
 
     /// Notes the reading that comes after `now`, then increments the counter.
     fn count(&mut self, now: Reading) -> Result<(), AdminFailure> {
+        let signed = self.signer.signed_head();
         let covered = self.journal.stats().commits + 1;
         let next = Reading { value: now.value.saturating_add(1), ..now };
         let anchor = Anchor::new(next, self.anchor.noticed_ms);
-        record(&self.journal, vec![put(Anchor::KEY, anchor.encode())], None)?;
+        record(&self.journal, std::iter::once(put(Anchor::KEY, anchor.encode())).chain(signed).collect(), None)?;
         self.anchor = anchor;
         self.home.ask(|counter| counter.increment()).map_err(|error| counter_failure(&error))?;
         self.covered = covered;

@@ -6,6 +6,7 @@ mod faults;
 mod kill;
 mod lines;
 mod rotation;
+mod signed;
 mod tampering;
 
 use std::sync::{Arc, Mutex, mpsc};
