@@ -84,7 +84,8 @@ fn a_copy_from_any_time_of_a_channels_life_ends_in_quarantine_before_anything_is
         latest = latest.or(Some(start_with(&mut stage, Some(copy))));
         wait("the quarantine", &[&plain], || quarantine(&stage).is_some_and(|why| why.contains("older than")));
         // The node has gone on since, and is asked to go on.
-        let _ = plain.pay(&invoice);
+        let _ = plain.pay(&invoice); // the first time; from then on it waits
+        wait("a refusal", &[&signed, &plain], || stage.refused().iter().any(|line| line.contains("quarantined")));
         assert_nothing_new_is_signed(&stage, moment);
     }
     start_with(&mut stage, latest.as_deref());
