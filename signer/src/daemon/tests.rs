@@ -14,7 +14,6 @@ use tokio::runtime::Runtime;
 use super::unsealed::{gone, put};
 use super::*;
 use crate::admin::api::{AdminApi, FailureKind, Sink};
-use crate::harden::Confinement;
 use crate::journal::{Commit, Decision, HOUSE};
 use crate::keys::data_key;
 use crate::keys::passphrase::Passphrase;
@@ -41,16 +40,9 @@ impl World {
         config.link.listen = ([127, 0, 0, 1], 0).into();
         config.chain.cookie_file = Some(temporary.path().join("cookie"));
         change(&mut config);
-        let hardening = Hardening {
-            dumpable: true,
-            no_new_privileges: false,
-            closed_descriptors: vec![],
-            lockable_bytes: None,
-            confinement: Confinement::none("a test"),
-        };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let lock = dir.lock().unwrap();
-        let daemon = Arc::new(Daemon::new(dir, lock, config, hardening, runtime.handle().clone()));
+        let daemon = Arc::new(Daemon::new(dir, lock, config, Hardening::none(), runtime.handle().clone()));
         let world = Self { _temporary: temporary, daemon, _runtime: runtime };
         let _ = world.daemon.open(&passphrase());
         world

@@ -101,6 +101,17 @@ impl HardenError {
 }
 
 impl Hardening {
+    /// That of a process that gave nothing up, as where a daemon runs inside a test.
+    pub fn none() -> Self {
+        Self {
+            dumpable: true,
+            no_new_privileges: false,
+            closed_descriptors: Vec::new(),
+            lockable_bytes: None,
+            confinement: Confinement::none("nothing was given up"),
+        }
+    }
+
     /// Gives everything up. `keep` lists descriptors above 2 to leave open: those that secrets are read from.
     ///
     /// Call once, first thing, while there is one thread: descriptors are closed whoever uses them.

@@ -51,9 +51,7 @@ fn signer(dir: &Path, rpc: &RpcServer, cookie: &Path, runtime: &Runtime) -> (Arc
     config.chain.poll_ms = 20;
     config.chain.start_depth = 0;
     let lock = data.lock().unwrap();
-    let unhardened =
-        Hardening { dumpable: true, no_new_privileges: false, closed_descriptors: vec![], lockable_bytes: None };
-    let daemon = Arc::new(Daemon::new(data, lock, config, unhardened, runtime.handle().clone()));
+    let daemon = Arc::new(Daemon::new(data, lock, config, Hardening::none(), runtime.handle().clone()));
     daemon.open(&passphrase).unwrap();
     let request =
         NodeAddRequest { name: "alice".to_owned(), kind: "ldk".to_owned(), import: None, webhook_secret: vec![] };
