@@ -58,10 +58,13 @@ function encode(bytes) {
   return Buffer.concat([Buffer.from([...head, length]), bytes]);
 }
 
-// A signature in DER has at most 72 bytes: its length is one group.
+// A signature has at most 512 bytes: its length is one group or two.
 function decode(reply) {
-  if (reply[0] !== 0x0a || reply[1] > 0x7f || reply.length !== 2 + reply[1]) throw new Error("not a SignOperationReply");
-  return new Uint8Array(reply.subarray(2));
+  for (const groups of [1, 2]) {
+    const signature = reply.subarray(1 + groups);
+    if (encode(signature).equals(reply)) return new Uint8Array(signature);
+  }
+  throw new Error("not a SignOperationReply");
 }
 
 // Claviger did not answer an event. Pass `status` on: Lightspark sends again what may work later.

@@ -53,11 +53,13 @@ def _encode(body: bytes) -> bytes:
     return bytes(head) + bytes([length]) + body
 
 
-# A signature in DER has at most 72 bytes: its length is one group.
+# A signature has at most 512 bytes: its length is one group or two.
 def _decode(reply: bytes) -> bytes:
-    if reply[:1] != b"\x0a" or reply[1] > 0x7F or len(reply) != 2 + reply[1]:
-        raise ValueError("not a SignOperationReply")
-    return reply[2:]
+    for groups in (1, 2):
+        head, signature = reply[: 1 + groups], reply[1 + groups :]
+        if head + signature == _encode(signature):
+            return signature
+    raise ValueError("not a SignOperationReply")
 
 
 class Refused(Exception):

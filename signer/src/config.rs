@@ -9,6 +9,8 @@ use bitcoin::{Address, Network};
 use claviger_policy::preset::{self, Preset};
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::lightspark::Endpoint;
+
 /// Instead of a preset: no policy is in force before one is applied.
 pub const NO_PRESET: &str = "none";
 
@@ -70,6 +72,12 @@ section! {
     LightsparkConfig "lightspark" {
         /// Where webhooks arrive: address and port, with TLS under the signer's own CA. Without it there is no such door.
         listen: Option<SocketAddr> = None;
+        /// Where Lightspark sends webhooks, without an account's name, e.g. https://hooks.example.com/ln/webhooks: `claviger doctor` sends one there. Empty: it sends one to listen.
+        public_url: String = String::new();
+        /// Lightspark's API, where accounts with a token call back: an https URL, or an http URL of this host.
+        api: String = "https://api.lightspark.com/graphql/server/2023-09-13".to_owned();
+        /// The CAs that the API's certificate may be from, in PEM: by default those that Debian keeps.
+        api_ca_file: PathBuf = PathBuf::from("/etc/ssl/certs/ca-certificates.crt");
     }
 }
 
@@ -323,6 +331,12 @@ impl Config {
         }
         if !self.lnd.advertise.is_empty() && !is_address(&self.lnd.advertise) {
             return out_of_range("lnd.advertise", &self.lnd.advertise, "use host:port");
+        }
+        if Endpoint::parse(&self.lightspark.api).is_none() {
+            return out_of_range("lightspark.api", &"…", "use an https URL, or http to this host, without credentials");
+        }
+        if !self.lightspark.public_url.is_empty() && Endpoint::parse(&self.lightspark.public_url).is_none() {
+            return out_of_range("lightspark.public_url", &"…", "use an https URL, without credentials");
         }
         if !(64 << 10..=1 << 30).contains(&self.link.bytes_per_s) {
             return out_of_range("link.bytes_per_s", &self.link.bytes_per_s, "use 65536 to 1073741824");

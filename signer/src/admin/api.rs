@@ -5,7 +5,8 @@ use claviger_proto::v1::{
     AdminError, BackupPiece, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply, ExportLine,
     GrantInfo, GrantListRequest, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest,
     OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply,
-    PolicyShadowRequest, RotationProgress, StatusReply, UnsealReply, VerifyProgress,
+    PolicyShadowRequest, RecoverChannelRequest, RecoveredChannel, RotationProgress, StatusReply, UnsealReply,
+    VerifyProgress,
 };
 
 use crate::keys::memory::Secret;
@@ -90,6 +91,8 @@ pub trait AdminApi: Send + Sync + 'static {
     fn order(&self, request: &OrderRequest, by: String) -> Result<OrderReply, AdminFailure>;
     /// Looks the house and its channels over.
     fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure>;
+    /// Signs one channel of a Lightspark account's recovery kit.
+    fn recover_channel(&self, request: RecoverChannelRequest) -> Result<RecoveredChannel, AdminFailure>;
     /// One decision, or a refusal that decided nothing.
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure>;
     /// Which policy is in force, and what is left of its budgets.

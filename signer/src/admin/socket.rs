@@ -340,6 +340,11 @@ impl Admin for Service {
         self.run(move |api| api.doctor(&request)).await
     }
 
+    async fn recover_channel(&self, request: Request<RecoverChannelRequest>) -> Reply<RecoveredChannel> {
+        let request = request.into_inner();
+        self.run(move |api| api.recover_channel(request)).await
+    }
+
     async fn journal_tail(&self, request: Request<JournalTailRequest>) -> Reply<Self::JournalTailStream> {
         let JournalTailRequest { lines, follow, node } = request.into_inner();
         self.stream(move |api, sink| api.journal_tail(lines, follow, &node, sink))

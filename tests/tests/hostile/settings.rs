@@ -16,13 +16,16 @@ use crate::thief::{CLAVIGER, Scene, Thief};
 use crate::{closing, value};
 
 /// Where things are kept, and how often they are looked at: these say nothing about what may be signed.
-const PLACES: [&str; 15] = [
+const PLACES: [&str; 18] = [
     "link.listen",
     "link.advertise",
     "link.names",
     "lnd.listen",
     "lnd.advertise",
     "lightspark.listen",
+    "lightspark.public_url",
+    "lightspark.api",
+    "lightspark.api_ca_file",
     "chain.url",
     "chain.cookie_file",
     "chain.user",

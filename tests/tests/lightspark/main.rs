@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test may panic, and says what it did
 
 mod account;
+mod callback;
+mod osk;
 mod retries;
 mod secrets;

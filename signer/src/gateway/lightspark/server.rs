@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::accounts::Accounts;
+use super::courier::Courier;
 use super::webhook::{Answer, Webhooks, account_in};
 use crate::gateway::accept::{Accepting, Connection, Door};
 use crate::gateway::link::{LinkHandler, LinkServerError, ServerIdentity};
@@ -49,9 +50,10 @@ impl LightsparkServer {
         identity: Arc<ServerIdentity>,
         accounts: Arc<Accounts>,
         handler: Arc<dyn LinkHandler>,
+        courier: Arc<Courier>,
     ) -> Result<Self, LinkServerError> {
         let (accepting, mut connections) = Accepting::start(listener, identity, DOOR)?;
-        let webhooks = Arc::new(Webhooks { accounts, handler });
+        let webhooks = Arc::new(Webhooks { accounts, handler, courier });
         let in_hand = Arc::new(Semaphore::new(MAX_IN_HAND));
         let serving = tokio::spawn(async move {
             // Dropped with this task, and all connections with it.

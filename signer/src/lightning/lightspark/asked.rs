@@ -3,11 +3,12 @@
 //! | action | when it is asked | known by |
 //! |---|---|---|
 //! | `PayInvoice` | the call that pays it is signed | its payment hash |
+//! | `ForceClose`, `Sweep` | a channel of a recovery kit is signed | its funding; the transactions that collect |
 //! | `Withdraw` | the call that requests it is signed; an L1 transaction pays somebody whom no such call named | the call; the transaction |
 //!
 //! What is permitted counts as spent: what became of a payment, Lightspark tells by nothing that is signed.
 
-use bitcoin::{ScriptBuf, TxOut, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use claviger_policy::actions::Action;
 use claviger_policy::facts::FactId;
 use lightning_signer::invoice::Invoice;
@@ -44,6 +45,26 @@ pub(super) fn withdrawal(
 pub(super) fn spend(counter: &Counter, txid: &Txid, leaving: &[&TxOut], fee_sat: u64) -> Result<(), Refusal> {
     let sat = leaving.iter().fold(0u64, |sum, out| sum.saturating_add(out.value.to_sat()));
     withdraw(counter, format!("withdraw:{txid}"), leaving.iter().map(|out| &out.script_pubkey), sat, fee_sat)
+}
+
+/// A channel is about to be closed by a commitment of ours, and what it pays collected in `collected`: each output beside its
+/// transaction.
+pub(super) fn recovery(
+    counter: &Counter,
+    funding: OutPoint,
+    collected: &[(&Transaction, &TxOut)],
+) -> Result<(), Refusal> {
+    let Some(closing) = counter.request(Action::ForceClose) else { return Ok(()) };
+    let closing = closing.with(FactId::Channel, funding.to_string());
+    counter.ask(closing, format!("force-close:{funding}"), Ends::AtOnce)?;
+    for (tx, output) in collected {
+        let Some(sweep) = counter.request(Action::Sweep) else { return Ok(()) };
+        let sweep = sweep
+            .with(FactId::AmountMsat, output.value.to_sat().saturating_mul(1_000))
+            .paying_to(counter.destinations([&output.script_pubkey].into_iter()));
+        counter.ask(sweep, format!("sweep:{}:{:x}", tx.compute_txid(), output.script_pubkey), Ends::AtOnce)?;
+    }
+    Ok(())
 }
 
 fn withdraw<'a>(

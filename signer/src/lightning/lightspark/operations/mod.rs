@@ -18,6 +18,7 @@ use self::operation::{Moves, Operation};
 use super::jobs::denied;
 use super::{Answer, LightsparkNode, asked};
 use crate::facts::{Fact, Unit};
+use crate::keys::memory::scrubbed;
 use crate::reasons::{Reason, Refusal};
 
 /// The number of such a call in the pipeline.
@@ -32,7 +33,8 @@ pub(super) fn signature(secp: &Secp256k1<All>, key: &SecretKey, body_sha256: sha
 }
 
 impl LightsparkNode {
-    /// Signs the body of one call: SHA-256 and ECDSA with the key at `m/5`, in DER.
+    /// Signs the body of one call: SHA-256 and ECDSA with the key at `m/5`, in DER; or RSASSA-PSS, of an account that has such a
+    /// key.
     pub(super) fn sign_operation(&mut self, body: &[u8]) -> Result<Answer, Refusal> {
         let operation = Operation::parse(body, self.network).map_err(|error| error.refusal())?;
         if let Some(frozen) = self.frozen() {
@@ -57,11 +59,25 @@ impl LightsparkNode {
             Fact::text("idempotency", name.as_str()),
         ];
         self.judge_operation(&operation, &name, is_known, &mut facts)?;
-        let mut key = self.keys.operations();
-        let signature = signature(self.keys.secp(), &key, body_sha256);
-        key.non_secure_erase();
-        // Its name, not its signature: a repeat has a nonce of its own, and the signature follows from the bytes.
         let mut puts = Vec::new();
+        let signature = match &self.operations_key {
+            None => {
+                let mut key = self.keys.operations();
+                let signature = signature(self.keys.secp(), &key, body_sha256);
+                key.non_secure_erase();
+                signature
+            }
+            // Such a signature is random: the same bytes get the one that they got (P5).
+            Some(key) => match self.signed.answer(&body_sha256.to_string(), &body_sha256)? {
+                Some(signature) => signature,
+                None => {
+                    let signature = scrubbed(|| key.sign(body));
+                    puts = self.signed.put(&body_sha256.to_string(), now_ms, body_sha256, &signature, now_ms);
+                    signature
+                }
+            },
+        };
+        // Its name, not its signature: a repeat has a nonce of its own, and the signature goes with the bytes.
         if !is_known {
             puts.extend(self.operations.put(&name, now_ms, operation.digest, &[], now_ms));
             if let Moves::Withdrawal { address, amount_sat } = &operation.moves {

@@ -31,7 +31,7 @@ fn exchange() -> String {
     address(4)
 }
 
-fn invoice(n: u64, amount_msat: u64) -> String {
+pub(super) fn invoice(n: u64, amount_msat: u64) -> String {
     let Ok(msgs::Message::PreapproveInvoice(message)) = msgs::from_vec(invoice_to_pay(n, amount_msat)) else {
         panic!("another message");
     };
@@ -57,7 +57,7 @@ impl Spark {
             .to_string()
     }
 
-    fn pay(&self, invoice: &str, key: Option<&str>, nonce: u64) -> String {
+    pub(super) fn pay(&self, invoice: &str, key: Option<&str>, nonce: u64) -> String {
         let variables = json!({
             "node_id": NODE, "encoded_invoice": invoice, "timeout_secs": 60, "maximum_fees_msats": 1_000,
             "idempotency_key": key,
