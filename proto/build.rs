@@ -7,6 +7,7 @@ const REDACTED: &[&str] = &[
     ".claviger.v1.UnsealRequest",
     ".claviger.v1.RotateDataKeyRequest",
     ".claviger.v1.NodeAddRequest",
+    ".claviger.v1.AccountSecretsRequest",
     ".claviger.v1.SeedImport",
     ".claviger.v1.EnrolmentReply",
     ".claviger.v1.BundleFile",

@@ -5,8 +5,8 @@ use std::fmt;
 use crate::lnrpc::{InitWalletRequest, InitWalletResponse};
 use crate::signrpc::{MuSig2SessionRequest, SharedKeyResponse};
 use crate::v1::{
-    BundleFile, EnrolmentReply, NodeAddRequest, NodeReply, NodeRequest, RotateDataKeyRequest, SeedImport,
-    UnsealRequest, node_reply, node_request,
+    AccountSecretsRequest, BundleFile, EnrolmentReply, NodeAddRequest, NodeReply, NodeRequest, RotateDataKeyRequest,
+    SeedImport, UnsealRequest, node_reply, node_request,
 };
 
 impl fmt::Debug for NodeRequest {
@@ -51,6 +51,12 @@ impl fmt::Debug for RotateDataKeyRequest {
 impl fmt::Debug for NodeAddRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NodeAddRequest").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AccountSecretsRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccountSecretsRequest").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -111,6 +117,14 @@ mod tests {
                     webhook_secret: canary.clone(),
                     api_token: canary.clone(),
                     ..NodeAddRequest::default()
+                }
+            ),
+            format!(
+                "{:?}",
+                AccountSecretsRequest {
+                    name: "acme".into(),
+                    webhook_secret: canary.clone(),
+                    api_token: canary.clone()
                 }
             ),
             format!("{:?}", SeedImport { format: "bip39".into(), secret: canary.clone(), passphrase: canary.clone() }),

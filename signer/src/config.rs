@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Address, Network};
 use claviger_policy::preset::{self, Preset};
 use serde::{Deserialize, Serialize};
@@ -126,6 +127,8 @@ section! {
         max_onchain_fee_sat: u64 = 100_000;
         /// What an lnd node's wallet may have put into outputs that no channel's first commitment has shown to be a channel's funding yet, within any 24 hours, in sat. Above it such an output counts as a send.
         max_unproven_funding_sat: u64 = 16_777_215;
+        /// The public key, 33 bytes in hex, of a service that screens payments: operations of Lightspark accounts then need a clearance with its signature. Empty: they need none.
+        screening_key: String = String::new();
         /// Addresses beside the node's own wallet that sends, sweeps and closes may pay any amount to.
         allow: Vec<String> = Vec::new();
     }
@@ -266,6 +269,13 @@ impl ConfigError {
     }
 }
 
+impl LimitsConfig {
+    /// The key of the screening service, if there is one. The configuration was checked.
+    pub fn screening(&self) -> Option<PublicKey> {
+        self.screening_key.parse().ok()
+    }
+}
+
 impl Config {
     /// The defaults for `network`.
     pub fn new(network: Network) -> Self {
@@ -359,6 +369,14 @@ impl Config {
         };
         if let Some(address) = self.limits.allow.iter().find(|address| !is_ours(address)) {
             return out_of_range("limits.allow", address, "use addresses of the signer's network");
+        }
+        // A typo must not switch it off.
+        if !self.limits.screening_key.is_empty() && self.limits.screening().is_none() {
+            return out_of_range(
+                "limits.screening_key",
+                &self.limits.screening_key,
+                "use a public key: 33 bytes in hex",
+            );
         }
         if !(1..=3_600).contains(&self.rollback.every_s) {
             return out_of_range("rollback.every_s", &self.rollback.every_s, "use 1 to 3600");

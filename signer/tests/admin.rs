@@ -54,6 +54,10 @@ impl AdminApi for Scribe {
         self.note(format!("add {} {} {import:?}", request.name, request.kind));
         Ok(EnrolmentReply { node: None, bundle: "the bundle".to_owned(), files: vec![] })
     }
+    fn account_secrets(&self, request: AccountSecretsRequest) -> Result<NodeInfo, AdminFailure> {
+        self.note(format!("secrets {}", request.name));
+        Ok(NodeInfo::default())
+    }
     fn recover_channel(&self, request: RecoverChannelRequest) -> Result<RecoveredChannel, AdminFailure> {
         self.note(format!("recover {} {}", request.node, request.kit.len()));
         Ok(RecoveredChannel::default())

@@ -314,6 +314,11 @@ impl Admin for Service {
         self.run(move |api| api.node_revoke(&request)).await
     }
 
+    async fn account_secrets(&self, request: Request<AccountSecretsRequest>) -> Reply<NodeInfo> {
+        let request = request.into_inner();
+        self.run(move |api| api.account_secrets(request)).await
+    }
+
     async fn node_remove(&self, request: Request<NodeRemoveRequest>) -> Reply<NodeRemoveReply> {
         let request = request.into_inner();
         self.run(move |api| api.node_remove(&request).map(|()| NodeRemoveReply {})).await

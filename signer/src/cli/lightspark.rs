@@ -5,11 +5,13 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
-use claviger_proto::v1::{RecoverChannelRequest, RecoveredChannel, RecoveredTransaction};
+use clap::{ArgGroup, Subcommand};
+use claviger_proto::v1::{AccountSecretsRequest, RecoverChannelRequest, RecoveredChannel, RecoveredTransaction};
 use serde_json::Value;
 
-use super::{CliError, Output, admin};
+use super::node::read_text;
+use super::status::node_line;
+use super::{CliError, Output, admin, harden};
 
 /// No kit is larger.
 const MAX_KIT_BYTES: u64 = 64 << 20;
@@ -34,22 +36,49 @@ pub(super) enum LightsparkCommand {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Replace the webhook secret or the API token of an account that is there. What waits is delivered with the new one.
+    #[command(group = ArgGroup::new("new").required(true).multiple(true))]
+    Secrets {
+        /// The account.
+        name: String,
+        /// A file with the text with which Lightspark signs webhooks from now on.
+        #[arg(long, value_name = "FILE", group = "new")]
+        webhook_secret: Option<PathBuf>,
+        /// A file with ID:TOKEN of Lightspark's API. Answers are called back from now on.
+        #[arg(long, value_name = "FILE", group = "new")]
+        api_token: Option<PathBuf>,
+    },
 }
 
 /// Runs one `claviger lightspark` command.
 pub(super) fn lightspark(data_dir: &Path, command: LightsparkCommand, output: &Output) -> Result<(), CliError> {
-    let LightsparkCommand::Recover { name, kit, out } = command;
-    let kits = read_kit(&kit)?;
+    match command {
+        LightsparkCommand::Recover { name, kit, out } => recover(data_dir, &name, &kit, &out, output),
+        LightsparkCommand::Secrets { name, webhook_secret, api_token } => {
+            harden(&[])?;
+            let text = |file: Option<PathBuf>| file.map(|file| read_text(&file)).transpose();
+            let (webhook_secret, api_token) = (text(webhook_secret)?, text(api_token)?);
+            let (webhook_secret, api_token) = (webhook_secret.unwrap_or_default(), api_token.unwrap_or_default());
+            let request = AccountSecretsRequest { name, webhook_secret, api_token };
+            let node = admin::connect(data_dir)?.call(async |client| client.account_secrets(request).await)?;
+            output.result(&node, || node_line(&node));
+            Ok(())
+        }
+    }
+}
+
+fn recover(data_dir: &Path, name: &str, kit: &Path, out: &Path, output: &Output) -> Result<(), CliError> {
+    let kits = read_kit(kit)?;
     let daemon = admin::connect(data_dir)?;
     let unwritable = |error: std::io::Error| {
         CliError::new(format!("cannot write {}: {error}", out.display()), "Choose another path with --out.")
     };
     // Before anything is signed.
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&out);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(out);
     let mut file = file.map_err(unwritable)?;
     let (mut signed, mut refused) = (Vec::new(), 0);
     for (at, kit) in kits.iter().enumerate() {
-        let request = RecoverChannelRequest { node: name.clone(), kit: kit.to_string().into_bytes() };
+        let request = RecoverChannelRequest { node: name.to_owned(), kit: kit.to_string().into_bytes() };
         let place = format!("{} of {}", at + 1, kits.len());
         match daemon.call(async |client| client.recover_channel(request).await) {
             Ok(channel) => {

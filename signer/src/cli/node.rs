@@ -286,7 +286,7 @@ fn refuse_overwrite(path: &Path) -> Result<(), CliError> {
 }
 
 /// The text in a file, without what surrounds it.
-fn read_text(path: &Path) -> Result<Vec<u8>, CliError> {
+pub(super) fn read_text(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut text = Vec::new();
     let file = File::open(path).and_then(|file| file.take(MAX_SEED_FILE_BYTES).read_to_end(&mut text));
     file.map_err(|error| CliError::new(format!("cannot read {}: {error}", path.display()), "Check the path."))?;

@@ -57,7 +57,8 @@ impl Daemon {
         let (public, ca) = (Endpoint::parse(&config.public_url), unsealed.ca.certificate_der().clone());
         let sent = self.runtime.block_on(unsealed.courier()?.probe(name, public.as_ref(), (door, ca)))?;
         let way = if public.is_some() { "lightspark.public_url" } else { "the door itself, not through its proxy" };
-        let fix = "Look at the proxy in front of lightspark.listen: it passes bodies on byte for byte, with their signature.";
+        let fix =
+            "Look at the proxy in front of lightspark.listen: it passes bodies on byte for byte, with their signature.";
         Some(match sent {
             Ok(204) => ok(ID, format!("{name}: a webhook arrives by {way}")),
             Ok(status) => fail(ID, format!("{name}: a webhook by {way} gets status {status}, not 204"), fix),

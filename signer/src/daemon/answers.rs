@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use claviger_proto::v1::{
-    BackupPiece, BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply,
-    ExportLine, GrantInfo, GrantListRequest, JournalStatus, MemoryStatus, MetricsReply, NodeAddRequest, NodeInfo,
-    NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo,
-    PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RecoverChannelRequest, RecoveredChannel,
-    RotationProgress, StatusReply, UnsealReply, VerifyProgress,
+    AccountSecretsRequest, BackupPiece, BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply,
+    DoctorRequest, EnrolmentReply, ExportLine, GrantInfo, GrantListRequest, JournalStatus, MemoryStatus, MetricsReply,
+    NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest,
+    PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RecoverChannelRequest,
+    RecoveredChannel, RotationProgress, StatusReply, UnsealReply, VerifyProgress,
 };
 
 use super::explain::record;
@@ -269,6 +269,10 @@ impl AdminApi for Daemon {
 
     fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure> {
         self.examine(request)
+    }
+
+    fn account_secrets(&self, request: AccountSecretsRequest) -> Result<NodeInfo, AdminFailure> {
+        self.unsealed()?.account_secrets(request)
     }
 
     fn recover_channel(&self, request: RecoverChannelRequest) -> Result<RecoveredChannel, AdminFailure> {

@@ -4,7 +4,9 @@ use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash, sha256};
-use claviger_proto::v1::{BundleFile, RecoverChannelRequest, RecoveredChannel, RecoveredTransaction};
+use claviger_proto::v1::{
+    AccountSecretsRequest, BundleFile, NodeInfo, RecoverChannelRequest, RecoveredChannel, RecoveredTransaction,
+};
 use zeroize::Zeroizing;
 
 use super::unsealed::{Unsealed, damaged, journal_failure, put};
@@ -160,6 +162,27 @@ pub(super) fn send_letters(journal: &Arc<Journal>, courier: &Courier, name: &Nod
 const RECOVER_WITHIN: Duration = Duration::from_secs(60);
 
 impl Unsealed {
+    /// Replaces an account's webhook secret, its API token, or both; the door and the courier use them at once.
+    pub(super) fn account_secrets(&self, request: AccountSecretsRequest) -> Result<NodeInfo, AdminFailure> {
+        let _change = self.change()?;
+        let record = self.find(&request.name)?;
+        let Some(known) = load_account(&self.journal, &self.vault, &record)? else {
+            let what = format!("node '{}' has no webhooks of Lightspark", record.name);
+            return Err(AdminFailure::new(FailureKind::Invalid, what, "`claviger node list` shows what nodes are."));
+        };
+        let or = |new: Vec<u8>, known: Option<&Zeroizing<Vec<u8>>>| match new.is_empty() {
+            true => known.map(|known| known.to_vec()).unwrap_or_default(),
+            false => new,
+        };
+        let webhook_secret = or(request.webhook_secret, Some(&known.webhook_secret));
+        let api_token = or(request.api_token, known.api_token.as_ref());
+        if let Some(account) = account(&record, webhook_secret, api_token)? {
+            self.record(account_puts(&self.vault, &record.name, &account))?;
+            self.accounts.put(record.name.clone(), account);
+        }
+        Ok(self.node_info(&record))
+    }
+
     /// Has an account's node sign one channel of a recovery kit.
     pub(super) fn recover_channel(&self, request: &RecoverChannelRequest) -> Result<RecoveredChannel, AdminFailure> {
         let record = self.find(&request.node)?;

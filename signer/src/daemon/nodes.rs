@@ -164,7 +164,7 @@ impl Unsealed {
         self.find(name).map(|record| self.node_info(&record))
     }
 
-    fn node_info(&self, record: &NodeRecord) -> NodeInfo {
+    pub(super) fn node_info(&self, record: &NodeRecord) -> NodeInfo {
         let status = self.nodes.status().into_iter().find(|status| status.name == record.name);
         let connected = self.with_link(|link| link.connected()).unwrap_or_default();
         let connected = connected.into_iter().find(|connected| connected.node == record.name);

@@ -15,8 +15,8 @@ use crate::channel::Channel;
 use crate::thief::{CLAVIGER, Scene, Thief};
 use crate::{closing, value};
 
-/// Where things are kept, and how often they are looked at: these say nothing about what may be signed.
-const PLACES: [&str; 18] = [
+/// Where things are kept, and how often they are looked at: these say nothing about what may be signed. And a key that forbids more.
+const PLACES: [&str; 19] = [
     "link.listen",
     "link.advertise",
     "link.names",
@@ -26,6 +26,7 @@ const PLACES: [&str; 18] = [
     "lightspark.public_url",
     "lightspark.api",
     "lightspark.api_ca_file",
+    "limits.screening_key",
     "chain.url",
     "chain.cookie_file",
     "chain.user",

@@ -149,15 +149,24 @@ impl Client {
         let tls = ClientConnection::new(Arc::new(tls(&self.folder, false)), name()).map_err(std::io::Error::other)?;
         let tcp = TcpStream::connect(&self.webhooks)?;
         tcp.set_read_timeout(Some(ANSWER_WITHIN))?;
-        let mut stream = StreamOwned::new(tls, tcp);
+        let stream = StreamOwned::new(tls, tcp);
         let length = body.len();
         let head = "POST /lightspark-webhook/acme HTTP/1.1\r\nhost: signer\r\nconnection: close";
-        write!(stream, "{head}\r\ncontent-length: {length}\r\nlightspark-signature: {signature}\r\n\r\n{body}")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let status = answer.get(9..12).and_then(|status| status.parse().ok());
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-        status.zip(body).ok_or_else(|| std::io::Error::other("no answer"))
+        let head = format!("{head}\r\ncontent-length: {length}\r\nlightspark-signature: {signature}");
+        call(stream, &format!("{head}\r\n\r\n{body}"))
+    }
+
+    /// Has a service's call signed over plain HTTP: the status and what it is answered.
+    pub(crate) fn sign_over_http(&self, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+        let signer = std::fs::read_to_string(self.folder.join("signer.txt"))?;
+        let mut config = tls(&self.folder, true);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let tls = ClientConnection::new(Arc::new(config), name()).map_err(std::io::Error::other)?;
+        let tcp = TcpStream::connect(signer.trim())?;
+        tcp.set_read_timeout(Some(ANSWER_WITHIN))?;
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: signer\r\nconnection: close\r\ncontent-length: {}", body.len());
+        call(StreamOwned::new(tls, tcp), &format!("{head}\r\n\r\n{body}"))
     }
 
     /// Has a service's call signed.
@@ -176,10 +185,20 @@ impl Client {
             });
             let endpoint = Endpoint::from_static("https://signer.claviger").timeout(ANSWER_WITHIN);
             let channel = endpoint.connect_with_connector(connector).await.map_err(|error| lost(&error))?;
-            let request = SignOperationRequest { body: body.as_bytes().to_vec() };
+            let request = SignOperationRequest { body: body.as_bytes().to_vec(), clearance: vec![] };
             Ok(OperationsClient::new(channel).sign(request).await?.into_inner().signature)
         })
     }
+}
+
+/// Sends a request, the last of its connection; the status and the body of the answer.
+fn call(mut stream: StreamOwned<ClientConnection, TcpStream>, request: &str) -> std::io::Result<(u16, String)> {
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.get(9..12).and_then(|status| status.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    status.zip(body).ok_or_else(|| std::io::Error::other("no answer"))
 }
 
 fn name() -> ServerName<'static> {

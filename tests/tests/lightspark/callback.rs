@@ -111,9 +111,11 @@ fn variables<'a>(calls: &'a [Value], name: &str) -> Vec<&'a Value> {
 fn until_taken(account: &Account) {
     let end = Instant::now() + PATIENCE;
     let waits = || {
-        let metrics = account.signer.output(&["metrics"], "").unwrap().stdout;
-        let metrics = String::from_utf8(metrics).unwrap();
-        !metrics.contains("claviger_lightspark_letters_waiting{node=\"acme\"} 0")
+        let metrics = account.signer.cli(&["metrics"]).unwrap();
+        let mut metrics = metrics["metrics"].as_array().unwrap().iter();
+        let waiting = metrics.find(|metric| metric["name"] == "claviger_lightspark_letters_waiting").unwrap();
+        assert_eq!(waiting["samples"][0]["labels"], json!(["acme"]));
+        waiting["samples"][0]["value"].as_f64() != Some(0.0)
     };
     while waits() {
         assert!(Instant::now() < end, "never");
@@ -152,7 +154,36 @@ fn what_was_decided_and_not_delivered_is_delivered_after_kill_9() {
     assert_eq!(client.webhook(&again("7")).unwrap().0, 204);
     let calls = api.calls(6);
     assert_eq!(calls.len(), 6);
-    assert!(calls[3..].iter().all(|call| call["variables"] == *point), "the same point each time");
+    assert!(calls[3..].iter().all(|call| call["variables"] == **point), "the same point each time");
+}
+
+#[test]
+fn a_new_token_delivers_what_waited_for_it() {
+    let api = Api::closed();
+    let mut account = Account::new();
+    let edit = |config: &mut toml::Table| {
+        let lightspark = config["lightspark"].as_table_mut().unwrap();
+        lightspark.insert("api".to_owned(), api.url().into());
+    };
+    account.signer.configure(edit).unwrap();
+    account.signer.stop().unwrap();
+    account.signer.start().unwrap();
+    let client = account.client();
+    let secrets = |name: &str, content: &str| {
+        let file = account.folder.with_file_name(name);
+        std::fs::write(&file, content).unwrap();
+        account.signer.cli(&["lightspark", "secrets", "acme", "--api-token", file.to_str().unwrap()])
+    };
+    secrets("no-token", "token").unwrap_err();
+    let (body, _) = &events()[0];
+    assert_eq!(client.webhook(body).unwrap().0, 200, "it is answered directly still");
+    secrets("wrong", "client-id:of-another-time").unwrap();
+    api.open();
+    assert_eq!(client.webhook(body).unwrap().0, 204);
+    assert_eq!(api.calls(1)[0]["operationName"], "UpdateChannelPerCommitmentPoint");
+    secrets("right", TOKEN).unwrap();
+    until_taken(&account);
+    assert!(api.calls(2).len() >= 2, "it was sent again");
 }
 
 #[test]
@@ -160,7 +191,7 @@ fn the_doctor_sends_a_webhook_and_compares_key_network_and_time_with_lightspark(
     let api = Api::closed();
     let account = Account::calling_back(&api.url());
     let states = || {
-        let output = account.signer.output(&["--json", "doctor", "acme"], "").unwrap();
+        let output = account.signer.output(&["doctor", "acme"], "").unwrap();
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let checks = report["checks"].as_array().unwrap().clone();
         let ours = checks.into_iter().filter(|check| check["id"].as_str().unwrap().starts_with("lightspark-"));

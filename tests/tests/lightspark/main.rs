@@ -5,5 +5,7 @@
 mod account;
 mod callback;
 mod osk;
+mod over_http;
+mod recovery;
 mod retries;
 mod secrets;

@@ -26,7 +26,8 @@ fn an_rsa_key_is_imported_with_its_password_signs_and_neither_log_nor_file_shows
     let remote = add(&[&password_fd[..], &["--webhook-secret", &secret]].concat(), PASSWORD).unwrap_err().to_string();
     assert!(remote.contains("no remote signing"), "{remote}");
     add(&password_fd, PASSWORD).unwrap();
-    let again = add_as("gina", &["--node-password-fd", "0", "--out", &path("other")], PASSWORD).unwrap_err().to_string();
+    let again =
+        add_as("gina", &["--node-password-fd", "0", "--out", &path("other")], PASSWORD).unwrap_err().to_string();
     assert!(again.contains("node 'faye' has these keys"), "{again}");
     let told = std::fs::read_to_string(account.folder.with_file_name("faye.lightspark").join("account.txt")).unwrap();
     assert!(told.starts_with("operation signing key   RSA, 2048 bits\n"), "{told}");

@@ -111,7 +111,8 @@ impl Api {
     pub(super) async fn look(&self, authorization: &str) -> Result<AtLightspark, ApiError> {
         let asked = self.post(authorization, "Nodes", NODES, b"{}");
         let (data, date_ms) = tokio::time::timeout(WITHIN, asked).await.unwrap_or(Err(ApiError::Late))?;
-        let nodes = data.pointer("/current_account/nodes/entities").and_then(Value::as_array).ok_or(ApiError::Refused)?;
+        let nodes =
+            data.pointer("/current_account/nodes/entities").and_then(Value::as_array).ok_or(ApiError::Refused)?;
         let text = |node: &Value, field: &str| node.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         let nodes = nodes.iter().map(|node| (text(node, "public_key"), text(node, "bitcoin_network"))).collect();
         Ok(AtLightspark { nodes, date_ms })

@@ -5,6 +5,7 @@
 //! TCP ─ accept.rs: TLS, limits ─▶ server.rs: HTTP ─▶ webhook.rs: whose signature? ─▶ a request of that account ─▶ LinkHandler
 //!                     Lightspark's API ◀─ api.rs ◀─ courier.rs: until it is taken ◀─ a letter, recorded ◀─┘
 //! link/server.rs: gRPC, client certificate ─▶ operations.rs: whose certificate? ─▶ a request of that account ─▶ LinkHandler
+//!                 HTTP ─▶ operations_http.rs ─┘
 //! ```
 
 mod accounts;
@@ -12,6 +13,7 @@ mod api;
 mod courier;
 mod mutations;
 mod operations;
+pub(in crate::gateway) mod operations_http;
 mod server;
 mod webhook;
 

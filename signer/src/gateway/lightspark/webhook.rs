@@ -45,7 +45,7 @@ impl Answer {
         Self { status: 200, mutation: Mutation::of(&letter), body: letter.variables }
     }
 
-    fn refused(request: &str, refusal: &Refusal) -> Self {
+    pub(super) fn refused(request: &str, refusal: &Refusal) -> Self {
         let Refusal { reason, detail, .. } = refusal;
         let status = match reason {
             Reason::Malformed | Reason::MessageUnknown | Reason::PathNotCanonical => 400,

@@ -143,9 +143,10 @@ mod tests {
             // Without a tag a wrong password may leave good padding: then what comes out is no key.
             let wrong = decrypt(cipher, value, "passwort");
             assert_ne!(wrong.as_deref(), Ok(&b"testtest".to_vec()), "{cipher}");
-            let input = serde_json::json!({ "encrypted_value": value, "cipher": cipher }).to_string();
-            assert!(open(input.as_bytes(), "password").is_err(), "{cipher}: it holds no RSA key");
         }
+        let (cipher, value) = SAMPLES[0];
+        let input = serde_json::json!({ "encrypted_value": value, "cipher": cipher }).to_string();
+        assert!(open(input.as_bytes(), "password").is_err(), "it holds no RSA key");
     }
 
     #[test]

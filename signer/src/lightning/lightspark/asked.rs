@@ -11,6 +11,7 @@
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use claviger_policy::actions::Action;
 use claviger_policy::facts::FactId;
+use claviger_policy::request::Request;
 use lightning_signer::invoice::Invoice;
 
 use crate::lightning::asked::paying;
@@ -24,27 +25,42 @@ pub(super) fn payment(
     invoice: &Invoice,
     amount_msat: u64,
     max_fee_msat: u64,
+    cleared: Option<&str>,
 ) -> Result<(), Refusal> {
     let Some(request) = counter.request(Action::PayInvoice) else { return Ok(()) };
     let (request, key) = paying(request, invoice, amount_msat);
-    counter.ask(request.with(FactId::FeeMsat, max_fee_msat), key, Ends::AtOnce)
+    counter.ask(with_clearance(request.with(FactId::FeeMsat, max_fee_msat), cleared), key, Ends::AtOnce)
 }
 
 /// A withdrawal is about to be requested under `key`. Its fee shows with the transaction, and is bounded there.
 pub(super) fn withdrawal(
     counter: &Counter,
     key: &str,
-    to: &ScriptBuf,
-    amount_sat: u64,
+    asked: &Withdrawal<'_>,
     max_fee_sat: u64,
 ) -> Result<(), Refusal> {
-    withdraw(counter, format!("withdrawal:{key}"), [to].into_iter(), amount_sat, max_fee_sat)
+    let Withdrawal { to, amount_sat, cleared } = *asked;
+    withdraw(counter, format!("withdrawal:{key}"), [to].into_iter(), (amount_sat, max_fee_sat), cleared)
+}
+
+/// What a call withdraws.
+pub(super) struct Withdrawal<'a> {
+    /// Where it goes.
+    pub(super) to: &'a ScriptBuf,
+    /// How much.
+    pub(super) amount_sat: u64,
+    /// The id of its clearance.
+    pub(super) cleared: Option<&'a str>,
+}
+
+fn with_clearance(request: Request, cleared: Option<&str>) -> Request {
+    cleared.into_iter().fold(request, |request, id| request.with(FactId::Clearance, id))
 }
 
 /// Coins of the wallet are about to pay `leaving`, none of which a withdrawal has asked for.
 pub(super) fn spend(counter: &Counter, txid: &Txid, leaving: &[&TxOut], fee_sat: u64) -> Result<(), Refusal> {
     let sat = leaving.iter().fold(0u64, |sum, out| sum.saturating_add(out.value.to_sat()));
-    withdraw(counter, format!("withdraw:{txid}"), leaving.iter().map(|out| &out.script_pubkey), sat, fee_sat)
+    withdraw(counter, format!("withdraw:{txid}"), leaving.iter().map(|out| &out.script_pubkey), (sat, fee_sat), None)
 }
 
 /// A channel is about to be closed by a commitment of ours, and what it pays collected in `collected`: each output beside its
@@ -71,11 +87,11 @@ fn withdraw<'a>(
     counter: &Counter,
     key: String,
     to: impl Iterator<Item = &'a ScriptBuf>,
-    amount_sat: u64,
-    fee_sat: u64,
+    (amount_sat, fee_sat): (u64, u64),
+    cleared: Option<&str>,
 ) -> Result<(), Refusal> {
     let Some(request) = counter.request(Action::Withdraw) else { return Ok(()) };
-    let request = request
+    let request = with_clearance(request, cleared)
         .with(FactId::FeeMsat, fee_sat.saturating_mul(1_000))
         .with(FactId::AmountMsat, amount_sat.saturating_mul(1_000))
         .paying_to(counter.destinations(to));

@@ -189,6 +189,8 @@ impl LightsparkNode {
         checked: &Checked<'_>,
         facts: &mut Vec<Fact>,
     ) -> Result<(), Refusal> {
+        // What an old state has not revoked may be revoked, and what its channel pays us may be less (P7).
+        self.orders.require_latest()?;
         let Checked { job, tx, .. } = checked;
         let unknown = |detail: &str| Refusal::new(Reason::TransactionUnknown, format!("job {}: {detail}", job.id));
         let [input] = &tx.input[..] else { return Err(unknown("it spends more than the funding output")) };

@@ -44,7 +44,7 @@ use serde_json::json;
 pub use self::event::{Ask, Event, EventError, Job, Method, SubEvent};
 pub use self::json::{JsonError, MAX_BYTES};
 pub use self::letter::{Letter, gone as letter_gone, letters};
-pub use self::operations::{MAX_OPERATION_BYTES, SIGN_OPERATION};
+pub use self::operations::{MAX_CLEARANCE_BYTES, MAX_OPERATION_BYTES, SIGN_OPERATION, operation_request};
 pub use self::paths::{ChannelKey, KeyPath, PathError};
 pub use self::recovery::{RECOVER, Recovered, Signed};
 
@@ -244,8 +244,8 @@ impl LightsparkNode {
         }
     }
 
-    /// Answers one webhook, as [`request`] hands it in, or one operation or one channel of a recovery kit, which follows the
-    /// number [`SIGN_OPERATION`] or [`RECOVER`]. The reply is empty if there is nothing to say.
+    /// Answers one webhook, as [`request`] hands it in, one operation, as [`operation_request`] does, or one channel of a recovery
+    /// kit, which follows the number [`RECOVER`]. The reply is empty if there is nothing to say.
     pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         self.limits.begin();
         self.counter.begin(None);
@@ -360,6 +360,8 @@ impl LightsparkNode {
     }
 
     fn release_secret(&mut self, entity: &str, number: u32, index: u64) -> Result<Answer, Refusal> {
+        // An old state does not know which commitments were signed to close since.
+        self.orders.require_latest()?;
         let mut channel = self.channel(entity, number)?.clone();
         channel.release_secret(index)?;
         let secret = self.keys.per_commitment_secret(number, index);

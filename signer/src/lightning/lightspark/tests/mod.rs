@@ -23,6 +23,7 @@ use crate::policy::Desk;
 
 mod attacks;
 mod claims;
+mod clearances;
 mod commitments;
 mod differential;
 mod events;
@@ -33,6 +34,7 @@ mod recovery_kits;
 mod refusals;
 mod rsa;
 mod spends;
+mod timing;
 mod vectors;
 
 const CHANNEL: &str = "Channel:018fe6a8-1096-69e3-0000-b60765430f65";
@@ -47,6 +49,7 @@ struct Spark {
     desk: Arc<Desk>,
     events: u32,
     calls_back: bool,
+    clearance: Vec<u8>,
 }
 
 fn spec() -> NodeSpec {
@@ -121,7 +124,7 @@ impl Spark {
     fn with(entries: BTreeMap<String, Vec<u8>>, desk: Arc<Desk>, events: u32) -> Self {
         let settings = Settings { desk: desk.clone(), ..settings() };
         let node = LightsparkNode::restore(&spec(), &settings, Arc::default(), entries.clone()).expect("restores");
-        Self { node, entries, desk, events, calls_back: false }
+        Self { node, entries, desk, events, calls_back: false, clearance: vec![] }
     }
 
     /// The account as it is after a restart.

@@ -56,7 +56,7 @@ fn account(late: u64, desk: Arc<Desk>, allow: &[ScriptBuf]) -> Spark {
     let limits = LimitsConfig { allow: allow.iter().map(address).collect(), ..settings().limits };
     let settings = Settings { desk: desk.clone(), limits, ..settings() };
     let node = LightsparkNode::restore(&spec_of_kits(), &settings, Arc::default(), entries.clone()).expect("restores");
-    Spark { node, entries, desk, events: 0, calls_back: false }
+    Spark { node, entries, desk, events: 0, calls_back: false, clearance: vec![] }
 }
 
 fn newest() -> Spark {

@@ -32,7 +32,7 @@ fn restarted(spark: Spark) -> Spark {
 
 impl Spark {
     fn sign_rsa(&mut self, body: &str) -> Result<Vec<u8>, Refusal> {
-        let message = [&SIGN_OPERATION.to_be_bytes()[..], body.as_bytes()].concat();
+        let message = operation_request(&[], body.as_bytes());
         let row = guard::row(NodeKind::Lightspark, &message).expect("known");
         self.handle(row, message)
     }
