@@ -261,8 +261,9 @@ impl LightsparkNode {
         match answer {
             Ok(answer) => {
                 puts.extend(answer.puts);
-                // The money of an operation is charged when a job moves it.
-                puts.extend((row.number != SIGN_OPERATION).then(|| self.limits.charge()).flatten());
+                // The money of an operation is charged when a job moves it; without remote signing no job ever does.
+                let moves_now = row.number != SIGN_OPERATION || self.operations_key.is_some();
+                puts.extend(moves_now.then(|| self.limits.charge()).flatten());
                 puts.extend(self.counter.tidy());
                 Handled { puts, policy, facts: answer.facts, ..Handled::plain(Ok(answer.reply)) }
             }

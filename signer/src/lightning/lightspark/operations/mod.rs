@@ -136,7 +136,11 @@ impl LightsparkNode {
                 facts.push(Fact::number("onchain_send", *amount_sat, Unit::Sat));
                 facts.push(Fact::text("pays", address.to_string()));
                 let (script, limit_sat) = (address.script_pubkey(), self.config.max_onchain_sat);
-                if !is_known && *amount_sat > limit_sat && !self.allow.contains(&script) {
+                let is_limited = !is_known && !self.allow.contains(&script);
+                if is_limited && self.operations_key.is_some() && !self.limits.approve_withdrawal(*amount_sat) {
+                    return Err(denied(&self.limits));
+                }
+                if is_limited && *amount_sat > limit_sat {
                     let detail = format!("withdrawal: {amount_sat} sat > limits.max_onchain_sat = {limit_sat} sat");
                     let fact = Fact::number("max_onchain_sat", *amount_sat, Unit::Sat).at_most(limit_sat);
                     return Err(Refusal::new(Reason::Limit, detail).with_fact(fact));

@@ -61,6 +61,29 @@ fn an_operation_is_signed_as_the_service_verifies_it_and_the_same_bytes_once() {
     assert_eq!(Spark::reason(spark.sign_rsa(&another)), Some(Reason::OperationReused));
 }
 
+/// No job moves the money of such an account later: it is charged with the signature.
+#[test]
+fn what_such_an_account_spends_is_charged_with_its_signature_and_a_repeat_is_not() {
+    let mut spark = account();
+    let exchange = operations::exchange();
+    let calls = [(30_000, "a"), (30_000, "a"), (30_000, "b")].map(|(sat, key)| spark.withdraw(&exchange, sat, key));
+    for call in &calls {
+        spark.sign_rsa(call).expect("60000 sat within a day");
+    }
+    let mut spark = restarted(spark);
+    let more = spark.withdraw(&exchange, 1, "c");
+    assert_eq!(Spark::reason(spark.sign_rsa(&more)), Some(Reason::Limit));
+    spark.sign_rsa(&calls[2]).expect("the same again");
+    let hour = LimitsConfig::default().max_payment_msat_per_hour / LimitsConfig::default().max_payment_msat;
+    let largest = LimitsConfig::default().max_payment_msat - 1_000; // and the routing fee
+    for n in 0..hour {
+        let pay = spark.pay(&invoice(n + 1, largest), None, n);
+        spark.sign_rsa(&pay).expect("within the hour");
+    }
+    let pay = spark.pay(&invoice(hour + 1, largest), None, 1);
+    assert_eq!(Spark::reason(spark.sign_rsa(&pay)), Some(Reason::Limit));
+}
+
 #[test]
 fn an_account_with_such_a_key_answers_no_webhook() {
     let mut spark = account();
