@@ -6,6 +6,8 @@ const REDACTED: &[&str] = &[
     ".claviger.v1.NodeReply",
     ".claviger.v1.UnsealRequest",
     ".claviger.v1.RotateDataKeyRequest",
+    ".claviger.v1.NodeAddRequest",
+    ".claviger.v1.AccountSecretsRequest",
     ".claviger.v1.SeedImport",
     ".claviger.v1.EnrolmentReply",
     ".claviger.v1.BundleFile",
@@ -57,6 +59,8 @@ const PRINTED: &[&str] = &[
     ".claviger.v1.SignedCheckpoint",
     ".claviger.v1.VerifyProgress",
     ".claviger.v1.BadRecord",
+    ".claviger.v1.RecoveredChannel",
+    ".claviger.v1.RecoveredTransaction",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

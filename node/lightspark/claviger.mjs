@@ -22,16 +22,19 @@ const SIGNER = "signer.claviger";
 const WITHIN_MS = 25_000;
 
 export class ClavigerKey extends SigningKey {
-  constructor(address, ca, key, certificate) {
+  constructor(address, ca, key, certificate, clear) {
     super(SigningKeyType.Secp256k1SigningKey);
+    this.clear = clear;
     const credentials = grpc.credentials.createSsl(ca, key, certificate);
     this.client = new grpc.Client(address, credentials, { "grpc.ssl_target_name_override": SIGNER });
   }
 
-  // The folder that `claviger node add --kind lightspark` wrote.
-  static open(folder) {
+  // The folder that `claviger node add --kind lightspark` wrote. `clear`, of a call's body, is its clearance by a screening
+  // service, where the signer wants one.
+  static open(folder, clear) {
     const read = (name) => readFileSync(join(folder, name));
-    return new ClavigerKey(read("signer.txt").toString().trim(), read("ca.pem"), read("client.key"), read("client.pem"));
+    const address = read("signer.txt").toString().trim();
+    return new ClavigerKey(address, read("ca.pem"), read("client.key"), read("client.pem"), clear);
   }
 
   // The SDK asks for a key of the node before it asks this one to sign.
@@ -40,28 +43,35 @@ export class ClavigerKey extends SigningKey {
   }
 
   // `body` as it will be sent, before it is compressed. Fails with the reason if the policy does not permit it.
-  sign(body) {
+  async sign(body) {
+    const request = [body, this.clear ? await this.clear(body) : undefined];
     return new Promise((resolve, reject) => {
       const deadline = Date.now() + WITHIN_MS;
-      this.client.makeUnaryRequest("/claviger.v1.Operations/Sign", encode, decode, body, { deadline }, (error, signature) =>
+      this.client.makeUnaryRequest("/claviger.v1.Operations/Sign", encodeRequest, decode, request, { deadline }, (error, signature) =>
         error ? reject(error) : resolve(signature),
       );
     });
   }
 }
 
-// Both messages have one field of bytes: its tag, its length in groups of seven bits, the bytes.
-function encode(bytes) {
-  const head = [0x0a];
+const encodeRequest = ([body, clearance]) =>
+  clearance ? Buffer.concat([encode(body), encode(clearance, 0x12)]) : encode(body);
+
+// Fields of bytes: a tag, the length in groups of seven bits, the bytes.
+function encode(bytes, tag = 0x0a) {
+  const head = [tag];
   let length = bytes.length;
   for (; length > 0x7f; length >>>= 7) head.push((length & 0x7f) | 0x80);
   return Buffer.concat([Buffer.from([...head, length]), bytes]);
 }
 
-// A signature in DER has at most 72 bytes: its length is one group.
+// A signature has at most 512 bytes: its length is one group or two.
 function decode(reply) {
-  if (reply[0] !== 0x0a || reply[1] > 0x7f || reply.length !== 2 + reply[1]) throw new Error("not a SignOperationReply");
-  return new Uint8Array(reply.subarray(2));
+  for (const groups of [1, 2]) {
+    const signature = reply.subarray(1 + groups);
+    if (encode(signature).equals(reply)) return new Uint8Array(signature);
+  }
+  throw new Error("not a SignOperationReply");
 }
 
 // Claviger did not answer an event. Pass `status` on: Lightspark sends again what may work later.

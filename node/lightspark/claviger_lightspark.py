@@ -27,37 +27,47 @@ WITHIN_S = 25
 
 
 class ClavigerKey(SigningKey):
-    def __init__(self, address: str, ca: bytes, key: bytes, certificate: bytes) -> None:
+    def __init__(self, address: str, ca: bytes, key: bytes, certificate: bytes, clear=None) -> None:
+        self._clear = clear
         credentials = grpc.ssl_channel_credentials(ca, key, certificate)
         channel = grpc.secure_channel(address, credentials, [("grpc.ssl_target_name_override", SIGNER)])
-        self._sign = channel.unary_unary("/claviger.v1.Operations/Sign", _encode, _decode)
+        self._sign = channel.unary_unary("/claviger.v1.Operations/Sign", _encode_request, _decode)
 
     @classmethod
-    def open(cls, folder: str) -> "ClavigerKey":
-        """The folder that `claviger node add --kind lightspark` wrote."""
+    def open(cls, folder: str, clear=None) -> "ClavigerKey":
+        """The folder that `claviger node add --kind lightspark` wrote. `clear`, of a call's body, is its clearance by a screening
+        service, where the signer wants one."""
         read = lambda name: (Path(folder) / name).read_bytes()
-        return cls(read("signer.txt").decode().strip(), read("ca.pem"), read("client.key"), read("client.pem"))
+        return cls(read("signer.txt").decode().strip(), read("ca.pem"), read("client.key"), read("client.pem"), clear)
 
     def sign_payload(self, payload: bytes) -> str:
         """`payload` as it will be sent, before it is compressed. Fails with the reason if the policy does not permit it."""
-        signature = self._sign(payload, timeout=WITHIN_S)
+        clearance = self._clear(payload) if self._clear else b""
+        signature = self._sign((payload, clearance), timeout=WITHIN_S)
         return json.dumps({"v": 1, "signature": b64encode(signature).decode("ascii")})
 
 
-# Both messages have one field of bytes: its tag, its length in groups of seven bits, the bytes.
-def _encode(body: bytes) -> bytes:
-    head, length = bytearray(b"\x0a"), len(body)
+def _encode_request(request) -> bytes:
+    body, clearance = request
+    return _encode(body) + (_encode(clearance, b"\x12") if clearance else b"")
+
+
+# Fields of bytes: a tag, the length in groups of seven bits, the bytes.
+def _encode(body: bytes, tag: bytes = b"\x0a") -> bytes:
+    head, length = bytearray(tag), len(body)
     while length > 0x7F:
         head.append(length & 0x7F | 0x80)
         length >>= 7
     return bytes(head) + bytes([length]) + body
 
 
-# A signature in DER has at most 72 bytes: its length is one group.
+# A signature has at most 512 bytes: its length is one group or two.
 def _decode(reply: bytes) -> bytes:
-    if reply[:1] != b"\x0a" or reply[1] > 0x7F or len(reply) != 2 + reply[1]:
-        raise ValueError("not a SignOperationReply")
-    return reply[2:]
+    for groups in (1, 2):
+        head, signature = reply[: 1 + groups], reply[1 + groups :]
+        if head + signature == _encode(signature):
+            return signature
+    raise ValueError("not a SignOperationReply")
 
 
 class Refused(Exception):

@@ -69,6 +69,8 @@ facts! {
     Channel "channel" Text Proved
         always[UpdateChannel CloseChannel ForceClose] maybe[Forward Sweep BumpFee Gossip] claimed[]
         "The channel, as `claviger channel show` names it; of a forward, the outgoing one." "\"02ab…:1\"";
+    Clearance "clearance" Text Proved always[] maybe[PayInvoice Withdraw] claimed[]
+        "The id under which a screening service cleared this very payment; there is none where no such service is configured." "\"7f3a-2026-11-30\"";
     Client "client" Text Proved always[] maybe[] claimed[]
         "Who asked through the node, where the front door tells callers apart." "\"payroll\"";
     CltvDeltaBlocks "cltv_delta_blocks" Number(Blocks) Proved

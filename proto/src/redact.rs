@@ -5,8 +5,8 @@ use std::fmt;
 use crate::lnrpc::{InitWalletRequest, InitWalletResponse};
 use crate::signrpc::{MuSig2SessionRequest, SharedKeyResponse};
 use crate::v1::{
-    BundleFile, EnrolmentReply, NodeReply, NodeRequest, RotateDataKeyRequest, SeedImport, UnsealRequest, node_reply,
-    node_request,
+    AccountSecretsRequest, BundleFile, EnrolmentReply, NodeAddRequest, NodeReply, NodeRequest, RotateDataKeyRequest,
+    SeedImport, UnsealRequest, node_reply, node_request,
 };
 
 impl fmt::Debug for NodeRequest {
@@ -45,6 +45,18 @@ impl fmt::Debug for UnsealRequest {
 impl fmt::Debug for RotateDataKeyRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RotateDataKeyRequest { .. }")
+    }
+}
+
+impl fmt::Debug for NodeAddRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeAddRequest").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AccountSecretsRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccountSecretsRequest").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -99,6 +111,22 @@ mod tests {
         let canary = b"CANARY".to_vec();
         let shown = [
             format!("{:?}", UnsealRequest { passphrase: canary.clone(), ..UnsealRequest::default() }),
+            format!(
+                "{:?}",
+                NodeAddRequest {
+                    webhook_secret: canary.clone(),
+                    api_token: canary.clone(),
+                    ..NodeAddRequest::default()
+                }
+            ),
+            format!(
+                "{:?}",
+                AccountSecretsRequest {
+                    name: "acme".into(),
+                    webhook_secret: canary.clone(),
+                    api_token: canary.clone()
+                }
+            ),
             format!("{:?}", SeedImport { format: "bip39".into(), secret: canary.clone(), passphrase: canary.clone() }),
             format!("{:?}", EnrolmentReply { node: None, bundle: "CANARY".into(), files: vec![] }),
             format!("{:?}", BundleFile { name: "lnd.macaroon".into(), content: canary.clone() }),

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Address, Network};
 use claviger_hsm::KeyKind;
 use claviger_hsm::tpm::DEFAULT_TCTI;
 use claviger_policy::preset::{self, Preset};
 use serde::{Deserialize, Serialize};
 use ureq::http::Uri;
+
+use crate::gateway::lightspark::Endpoint;
 
 /// Instead of a preset: no policy is in force before one is applied.
 pub const NO_PRESET: &str = "none";
@@ -73,6 +76,12 @@ section! {
     LightsparkConfig "lightspark" {
         /// Where webhooks arrive: address and port, with TLS under the signer's own CA. Without it there is no such door.
         listen: Option<SocketAddr> = None;
+        /// Where Lightspark sends webhooks, without an account's name, e.g. https://hooks.example.com/ln/webhooks: `claviger doctor` sends one there. Empty: it sends one to listen.
+        public_url: String = String::new();
+        /// Lightspark's API, where accounts with a token call back: an https URL, or an http URL of this host.
+        api: String = "https://api.lightspark.com/graphql/server/2023-09-13".to_owned();
+        /// The CAs that the API's certificate may be from, in PEM: by default those that Debian keeps.
+        api_ca_file: PathBuf = PathBuf::from("/etc/ssl/certs/ca-certificates.crt");
     }
 }
 
@@ -121,6 +130,8 @@ section! {
         max_onchain_fee_sat: u64 = 100_000;
         /// What an lnd node's wallet may have put into outputs that no channel's first commitment has shown to be a channel's funding yet, within any 24 hours, in sat. Above it such an output counts as a send.
         max_unproven_funding_sat: u64 = 16_777_215;
+        /// The public key, 33 bytes in hex, of a service that screens payments: operations of Lightspark accounts then need a clearance with its signature. Empty: they need none.
+        screening_key: String = String::new();
         /// Addresses beside the node's own wallet that sends, sweeps and closes may pay any amount to.
         allow: Vec<String> = Vec::new();
     }
@@ -284,6 +295,13 @@ impl ConfigError {
     }
 }
 
+impl LimitsConfig {
+    /// The key of the screening service, if there is one. The configuration was checked.
+    pub fn screening(&self) -> Option<PublicKey> {
+        self.screening_key.parse().ok()
+    }
+}
+
 impl Config {
     /// The defaults for `network`.
     pub fn new(network: Network) -> Self {
@@ -351,6 +369,12 @@ impl Config {
         if !self.lnd.advertise.is_empty() && !is_address(&self.lnd.advertise) {
             return out_of_range("lnd.advertise", &self.lnd.advertise, "use host:port");
         }
+        if Endpoint::parse(&self.lightspark.api).is_none() {
+            return out_of_range("lightspark.api", &"…", "use an https URL, or http to this host, without credentials");
+        }
+        if !self.lightspark.public_url.is_empty() && Endpoint::parse(&self.lightspark.public_url).is_none() {
+            return out_of_range("lightspark.public_url", &"…", "use an https URL, without credentials");
+        }
         if !(64 << 10..=1 << 30).contains(&self.link.bytes_per_s) {
             return out_of_range("link.bytes_per_s", &self.link.bytes_per_s, "use 65536 to 1073741824");
         }
@@ -381,6 +405,14 @@ impl Config {
             let rule = "set checkpoints.module, by its absolute path, checkpoints.token and checkpoints.pin_credential";
             return out_of_range("checkpoints.key", &checkpoints.key, rule);
         }
+        // A typo must not switch it off.
+        if !self.limits.screening_key.is_empty() && self.limits.screening().is_none() {
+            return out_of_range(
+                "limits.screening_key",
+                &self.limits.screening_key,
+                "use a public key: 33 bytes in hex",
+            );
+        }
         if !(1..=3_600).contains(&self.rollback.every_s) {
             return out_of_range("rollback.every_s", &self.rollback.every_s, "use 1 to 3600");
         }
@@ -410,10 +442,15 @@ impl Config {
         Some(if self.lnd.advertise.is_empty() { listen.to_string() } else { self.lnd.advertise.clone() })
     }
 
-    /// The TCP ports that the signer connects to.
+    /// The TCP ports that the signer connects to: the chain backend's and, with a door for Lightspark, its API's, and that door's
+    /// own, which `doctor` tries.
     pub fn dials(&self) -> Vec<u16> {
         let chain = self.chain.url.parse::<Uri>().ok().filter(|url| url.host().is_some());
-        chain.map(|url| url.port_u16().unwrap_or(80)).into_iter().collect()
+        let chain = chain.map(|url| url.port_u16().unwrap_or(80));
+        let lightspark = &self.lightspark;
+        let urls = [&lightspark.api, &lightspark.public_url].into_iter().filter_map(|url| Endpoint::parse(url));
+        let door = lightspark.listen.map(|door| urls.map(|url| url.port()).chain([door.port()]));
+        chain.into_iter().chain(door.into_iter().flatten()).collect()
     }
 
     /// `chain.poll_ms` as a duration.

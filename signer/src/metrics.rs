@@ -59,6 +59,8 @@ metrics! {
         "1 while the whole node is frozen.";
     ChannelsFrozen "claviger_channels_frozen" gauge ["node"]
         "Channels that are frozen by themselves.";
+    LettersWaiting "claviger_lightspark_letters_waiting" gauge ["node"]
+        "Answers to webhooks that Lightspark's API has not taken yet, of an account that is called back.";
     BreakGlass "claviger_break_glass_grants" gauge ["node" "standing"]
         "Break-glass grants whose time is not over, however they stand. Wake somebody if it is above 0.";
     BudgetLeft "claviger_budget_left" gauge ["budget" "scope" "unit"]

@@ -112,6 +112,10 @@ reasons! {
         "Another operation had the same idempotency key." "Use a new key for each operation, and the same one only to repeat it.";
     OperationExpiry "operation-expiry" retry=false
         "The operation has ended, or ends too late." "Compare the clocks; Lightspark's SDKs let an operation end after one hour.";
+    ClearanceMissing "clearance-missing" retry=false
+        "A screening service is configured, and the operation comes without its clearance." "Have the payment screened first, and send the clearance with the call: docs/lightspark.md.";
+    ClearanceInvalid "clearance-invalid" retry=false
+        "The clearance is not the screening service's, or not for this account, payee, amount and time." "Have this very payment screened; look at limits.screening_key if every clearance is refused.";
     InvoiceReused "invoice-reused" retry=false
         "The payment hash was signed for another invoice before." "Use a new payment hash for every invoice.";
     ValueNotConserved "value-not-conserved" retry=false

@@ -54,6 +54,14 @@ impl AdminApi for Scribe {
         self.note(format!("add {} {} {import:?}", request.name, request.kind));
         Ok(EnrolmentReply { node: None, bundle: "the bundle".to_owned(), files: vec![] })
     }
+    fn account_secrets(&self, request: AccountSecretsRequest) -> Result<NodeInfo, AdminFailure> {
+        self.note(format!("secrets {}", request.name));
+        Ok(NodeInfo::default())
+    }
+    fn recover_channel(&self, request: RecoverChannelRequest) -> Result<RecoveredChannel, AdminFailure> {
+        self.note(format!("recover {} {}", request.node, request.kit.len()));
+        Ok(RecoveredChannel::default())
+    }
     fn node_list(&self) -> Result<Vec<NodeInfo>, AdminFailure> {
         Ok(vec![NodeInfo::default(); 3])
     }
@@ -216,7 +224,8 @@ async fn questions_arrive_and_answers_come_back() {
     assert_eq!(admin.unseal(unseal).await.unwrap().into_inner().nodes, 2);
     assert_eq!(admin.node_list(NodeListRequest {}).await.unwrap().into_inner().nodes.len(), 3);
     let import = Some(SeedImport { format: "bip39".into(), secret: vec![1; 9], passphrase: vec![] });
-    let add = NodeAddRequest { name: "alice".into(), kind: "ldk".into(), import, webhook_secret: vec![] };
+    let add =
+        NodeAddRequest { name: "alice".into(), kind: "ldk".into(), import, webhook_secret: vec![], api_token: vec![] };
     assert_eq!(admin.node_add(add).await.unwrap().into_inner().bundle, "the bundle");
     let renewed = admin.node_renew(NodeRequestByName { name: "alice".into() }).await.unwrap();
     assert_eq!(renewed.into_inner().bundle, "the bundle of alice");

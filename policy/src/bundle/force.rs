@@ -56,6 +56,27 @@ pub enum ApplyError {
     /// The bundle in force asks for signatures.
     #[error(transparent)]
     Unsigned(#[from] SigningError),
+    /// The bundle in force locks what is listed anew.
+    #[error("'{label}' in lists/{list}.toml is new and counts from {from_ms} on, before {earliest_ms}")]
+    TooSoon {
+        /// The list.
+        list: String,
+        /// The entry.
+        label: String,
+        /// When it would count, in milliseconds since the Unix epoch.
+        from_ms: u64,
+        /// When it may at the earliest.
+        earliest_ms: u64,
+    },
+    /// The bundle in force locks what is listed anew, and this one does not, or for less long.
+    #[error("its [lists] wait_h is shorter, and it would come into force before {earliest_ms}")]
+    ShorterWait {
+        /// In milliseconds since the Unix epoch.
+        earliest_ms: u64,
+    },
+    /// The bundle before may list what the one in force does not.
+    #[error("the bundle in force locks what is listed anew: going back is not locked")]
+    RollbackWaits,
     /// Nothing was in force before.
     #[error("there is no bundle to go back to")]
     NoPrevious,
@@ -79,6 +100,11 @@ impl ApplyError {
                 highest.saturating_add(1)
             ),
             Self::Past { .. } => "Give a time to come, or none.".into(),
+            Self::TooSoon { .. } => "Give it an effective_from that is so much later.".into(),
+            Self::ShorterWait { .. } => "Keep wait_h, or apply the bundle with --at that time.".into(),
+            Self::RollbackWaits => {
+                "Apply the bundle that you want to go back to with a higher version; what it lists anew waits.".into()
+            }
             Self::Unsigned(error) => error.hint(),
             Self::NoPrevious => "Apply the bundle you want with a higher version.".into(),
             Self::NotInForce { .. } => {
@@ -133,6 +159,7 @@ impl InForce {
         }
         let text = text_to_sign(candidate.version(), candidate.hash());
         signed(active, &text, candidate.files(), now_ms)?;
+        waits(candidate, active, from_ms.unwrap_or(now_ms), now_ms)?;
         self.highest_version = candidate.version();
         let applied = self.entry(candidate, from_ms.unwrap_or(now_ms));
         self.pending = Some(applied);
@@ -164,6 +191,9 @@ impl InForce {
         self.is_active(active)?;
         let (Some(from), Some(to)) = (self.active, self.previous) else { return Err(ApplyError::NoPrevious) };
         signed(active, &text_to_roll_back(from.hash, to.hash), signatures, now_ms)?;
+        if active.is_some_and(|active| active.wait_ms() > 0) {
+            return Err(ApplyError::RollbackWaits);
+        }
         self.active = Some(Applied { from_ms: now_ms, ..to });
         (self.previous, self.pending) = (None, None);
         Ok(vec![self.change()])
@@ -195,6 +225,21 @@ impl InForce {
                 wanted: active.map_or(BundleHash([0; 32]), |active| active.hash),
             }),
         }
+    }
+}
+
+/// Whether what `candidate` lists anew counts no earlier than `active` lets it, nor the wait ends earlier.
+fn waits(candidate: &Bundle, active: Option<&Bundle>, from_ms: u64, now_ms: u64) -> Result<(), ApplyError> {
+    let Some(active) = active.filter(|active| active.wait_ms() > 0) else { return Ok(()) };
+    let earliest_ms = now_ms.saturating_add(active.wait_ms());
+    let mut added = candidate.policy().lists.additions(&active.policy().lists);
+    if let Some(entry) = added.find(|entry| entry.effective_from_ms.max(from_ms) < earliest_ms) {
+        let (list, label, from_ms) = (entry.list.clone(), entry.label.clone(), entry.effective_from_ms);
+        return Err(ApplyError::TooSoon { list, label, from_ms, earliest_ms });
+    }
+    match candidate.wait_ms() < active.wait_ms() && from_ms < earliest_ms {
+        true => Err(ApplyError::ShorterWait { earliest_ms }),
+        false => Ok(()),
     }
 }
 

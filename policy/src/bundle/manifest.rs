@@ -26,9 +26,18 @@ pub(super) struct Manifest {
     pub(super) approvals: BTreeMap<Spanned<String>, GroupEntry>,
     /// Who signs the bundle that follows this one.
     pub(super) signing: Option<SigningEntry>,
+    /// The time lock of what the bundle that follows this one lists anew.
+    pub(super) lists: Option<ListsEntry>,
     /// Numbers of the channel rules.
     #[serde(default)]
     pub(super) limits: BTreeMap<Spanned<String>, Spanned<u64>>,
+}
+
+/// `[lists]` as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListsEntry {
+    pub(super) wait_h: Spanned<u64>,
 }
 
 /// `[signing]` as it is written.

@@ -21,6 +21,8 @@ use crate::preset::{self, Expanded};
 use crate::tooling;
 
 const POLICY: &str = "policy.toml";
+/// The longest time lock: thirty days.
+const MAX_WAIT_H: u64 = 720;
 
 /// A bundle that was read and checked: what it says, and the files that say it.
 pub struct Bundle {
@@ -29,6 +31,7 @@ pub struct Bundle {
     numbers: BTreeMap<String, u64>,
     policy: Policy,
     signing: Option<Signing>,
+    wait_ms: u64,
     files: Files,
 }
 
@@ -42,9 +45,10 @@ impl Bundle {
         let mut errors = reader.errors;
         match parsed {
             Some(parsed) if errors.is_empty() => {
-                let Parsed { version, preset, numbers, rules, budgets, lists, approvals, limits, signing } = parsed;
+                let Parsed { version, preset, numbers, rules, budgets, lists, approvals, limits, signing, wait_ms } =
+                    parsed;
                 let policy = Policy { rules, budgets, lists, approvals, limits, hash: files.hash().0 };
-                Ok(Self { version, preset, numbers, policy, signing, files })
+                Ok(Self { version, preset, numbers, policy, signing, wait_ms, files })
             }
             _ => {
                 errors.sort();
@@ -84,6 +88,11 @@ impl Bundle {
         self.signing.as_ref()
     }
 
+    /// How long after it was applied an entry of a list counts at the earliest, of the bundle that follows this one; 0: at once.
+    pub fn wait_ms(&self) -> u64 {
+        self.wait_ms
+    }
+
     /// The files it was read from.
     pub fn files(&self) -> &Files {
         &self.files
@@ -106,6 +115,7 @@ struct Parsed {
     approvals: Approvals,
     limits: Limits,
     signing: Option<Signing>,
+    wait_ms: u64,
 }
 
 #[derive(Default)]
@@ -148,6 +158,7 @@ impl Reader {
         let mut budgets = of_policy.budgets(&manifest);
         let signing = manifest.signing.as_ref().map(|entry| of_policy.signing(entry, &manifest, approvals.as_ref()));
         let limits = of_policy.limits(&manifest);
+        let wait_ms = manifest.lists.as_ref().map_or(0, |lists| of_policy.wait_ms(&lists.wait_h));
         let expanded = of_policy.preset(&manifest);
         if let (Some(expanded), Some(preset)) = (expanded, &manifest.preset) {
             sources.insert(0, Source { file: format!("preset {}", preset.get_ref()), text: expanded.cedar });
@@ -170,6 +181,7 @@ impl Reader {
             approvals: approvals.unwrap_or_default(),
             limits,
             signing,
+            wait_ms,
         })
     }
 
@@ -298,6 +310,14 @@ impl OfPolicy<'_> {
             }
         }
         limits
+    }
+
+    fn wait_ms(&mut self, wait_h: &Spanned<u64>) -> u64 {
+        if !(1..=MAX_WAIT_H).contains(wait_h.get_ref()) {
+            let fault = BundleFault::Limit(format!("wait_h = {} is not from 1 to {MAX_WAIT_H}", wait_h.get_ref()));
+            self.fault(wait_h, fault, "Write hours, or leave [lists] out.");
+        }
+        wait_h.get_ref().saturating_mul(3_600_000)
     }
 
     fn preset(&mut self, manifest: &Manifest) -> Option<Expanded> {

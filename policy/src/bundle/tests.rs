@@ -340,6 +340,62 @@ fn a_rollback_needs_signatures_of_its_own_where_the_bundle_in_force_asks_for_the
     assert_eq!(in_force.active.map(|active| active.version), Some(1));
 }
 
+/// A policy whose successor lists nothing anew within `wait_h` hours, and lists these addresses from these times on.
+fn listing(version: u64, wait_h: Option<u64>, listed: &[(&str, &str)]) -> Bundle {
+    let wait = wait_h.map_or_else(String::new, |wait_h| format!("[lists]\nwait_h = {wait_h}\n"));
+    let mut files = Files::default();
+    files.add("policy.toml", format!("version = {version}\n{wait}").into_bytes()).expect("a part");
+    let entry = |(address, from): &(&str, &str)| {
+        let from = if from.is_empty() { String::new() } else { format!("effective_from = {from}\n") };
+        format!("[[destination]]\nlabel = \"{}\"\naddress = \"{address}\"\n{from}", &address[..12])
+    };
+    let list: String = listed.iter().map(entry).collect();
+    bundle(with(with(files, "rules.cedar", std::str::from_utf8(RULES).expect("text")), "lists/exchange.toml", &list))
+}
+
+const ONE: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
+const OTHER: &str = "bcrt1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qzf4jry";
+const HOUR_MS: u64 = 3_600_000;
+
+#[test]
+fn hostile_what_is_listed_anew_counts_no_earlier_than_the_bundle_in_force_lets_it() {
+    let active = listing(1, Some(24), &[(ONE, "")]);
+    let apply =
+        |candidate: &Bundle, from_ms| InForce::of(&active).apply(candidate, Some(&active), from_ms, 0).map(drop);
+    let at_once = listing(2, Some(24), &[(ONE, ""), (OTHER, "")]);
+    let (list, label) = ("exchange".to_owned(), OTHER[..12].to_owned());
+    let earliest_ms = 24 * HOUR_MS;
+    let soon = |from_ms| Err(ApplyError::TooSoon { list: list.clone(), label: label.clone(), from_ms, earliest_ms });
+    assert_eq!(apply(&at_once, None), soon(0));
+    let early = listing(2, Some(24), &[(ONE, ""), (OTHER, "1970-01-01T23:59:59Z")]);
+    assert_eq!(apply(&early, None), soon(24 * HOUR_MS - 1_000));
+    let late = listing(2, Some(24), &[(ONE, ""), (OTHER, "1970-01-02T00:00:00Z")]);
+    assert_eq!(apply(&late, None), Ok(()));
+    assert_eq!(apply(&at_once, Some(24 * HOUR_MS)), Ok(()), "the whole bundle waits");
+    assert_eq!(apply(&listing(2, Some(24), &[]), None), Ok(()), "what is taken away is gone at once");
+    // Neither dropping the lock first nor going back gets round it.
+    for shorter in [None, Some(23)] {
+        let shorter = listing(2, shorter, &[(ONE, "")]);
+        assert_eq!(apply(&shorter, None), Err(ApplyError::ShorterWait { earliest_ms }));
+        assert_eq!(apply(&shorter, Some(24 * HOUR_MS)), Ok(()));
+    }
+    let mut in_force = InForce::of(&listing(1, None, &[(OTHER, "")]));
+    let before = listing(1, None, &[(OTHER, "")]);
+    let locked = listing(2, Some(24), &[(ONE, "")]);
+    in_force.apply(&locked, Some(&before), None, 0).expect("nothing is locked yet");
+    let back = in_force.roll_back(Some(&locked), &Files::default(), 1);
+    assert_eq!(back.map(drop), Err(ApplyError::RollbackWaits));
+}
+
+#[test]
+fn a_lock_is_of_one_hour_to_thirty_days() {
+    for (hours, good) in [(0, false), (1, true), (720, true), (721, false)] {
+        let files = with(Files::default(), "policy.toml", &format!("version = 1\n[lists]\nwait_h = {hours}\n"));
+        let files = with(files, "rules.cedar", std::str::from_utf8(RULES).expect("text"));
+        assert_eq!(Bundle::parse(files, Network::Regtest).is_ok(), good, "{hours}");
+    }
+}
+
 #[test]
 fn ten_thousand_rules_are_refused_by_name() {
     let rules = |count: usize| -> String {

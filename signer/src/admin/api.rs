@@ -2,10 +2,11 @@
 
 use claviger_hsm::{SlotId, Tries};
 use claviger_proto::v1::{
-    AdminError, BackupPiece, BackupRequest, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply,
-    ExportLine, GrantInfo, GrantListRequest, HardeningReply, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest,
-    NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest,
-    PolicyShadowReply, PolicyShadowRequest, RotationProgress, StatusReply, UnsealReply, VerifyProgress,
+    AccountSecretsRequest, AdminError, BackupPiece, BackupRequest, ChannelInfo, DecisionRecord, DoctorReply,
+    DoctorRequest, EnrolmentReply, ExportLine, GrantInfo, GrantListRequest, HardeningReply, MetricsReply,
+    NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest,
+    PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RecoverChannelRequest,
+    RecoveredChannel, RotationProgress, StatusReply, UnsealReply, VerifyProgress,
 };
 
 use crate::keys::memory::Secret;
@@ -59,6 +60,8 @@ pub trait AdminApi: Send + Sync + 'static {
     fn node_renew(&self, name: &str) -> Result<EnrolmentReply, AdminFailure>;
     /// Revokes certificates; open links that use one are closed.
     fn node_revoke(&self, request: &NodeRevokeRequest) -> Result<NodeInfo, AdminFailure>;
+    /// Replaces what an account of Lightspark is known by there.
+    fn account_secrets(&self, request: AccountSecretsRequest) -> Result<NodeInfo, AdminFailure>;
     /// Forgets a node and its keys.
     fn node_remove(&self, request: &NodeRemoveRequest) -> Result<(), AdminFailure>;
     /// The latest decisions, and with `follow` those to come.
@@ -92,6 +95,8 @@ pub trait AdminApi: Send + Sync + 'static {
     fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure>;
     /// What the process gave up.
     fn hardening(&self) -> HardeningReply;
+    /// Signs one channel of a Lightspark account's recovery kit.
+    fn recover_channel(&self, request: RecoverChannelRequest) -> Result<RecoveredChannel, AdminFailure>;
     /// One decision, or a refusal that decided nothing.
     fn explain(&self, request: &str) -> Result<DecisionRecord, AdminFailure>;
     /// Which policy is in force, and what is left of its budgets.

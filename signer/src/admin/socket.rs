@@ -337,6 +337,11 @@ impl Admin for Service {
         self.run(move |api| api.node_revoke(&request)).await
     }
 
+    async fn account_secrets(&self, request: Request<AccountSecretsRequest>) -> Reply<NodeInfo> {
+        let request = request.into_inner();
+        self.run(move |api| api.account_secrets(request)).await
+    }
+
     async fn node_remove(&self, request: Request<NodeRemoveRequest>) -> Reply<NodeRemoveReply> {
         let request = request.into_inner();
         self.run(move |api| api.node_remove(&request).map(|()| NodeRemoveReply {})).await
@@ -365,6 +370,11 @@ impl Admin for Service {
 
     async fn hardening(&self, _: Request<HardeningRequest>) -> Reply<HardeningReply> {
         self.run(|api| Ok(api.hardening())).await
+    }
+
+    async fn recover_channel(&self, request: Request<RecoverChannelRequest>) -> Reply<RecoveredChannel> {
+        let request = request.into_inner();
+        self.run(move |api| api.recover_channel(request)).await
     }
 
     async fn journal_tail(&self, request: Request<JournalTailRequest>) -> Reply<Self::JournalTailStream> {

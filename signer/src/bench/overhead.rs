@@ -117,6 +117,7 @@ impl Ours {
             seed: Secret::init(|seed| seed.fill(3)),
             derivation: Derivation::Native,
             chain_code: None,
+            operations_key: None,
         };
         let settings =
             Settings { limits: unlimited(), funding_depth: 1, oracle: attestor.public_key(), desk: Arc::default() };

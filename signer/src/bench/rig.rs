@@ -84,6 +84,7 @@ impl Rig {
             seed: Secret::init(|seed| seed.fill(3)),
             derivation: Derivation::Native,
             chain_code: None,
+            operations_key: None,
         })?;
         Ok(name)
     }

@@ -11,6 +11,7 @@ mod grant;
 mod hardening;
 mod init;
 mod journal;
+mod lightspark;
 mod lnd;
 mod metrics;
 mod node;
@@ -97,6 +98,9 @@ enum Command {
     /// The nodes whose keys are held here.
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Accounts of Lightspark.
+    #[command(subcommand)]
+    Lightspark(lightspark::LightsparkCommand),
     /// On the machine of an lnd whose keys are in a signer.
     #[command(subcommand)]
     Lnd(lnd::LndCommand),
@@ -203,6 +207,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Slots(command) => slots::slots(&cli.data_dir, command, &output),
         Command::Rotate(args) => rotate::rotate(&cli.data_dir, &args, &output),
         Command::Node(command) => node::node(&cli.data_dir, command, &output),
+        Command::Lightspark(command) => lightspark::lightspark(&cli.data_dir, command, &output),
         Command::Lnd(command) => lnd::lnd(command, &output),
         Command::Channel(command) => channel::channel(&cli.data_dir, command, &output),
         Command::Doctor(args) => doctor::doctor(&cli.data_dir, args, &output),

@@ -20,7 +20,7 @@ use crate::keys::memory::duplicate;
 use crate::keys::passphrase::Source;
 
 /// No seed file is larger.
-const MAX_SEED_FILE_BYTES: u64 = 4_096;
+const MAX_SEED_FILE_BYTES: u64 = 8_192;
 
 const DAY_S: u64 = 86_400;
 
@@ -31,6 +31,7 @@ const ADD_EXAMPLES: &str = "Examples:
   claviger node add dave --kind lnd                                        needs lnd.listen in claviger.toml
   claviger node add dora --kind lnd --import - --format aezeed < words     an lnd that was there before
   claviger node add erin --kind lightspark --import seed --format lightspark-seed --webhook-secret secret
+  claviger node add faye --kind lightspark --import osk --format lightspark-osk --node-password-fd 3 3< password
 
 Keys of a node that has channels are not enough: the signer does not know their state. Close them first.";
 
@@ -53,12 +54,19 @@ pub(super) enum NodeCommand {
         /// Read the passphrase of the words, if they have one, from this open file descriptor.
         #[arg(long, value_name = "N", requires = "import")]
         mnemonic_passphrase_fd: Option<i32>,
+        /// For lightspark-osk: read the node password, which opens it, from this open file descriptor.
+        #[arg(long, value_name = "N", requires = "import", conflicts_with = "mnemonic_passphrase_fd")]
+        node_password_fd: Option<i32>,
         /// For lnd: the first day on which the keys may have had coins, YYYY-MM-DD; yesterday for new keys.
         #[arg(long, value_name = "DATE", value_parser = time::day)]
         birthday: Option<u64>,
-        /// For lightspark: a file with the text with which Lightspark signs webhooks.
-        #[arg(long, value_name = "FILE", required_if_eq("kind", "lightspark"))]
+        /// For lightspark: a file with the text with which Lightspark signs webhooks. Not with lightspark-osk, which has none
+        /// that are answered.
+        #[arg(long, value_name = "FILE")]
         webhook_secret: Option<PathBuf>,
+        /// For lightspark: a file with ID:TOKEN of Lightspark's API. Answers are called back there, not given directly.
+        #[arg(long, value_name = "FILE")]
+        api_token: Option<PathBuf>,
         /// Where to write the bundle; NAME.claviger if absent, for lnd and lightspark the folder NAME.KIND. It holds what
         /// the node connects with.
         #[arg(long, value_name = "FILE")]
@@ -141,18 +149,22 @@ pub(super) enum SeedFormat {
     Aezeed,
     /// 16, 32 or 64 bytes in hex, as a Lightspark account has them.
     LightsparkSeed,
+    /// The encrypted RSA key of a Lightspark account without remote signing: `encrypted_signing_private_key`, in JSON.
+    LightsparkOsk,
 }
 
 /// Runs one `claviger node` command.
 pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Result<(), CliError> {
     let passphrase_fd = match &command {
-        NodeCommand::Add { mnemonic_passphrase_fd, .. } => *mnemonic_passphrase_fd,
+        NodeCommand::Add { mnemonic_passphrase_fd, node_password_fd, .. } => {
+            mnemonic_passphrase_fd.or(*node_password_fd)
+        }
         _ => None,
     };
     harden(passphrase_fd.as_slice())?;
     let daemon = admin::connect(data_dir)?;
     match command {
-        NodeCommand::Add { name, kind, import, format, birthday, webhook_secret, out, .. } => {
+        NodeCommand::Add { name, kind, import, format, birthday, webhook_secret, api_token, out, .. } => {
             let birthday = match kind {
                 Kind::Lnd => birthday.or_else(|| import.is_none().then(|| time::now_ms() / 1_000 - DAY_S)),
                 _ if birthday.is_some() => {
@@ -160,13 +172,15 @@ pub(super) fn node(data_dir: &Path, command: NodeCommand, output: &Output) -> Re
                 }
                 _ => None,
             };
-            let webhook_secret = webhook_secret.map(|file| read_text(&file)).transpose()?.unwrap_or_default();
+            let text = |file: Option<PathBuf>| file.map(|file| read_text(&file)).transpose();
+            let (webhook_secret, api_token) =
+                (text(webhook_secret)?.unwrap_or_default(), text(api_token)?.unwrap_or_default());
             let import = format.zip(import).map(|(format, file)| read_seed(format, &file, passphrase_fd));
             let import = import.transpose()?;
             let kind = value_name(kind);
             let bundle = out.unwrap_or_else(|| bundle_path(&name, &kind));
             refuse_overwrite(&bundle)?;
-            let request = NodeAddRequest { name, kind, import, webhook_secret };
+            let request = NodeAddRequest { name, kind, import, webhook_secret, api_token };
             let mut reply = daemon.call(async |client| client.node_add(request).await)?;
             if let Some(birthday) = birthday {
                 let content = format!("{}\n", time::date(birthday)).into_bytes();
@@ -272,7 +286,7 @@ fn refuse_overwrite(path: &Path) -> Result<(), CliError> {
 }
 
 /// The text in a file, without what surrounds it.
-fn read_text(path: &Path) -> Result<Vec<u8>, CliError> {
+pub(super) fn read_text(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut text = Vec::new();
     let file = File::open(path).and_then(|file| file.take(MAX_SEED_FILE_BYTES).read_to_end(&mut text));
     file.map_err(|error| CliError::new(format!("cannot read {}: {error}", path.display()), "Check the path."))?;

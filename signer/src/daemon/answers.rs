@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use claviger_proto::v1::{
-    BackupPiece, BackupRequest, BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest,
-    EnrolmentReply, ExportLine, GrantInfo, GrantListRequest, HardeningReply, JournalStatus, MemoryStatus, MetricsReply,
-    NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest,
-    PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RotationProgress,
-    SignedCheckpoint, StatusReply, UnsealReply, VerifyProgress,
+    AccountSecretsRequest, BackupPiece, BackupRequest, BadRecord, ChainStatus, ChannelInfo, DecisionRecord,
+    DoctorReply, DoctorRequest, EnrolmentReply, ExportLine, GrantInfo, GrantListRequest, HardeningReply, JournalStatus,
+    MemoryStatus, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply,
+    OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply,
+    PolicyShadowRequest, RecoverChannelRequest, RecoveredChannel, RotationProgress, SignedCheckpoint, StatusReply,
+    UnsealReply, VerifyProgress,
 };
 
 use super::explain::record;
@@ -280,6 +281,14 @@ impl AdminApi for Daemon {
 
     fn hardening(&self) -> HardeningReply {
         self.examine_hardening()
+    }
+
+    fn account_secrets(&self, request: AccountSecretsRequest) -> Result<NodeInfo, AdminFailure> {
+        self.unsealed()?.account_secrets(request)
+    }
+
+    fn recover_channel(&self, request: RecoverChannelRequest) -> Result<RecoveredChannel, AdminFailure> {
+        self.unsealed()?.recover_channel(&request)
     }
 }
 

@@ -44,6 +44,7 @@ impl Daemon {
                 continue;
             }
             checks.push(check_node(&status));
+            checks.extend(self.check_account(&unsealed, &status));
             // A node that is not there has told already why.
             if let Ok(found) = unsealed.compare(&status.name) {
                 channels.extend(found);

@@ -9,7 +9,7 @@ use super::Unsealed;
 use super::policy::now_ms;
 use crate::lightning::status::{NodeStatus, Phase};
 use crate::metrics::{Metric, info};
-use crate::names::NodeName;
+use crate::names::{NodeKind, NodeName};
 
 /// All metrics of a signer in the state `status`, in the order of their table; without `unsealed`, the few that a sealed one
 /// has.
@@ -27,6 +27,11 @@ fn samples(metric: Metric, status: &StatusReply, unsealed: Option<&Unsealed>) ->
         Metric::NodeUp => nodes(unsealed?, |node| u64::from(node.phase == Phase::Up)),
         Metric::NodeFrozen => nodes(unsealed?, |node| u64::from(node.orders.frozen.is_some())),
         Metric::ChannelsFrozen => nodes(unsealed?, |node| node.orders.frozen_channels as u64),
+        Metric::LettersWaiting => {
+            let (unsealed, courier) = (unsealed?, unsealed?.courier()?);
+            let accounts = unsealed.registry.list().into_iter().filter(|node| node.kind == NodeKind::Lightspark);
+            accounts.map(|node| sample([node.name.as_str()], courier.waiting(&node.name) as u64)).collect()
+        }
         Metric::BreakGlass => {
             let mut counts = BTreeMap::<_, u64>::new();
             for (node, standing) in unsealed?.break_glass(|node, _, standing| (node.to_owned(), standing)) {

@@ -10,6 +10,7 @@
 //! hardening.rs what the process gave up
 //! lnd.rs       what an lnd node is given
 //! pairing.rs   what an lnd node connects with, looked over
+//! account.rs    an account of Lightspark, looked over
 //! lightspark.rs what an account of Lightspark brings, and is given
 //! explain.rs   one decision, or a refusal that decided nothing
 //! policy.rs    the spending policy: bundles, budgets, what was decided
@@ -22,6 +23,7 @@
 //! answers.rs   the administrator's calls
 //! ```
 
+mod account;
 mod answers;
 mod backup;
 mod channels;

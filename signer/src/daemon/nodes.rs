@@ -9,11 +9,12 @@ use claviger_proto::v1::{
 use subtle::ConstantTimeEq;
 
 use super::channels::{exemption_info, freeze_info};
-use super::lightspark::webhook_secret;
+use super::lightspark::{
+    account, account_keys, account_puts, load_operations_key, operations_alone, operations_key_put,
+};
 use super::lnd::has_macaroon;
 use super::unsealed::{
     Unsealed, chain_code_key, gone, journal_failure, load_seed, load_spec, node_spec, put, record_key, seed_key,
-    webhook_key,
 };
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::admin::ca::{CLIENT_VALIDITY, CaError};
@@ -38,11 +39,13 @@ impl Unsealed {
             let hint = "Choose another name, or renew its certificate with `claviger node renew`.";
             return Err(AdminFailure::new(FailureKind::Exists, format!("node '{name}' exists"), hint));
         }
-        let webhook_secret = webhook_secret(kind, request.webhook_secret)?;
-        let ImportedSeed { seed, style, chain_code } = match (request.import, kind) {
+        let ImportedSeed { seed, style, chain_code, operations_key } = match (request.import, kind) {
             (Some(source), _) => self.imported(kind, &source)?,
             (None, kind) if kind.has_chain_code() => new_root_key(),
-            (None, _) => ImportedSeed { seed: Secret::random(), style: Derivation::Native, chain_code: None },
+            (None, _) => {
+                let (style, chain_code, operations_key) = (Derivation::Native, None, None);
+                ImportedSeed { seed: Secret::random(), style, chain_code, operations_key }
+            }
         };
         let derivation = match (kind, style) {
             (kind, _) if kind.has_chain_code() => "bip32",
@@ -50,35 +53,43 @@ impl Unsealed {
             (_, Derivation::Native) => "native",
         };
         let mut record = NodeRecord::new(name.clone(), kind, derivation, self.network, now_s());
-        let spec = node_spec(&record, seed, chain_code);
-        let reply = self.enrolled(&mut record, Some(&spec))?;
+        let account = match &operations_key {
+            Some(_) => operations_alone(&request.webhook_secret, &request.api_token).map(|()| None),
+            None => account(&record, request.webhook_secret, request.api_token),
+        }?;
+        let spec = node_spec(&record, seed, chain_code, operations_key);
+        let calls_back = account.as_ref().is_some_and(|account| account.api_token.is_some());
+        let reply = self.enrolled(&mut record, Some((&spec, calls_back)))?;
         let mut puts = vec![put(record_key(&name), record.to_bytes())];
         let secrets = [(seed_key(&name), Some(&spec.seed)), (chain_code_key(&name), spec.chain_code.as_ref())];
         for (key, secret) in secrets {
             let sealed = secret.map(|secret| secret.expose(|secret| self.vault.seal(key.as_bytes(), secret)));
             puts.extend(sealed.map(|sealed| put(key, sealed)));
         }
-        if let Some(secret) = &webhook_secret {
-            puts.push(put(webhook_key(&name), self.vault.seal(webhook_key(&name).as_bytes(), secret)));
-        }
+        puts.extend(spec.operations_key.as_ref().map(|key| operations_key_put(&self.vault, &name, key)));
+        puts.extend(account.iter().flat_map(|account| account_puts(&self.vault, &name, account)));
         self.erase_state(&name)?; // of a node of this name, if its removal was cut short
         self.record(puts)?;
         self.begin(&record, spec)?;
-        if let Some(secret) = webhook_secret {
-            self.accounts.put(name, record.network, secret);
+        if let Some(account) = account {
+            self.accounts.put(name, account);
         }
         Ok(EnrolmentReply { node: Some(self.node_info(&record)), ..reply })
     }
 
-    /// What lets the node connect, noted in `record`. `spec` is at hand for a new node.
-    fn enrolled(&self, record: &mut NodeRecord, spec: Option<&NodeSpec>) -> Result<EnrolmentReply, AdminFailure> {
+    /// What lets the node connect, noted in `record`. Of a new node, its spec is at hand, and whether its answers are called back.
+    fn enrolled(
+        &self,
+        record: &mut NodeRecord,
+        new: Option<(&NodeSpec, bool)>,
+    ) -> Result<EnrolmentReply, AdminFailure> {
         if record.kind == NodeKind::Lightspark {
-            let files = self.enrol_account(record, spec)?;
+            let files = self.enrol_account(record, new)?;
             return Ok(EnrolmentReply { files, ..EnrolmentReply::default() });
         }
         if has_macaroon(record.kind) {
-            let files = match spec {
-                Some(spec) => self.enrol_lnd(record, spec)?,
+            let files = match new {
+                Some((spec, _)) => self.enrol_lnd(record, spec)?,
                 None => self.renew_lnd(record)?,
             };
             return Ok(EnrolmentReply { files, ..EnrolmentReply::default() });
@@ -124,10 +135,15 @@ impl Unsealed {
         // Nobody asks it any more, and what it was recording has landed.
         self.registry.remove(&record.name);
         self.accounts.remove(&record.name);
+        if let Some(courier) = self.courier() {
+            courier.remove(&record.name);
+        }
         self.nodes.remove(&record.name);
         // The keys go first: a crash in between must not leave keys without the state that says what they signed (P7).
         let mut keys = vec![gone(record_key(&record.name)), gone(seed_key(&record.name))];
-        keys.extend((record.kind == NodeKind::Lightspark).then(|| gone(webhook_key(&record.name))));
+        if record.kind == NodeKind::Lightspark {
+            keys.extend(account_keys(&record.name).map(gone));
+        }
         keys.extend(record.kind.has_chain_code().then(|| gone(chain_code_key(&record.name))));
         if let Err(failure) = self.record(keys) {
             // It is still recorded and goes on, now or, if its seed cannot be read either, from the next unseal.
@@ -148,7 +164,7 @@ impl Unsealed {
         self.find(name).map(|record| self.node_info(&record))
     }
 
-    fn node_info(&self, record: &NodeRecord) -> NodeInfo {
+    pub(super) fn node_info(&self, record: &NodeRecord) -> NodeInfo {
         let status = self.nodes.status().into_iter().find(|status| status.name == record.name);
         let connected = self.with_link(|link| link.connected()).unwrap_or_default();
         let connected = connected.into_iter().find(|connected| connected.node == record.name);
@@ -202,7 +218,12 @@ impl Unsealed {
         let imported = scrubbed(|| import(kind, format, &source.secret, passphrase)).map_err(invalid)?;
         for record in self.registry.list() {
             let other = load_seed(&self.journal, &self.vault, &record.name)?;
-            if imported.seed.expose(|a| other.expose(|b| bool::from(a.ct_eq(b)))) {
+            let is_seed = imported.seed.expose(|a| other.expose(|b| bool::from(a.ct_eq(b))));
+            let is_key = imported.operations_key.as_ref().is_some_and(|key| {
+                let other = load_operations_key(&self.journal, &self.vault, &record);
+                other.is_ok_and(|other| other.is_some_and(|other| other.public_key() == key.public_key()))
+            });
+            if is_seed || is_key {
                 let what = format!("node '{}' has these keys", record.name);
                 let hint = "Use that node: `claviger node renew` writes another bundle for it.";
                 return Err(AdminFailure::new(FailureKind::Exists, what, hint));

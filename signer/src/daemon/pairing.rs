@@ -134,8 +134,8 @@ mod tests {
     }
 
     fn add(world: &World, name: &str) -> Vec<BundleFile> {
-        let (import, webhook_secret) = (None, Vec::new());
-        let request = NodeAddRequest { name: name.to_owned(), kind: "lnd".to_owned(), import, webhook_secret };
+        let (name, kind) = (name.to_owned(), "lnd".to_owned());
+        let request = NodeAddRequest { name, kind, ..NodeAddRequest::default() };
         world.daemon.node_add(request).unwrap().files
     }
 

@@ -123,7 +123,7 @@ pub(super) fn passphrase() -> Passphrase {
 fn request(name: &str, seed: Option<[u8; 32]>) -> NodeAddRequest {
     let import =
         seed.map(|seed| SeedImport { format: "ldk-seed".to_owned(), secret: seed.to_vec(), passphrase: vec![] });
-    NodeAddRequest { name: name.to_owned(), kind: "ldk".to_owned(), import, webhook_secret: Vec::new() }
+    NodeAddRequest { name: name.to_owned(), kind: "ldk".to_owned(), import, ..NodeAddRequest::default() }
 }
 
 #[test]

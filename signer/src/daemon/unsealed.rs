@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::checkpoints::Signer;
+use super::lightspark::{forget_letters, load_account, load_operations_key, send_letters};
 use super::operators::Lines;
 use super::policy::{Failed, now_ms};
 use super::rollback::{Anchored, Keeper};
@@ -22,7 +23,7 @@ use crate::admin::record::NodeRecord;
 use crate::admin::registry::Registry;
 use crate::chain::{Attestor, Auth, BitcoindSource, ChainSource, ChainView, Follower, FollowerOptions};
 use crate::config::{ChainConfig, Config, NO_PRESET};
-use crate::gateway::lightspark::{Accounts, LightsparkServer};
+use crate::gateway::lightspark::{Accounts, Api, Courier, Endpoint, LightsparkServer};
 use crate::gateway::link::{LinkOptions, LinkServer, ServerIdentity};
 use crate::gateway::lnd::{LndServer, Mint};
 use crate::journal::store::{RedbStore, Store};
@@ -32,10 +33,11 @@ use crate::keys::data_key::DataKey;
 use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
 use crate::keys::purpose::{Purpose, subkey};
+use crate::keys::rsa::RsaKey;
 use crate::lightning::actor::House;
 use crate::lightning::engine::{NodeSpec, Settings};
 use crate::lightning::nodes::Nodes;
-use crate::names::{NodeKind, NodeName};
+use crate::names::NodeName;
 use crate::policy::Desk;
 use crate::reasons::{Reason, Refusal};
 
@@ -71,6 +73,7 @@ pub struct Unsealed {
     link: Mutex<Option<LinkServer>>,
     lnd: Mutex<Option<LndServer>>,
     lightspark: Mutex<Option<LightsparkServer>>,
+    courier: Mutex<Option<Arc<Courier>>>,
     keeper: Mutex<Option<Keeper>>,
 }
 
@@ -115,12 +118,14 @@ impl Unsealed {
         let house = House { journal: journal.clone(), chain: view.clone(), attestor, settings };
         let nodes = Nodes::start(house, &config.signer).map_err(|error| fault("start the signing threads", &error))?;
         let (nodes, accounts) = (Arc::new(nodes), Arc::new(Accounts::default()));
+        let courier = start_courier(config, &journal, &accounts, runtime)?;
         for record in &records {
+            if let Some(account) = load_account(&journal, &vault, record)? {
+                accounts.put(record.name.clone(), account);
+                send_letters(&journal, &courier, &record.name)?;
+            }
             let spec = load_spec(&journal, &vault, record)?;
             nodes.add(spec).map_err(|error| fault("start a node", &error))?;
-            if record.kind == NodeKind::Lightspark {
-                accounts.put(record.name.clone(), record.network, load_webhook_secret(&journal, &vault, &record.name)?);
-            }
         }
         let options = FollowerOptions { poll_interval: config.poll_interval(), start_depth: config.chain.start_depth };
         let follower = Follower::start(source, nodes.clone(), view.clone(), options);
@@ -156,8 +161,14 @@ impl Unsealed {
             runtime
                 .block_on(async {
                     let listener = TcpListener::bind(address).await.map_err(|error| error.to_string())?;
-                    LightsparkServer::start(listener, identity.clone(), accounts.clone(), nodes.clone())
-                        .map_err(|error| error.to_string())
+                    LightsparkServer::start(
+                        listener,
+                        identity.clone(),
+                        accounts.clone(),
+                        nodes.clone(),
+                        courier.clone(),
+                    )
+                    .map_err(|error| error.to_string())
                 })
                 .map_err(|error| cannot_listen(address, "lightspark.listen", &error))
         });
@@ -184,6 +195,7 @@ impl Unsealed {
             link: Mutex::new(Some(link)),
             lnd: Mutex::new(lnd),
             lightspark: Mutex::new(lightspark),
+            courier: Mutex::new(Some(courier)),
             keeper: Mutex::new(Some(keeper)),
         };
         if data_key.previous().is_some() {
@@ -199,6 +211,7 @@ impl Unsealed {
         drop(lock(&self.rotation).take());
         drop(lock(&self.lnd).take());
         drop(lock(&self.lightspark).take());
+        drop(lock(&self.courier).take());
         if let Some(link) = lock(&self.link).take() {
             runtime.block_on(link.shutdown(Refusal::new(why, "")));
         }
@@ -224,6 +237,16 @@ impl Unsealed {
         lock(&self.link).as_ref().map(f)
     }
 
+    /// Where webhooks arrive, if there is a door for them.
+    pub(super) fn lightspark_address(&self) -> Option<SocketAddr> {
+        lock(&self.lightspark).as_ref().map(LightsparkServer::address)
+    }
+
+    /// Who tells Lightspark, until the signer closes.
+    pub(super) fn courier(&self) -> Option<Arc<Courier>> {
+        lock(&self.courier).clone()
+    }
+
     /// Looks at the chain at once.
     pub(super) fn wake_follower(&self) {
         if let Some(follower) = lock(&self.follower).as_ref() {
@@ -243,10 +266,16 @@ impl Unsealed {
 }
 
 /// The engine's view of a registered node.
-pub(super) fn node_spec(record: &NodeRecord, seed: Secret<32>, chain_code: Option<Secret<32>>) -> NodeSpec {
+pub(super) fn node_spec(
+    record: &NodeRecord,
+    seed: Secret<32>,
+    chain_code: Option<Secret<32>>,
+    operations_key: Option<RsaKey>,
+) -> NodeSpec {
     let derivation = if record.derivation == "ldk" { Derivation::Ldk } else { Derivation::Native };
     let NodeRecord { name, kind, network, .. } = record;
-    NodeSpec { name: name.clone(), kind: *kind, network: *network, seed, derivation, chain_code }
+    let (name, operations_key) = (name.clone(), operations_key.map(Arc::new));
+    NodeSpec { name, kind: *kind, network: *network, seed, derivation, chain_code, operations_key }
 }
 
 /// The journal key of a node's record.
@@ -264,23 +293,6 @@ pub(super) fn chain_code_key(name: &NodeName) -> String {
     format!("chain-code/{name}")
 }
 
-/// The journal key of the sealed secret of an account's webhooks.
-pub(super) fn webhook_key(name: &NodeName) -> String {
-    format!("webhook/{name}")
-}
-
-/// The secret that an account's webhooks are signed with.
-fn load_webhook_secret(
-    journal: &Journal,
-    vault: &RecordCipher,
-    name: &NodeName,
-) -> Result<Zeroizing<Vec<u8>>, AdminFailure> {
-    let (key, what) = (webhook_key(name), format!("the webhook secret of {name}"));
-    let sealed = journal.get(HOUSE, &key).map_err(journal_failure)?;
-    let sealed = sealed.ok_or_else(|| damaged(&what, &"it is missing"))?;
-    vault.open(key.as_bytes(), &sealed).map(Zeroizing::new).map_err(|error| damaged(&what, &error))
-}
-
 fn start_link(
     config: &Config,
     identity: Arc<ServerIdentity>,
@@ -295,6 +307,20 @@ fn start_link(
         LinkServer::start(listener, identity, registry, nodes, options).map_err(|error| error.to_string())
     });
     started.map_err(|error| cannot_listen(address, "link.listen", &error))
+}
+
+fn start_courier(
+    config: &Config,
+    journal: &Arc<Journal>,
+    accounts: &Arc<Accounts>,
+    runtime: &Handle,
+) -> Result<Arc<Courier>, AdminFailure> {
+    let endpoint = Endpoint::parse(&config.lightspark.api).ok_or_else(|| {
+        AdminFailure::new(FailureKind::Invalid, "lightspark.api is no URL", "Set it in claviger.toml and restart.")
+    })?;
+    let api = Api::new(endpoint, config.lightspark.api_ca_file.clone());
+    let _within = runtime.enter();
+    Ok(Arc::new(Courier::start(api, accounts.clone(), forget_letters(Arc::downgrade(journal)))))
 }
 
 fn cannot_listen(address: SocketAddr, key: &str, error: &str) -> AdminFailure {
@@ -406,7 +432,8 @@ pub(super) fn load_spec(
         }
         _ => None,
     };
-    Ok(node_spec(record, seed, chain_code))
+    let operations_key = load_operations_key(journal, vault, record)?;
+    Ok(node_spec(record, seed, chain_code, operations_key))
 }
 
 pub(super) fn record(journal: &Journal, puts: Vec<Put>, decision: Option<Decision>) -> Result<(), AdminFailure> {

@@ -41,8 +41,9 @@ impl Reach {
     pub fn of(data_dir: &Path, config: &Config) -> Self {
         let around = |file: &Path| file.parent().map(Path::to_owned);
         let counter = Some(&config.rollback.counter_file).filter(|file| !file.as_os_str().is_empty());
-        // bitcoind writes another cookie file whenever it starts.
-        let credentials = [config.chain.cookie_file.as_deref(), config.chain.password_file.as_deref()];
+        // bitcoind writes another cookie file whenever it starts, and CAs are replaced.
+        let authorities = config.lightspark.listen.map(|_| config.lightspark.api_ca_file.as_path());
+        let credentials = [config.chain.cookie_file.as_deref(), config.chain.password_file.as_deref(), authorities];
         let doors = [Some(config.link.listen), config.lnd.listen, config.lightspark.listen];
         Self {
             writes: std::iter::once(data_dir.to_owned()).chain(counter.and_then(|file| around(file))).collect(),
@@ -109,6 +110,13 @@ mod tests {
         assert_eq!(reach.writes, [Path::new("/var/lib/claviger"), Path::new("/counters")]);
         assert!(reach.reads.contains(&PathBuf::from("/var/lib/bitcoind")));
         assert_eq!((reach.listens, reach.connects), (vec![7700, 10019], vec![8332]));
+
+        config.lightspark.listen = Some("127.0.0.1:8443".parse().unwrap());
+        config.lightspark.public_url = "https://hooks.example.com/ln".to_owned();
+        config.lightspark.api_ca_file = "/srv/authorities/ca.pem".into();
+        let reach = Reach::of(Path::new("/var/lib/claviger"), &config);
+        assert!(reach.reads.contains(&PathBuf::from("/srv/authorities")));
+        assert_eq!((reach.listens, reach.connects), (vec![7700, 10019, 8443], vec![8332, 443, 443, 8443]));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod aez;
 mod aezeed;
 mod error;
+mod osk;
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,10 +19,13 @@ use zeroize::Zeroizing;
 
 pub use self::error::ImportError;
 use super::memory::{Secret, scrubbed};
+use super::rsa::RsaKey;
 use crate::names::NodeKind;
 
 /// The longest input: 24 words with room to spare, in bytes.
 pub const MAX_INPUT: usize = 1024;
+/// The same of an encrypted RSA key.
+const MAX_OSK: usize = 8_192;
 
 /// What an input is said to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub enum Format {
     Aezeed,
     /// 16, 32 or 64 bytes in hex: a Lightspark account's `MASTER_SEED_HEX`.
     LightsparkSeed,
+    /// A Lightspark account's operation signing key, encrypted with the node password.
+    LightsparkOsk,
 }
 
 impl FromStr for Format {
@@ -51,6 +57,7 @@ impl FromStr for Format {
             "xprv" => Ok(Self::Xprv),
             "aezeed" => Ok(Self::Aezeed),
             "lightspark-seed" => Ok(Self::LightsparkSeed),
+            "lightspark-osk" => Ok(Self::LightsparkOsk),
             _ => Err(ImportError::NoSuchFormat),
         }
     }
@@ -65,6 +72,7 @@ impl fmt::Display for Format {
             Self::Xprv => "a BIP 32 root key",
             Self::Aezeed => "an aezeed",
             Self::LightsparkSeed => "a Lightspark seed (16, 32 or 64 bytes in hex)",
+            Self::LightsparkOsk => "an encrypted operation signing key",
         })
     }
 }
@@ -78,6 +86,8 @@ pub struct ImportedSeed {
     pub style: Derivation,
     /// For lnd and Lightspark: the seed is a BIP 32 master key, and this is its chain code.
     pub chain_code: Option<Secret<32>>,
+    /// For a Lightspark account without remote signing, whose seed is a new one that nothing is signed with.
+    pub operations_key: Option<RsaKey>,
 }
 
 /// How a node's keys are derived from its seed.
@@ -105,6 +115,16 @@ impl From<Derivation> for KeyDerivationStyle {
 /// A mnemonic becomes a seed as the node's own software does it: for LDK as ldk-node (the private key of the BIP32
 /// master key), for Core Lightning as `hsmtool generatehsm` (the first 32 bytes of the BIP39 seed).
 pub fn import(kind: NodeKind, format: Format, input: &[u8], passphrase: &str) -> Result<ImportedSeed, ImportError> {
+    if format == Format::LightsparkOsk {
+        if kind != NodeKind::Lightspark {
+            return Err(ImportError::OtherKind(format, kind));
+        }
+        if input.len() > MAX_OSK {
+            return Err(ImportError::TooLong);
+        }
+        let key = scrubbed(|| osk::open(input, passphrase))?;
+        return Ok(ImportedSeed { operations_key: Some(key), ..new_root_key() });
+    }
     if input.len() > MAX_INPUT {
         return Err(ImportError::TooLong);
     }
@@ -129,7 +149,7 @@ pub fn import(kind: NodeKind, format: Format, input: &[u8], passphrase: &str) ->
         _ if !passphrase.is_empty() => return Err(ImportError::PassphraseUnused),
         _ => from_bytes(kind, input)?,
     };
-    Ok(ImportedSeed { seed, style, chain_code: None })
+    Ok(ImportedSeed { seed, style, chain_code: None, operations_key: None })
 }
 
 /// Fresh keys for an lnd node: a BIP 32 master key.
@@ -184,7 +204,7 @@ fn root_key(master: &mut Xpriv) -> ImportedSeed {
     let seed = Secret::init(|out| out.copy_from_slice(&master.private_key[..]));
     let chain_code = Secret::init(|out| out.copy_from_slice(master.chain_code.as_bytes()));
     master.private_key.non_secure_erase();
-    ImportedSeed { seed, style: Derivation::Native, chain_code: Some(chain_code) }
+    ImportedSeed { seed, style: Derivation::Native, chain_code: Some(chain_code), operations_key: None }
 }
 
 /// The input as words in lower case with single spaces, if it is text of several words.

@@ -7,3 +7,4 @@ pub mod import;
 pub mod memory;
 pub mod passphrase;
 pub mod purpose;
+pub mod rsa;

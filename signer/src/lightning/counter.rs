@@ -91,6 +91,11 @@ impl Counter {
         refusal.map_or(Ok(()), Err)
     }
 
+    /// Whose requests they are.
+    pub fn node(&self) -> &str {
+        self.node.as_str()
+    }
+
     /// The message has ended: it was answered, or refused by whomever.
     pub fn finish(&self, answered: bool) -> Settled {
         let asked = std::mem::take(&mut self.lock().asked);

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use claviger::admin::ca::CLIENT_VALIDITY;
-use claviger::lightning::lightspark::{MAX_OPERATION_BYTES, SIGN_OPERATION};
+use claviger::lightning::lightspark::{MAX_OPERATION_BYTES, operation_request};
 use claviger::names::NodeKind;
 use claviger_ldk::link::Bundle;
 use claviger_proto::v1::SignOperationRequest;
@@ -15,7 +15,7 @@ use crate::world::{PATIENCE, World, connect, echo, try_connect};
 fn sign(world: &World, bundle: &Bundle, body: &[u8]) -> Result<Vec<u8>, Status> {
     world.runtime.block_on(async {
         let mut client = OperationsClient::new(world.channel(bundle).await);
-        let reply = client.sign(SignOperationRequest { body: body.to_vec() }).await?;
+        let reply = client.sign(SignOperationRequest { body: body.to_vec(), clearance: vec![] }).await?;
         Ok(reply.into_inner().signature)
     })
 }
@@ -25,7 +25,7 @@ fn an_account_signs_operations_and_opens_no_link_and_a_node_the_other_way_round(
     let world = World::new();
     let account = world.enrol_as(NodeKind::Lightspark, "acme", SystemTime::now(), CLIENT_VALIDITY);
     let node = world.enrol("alice");
-    assert_eq!(sign(&world, &account, b"{}").unwrap(), echo(&[&SIGN_OPERATION.to_be_bytes()[..], b"{}"].concat()));
+    assert_eq!(sign(&world, &account, b"{}").unwrap(), echo(&operation_request(&[], b"{}")));
     assert!(try_connect(&account, PATIENCE).is_err());
     drop(connect(&node));
     let asked = world.handler.submitted();

@@ -68,6 +68,7 @@ fn hostile_requests_of_every_kind_are_refused_and_never_break_the_stream() {
             seed: Secret::init(|seed| seed.fill(3)),
             derivation: Derivation::Native,
             chain_code: None,
+            operations_key: None,
         })
         .unwrap();
     let link = connect(&bundle);

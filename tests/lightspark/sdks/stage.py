@@ -13,11 +13,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64decode
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import lightspark_crypto
+from claviger_lightspark import ClavigerKey
 from compare import SECRET, SEED, official
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from lightspark.scripts.pay_invoice import PAY_INVOICE_MUTATION
+from lightspark.utils.crypto import encrypt
 from lightspark_double import GraphQl
 
 PASSPHRASE = b"correct horse battery staple"
@@ -92,9 +100,9 @@ class Signer:
             (bundle / name).write_text(content)
         self.cli("policy", "apply", bundle)
 
-    def cli(self, *arguments):
+    def cli(self, *arguments, told=PASSPHRASE):
         command = [os.environ["CLAVIGER_BIN"], "--data-dir", self.data, "--json", *arguments]
-        done = subprocess.run(command, input=PASSPHRASE, capture_output=True, check=False)
+        done = subprocess.run(command, input=told, capture_output=True, check=False)
         if done.returncode:
             sys.exit(f"claviger {arguments[0]}: {done.stderr.decode()}")
         return json.loads(done.stdout) if done.stdout else None
@@ -134,6 +142,24 @@ def run_jobs(lightspark, port, events):
     return len(events)
 
 
+def check_rsa(signer, work):
+    """An account without remote signing: a key that Lightspark's SDK encrypted signs, and what it signs is good as Lightspark has it."""
+    key = rsa.generate_private_key(65537, 4096)
+    der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    cipher, value = encrypt(der, "1234!@#$")
+    osk, folder = work / "osk", work / "faye.lightspark"
+    osk.write_text(json.dumps({"encrypted_value": value, "cipher": cipher}))
+    signer.cli("node", "add", "faye", "--kind", "lightspark", "--import", osk, "--format", "lightspark-osk",
+               "--node-password-fd", "0", "--out", folder, told=b"1234!@#$")
+    variables = {"node_id": "LightsparkNodeWithOSK:1", "encoded_invoice": INVOICE, "timeout_secs": 60, "maximum_fees_msats": 1_000}
+    ends = (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat()
+    body = {"operationName": "PayInvoice", "query": PAY_INVOICE_MUTATION, "variables": variables, "nonce": 7, "expires_at": ends}
+    body = json.dumps(body).encode()
+    signature = b64decode(json.loads(ClavigerKey.open(folder).sign_payload(body))["signature"])
+    key.public_key().verify(signature, body, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
+    return len(signature) * 8
+
+
 def main():
     events, commands = sys.argv[1], sys.argv[2:]
     # Lightspark's library writes a line for each event.
@@ -156,6 +182,7 @@ def main():
                 assert len(lightspark.moved) == 2 * count
                 jobs = run_jobs(lightspark, int(said.split()[-1]), events)
                 print(f"{Path(command.split()[-1]).name}: {said.split(';')[0]}; {jobs} jobs answered", file=report)
+            print(f"an imported RSA key of {check_rsa(signer, Path(work))} bits signs", file=report)
             spent = signer.cli("policy", "status")["budgets"][0]["spent"]
             assert spent == 60_000, f"one invoice, paid by each service, counted {spent} msat"
         except BaseException:

@@ -15,14 +15,18 @@ use crate::channel::Channel;
 use crate::thief::{CLAVIGER, Scene, Thief};
 use crate::{closing, value};
 
-/// Where things are kept, and how often they are looked at: these say nothing about what may be signed.
-const PLACES: [&str; 22] = [
+/// Where things are kept, and how often they are looked at: these say nothing about what may be signed. And a key that forbids more.
+const PLACES: [&str; 26] = [
     "link.listen",
     "link.advertise",
     "link.names",
     "lnd.listen",
     "lnd.advertise",
     "lightspark.listen",
+    "lightspark.public_url",
+    "lightspark.api",
+    "lightspark.api_ca_file",
+    "limits.screening_key",
     "chain.url",
     "chain.cookie_file",
     "chain.user",

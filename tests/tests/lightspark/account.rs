@@ -38,6 +38,8 @@ use tonic::transport::Endpoint;
 pub(crate) const SEED: [u8; 32] = [0x5e; 32];
 /// What its webhooks are signed with.
 pub(crate) const SECRET: &str = "39kyJO140000000000000000000049ws";
+/// What it calls Lightspark with.
+pub(crate) const TOKEN: &str = "client-id:Yw7xS1token0000000000000000000q3";
 /// An answer is waited for so long on one connection.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -55,8 +57,17 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// A signer that logs everything, with the account in it, under the limits of `claviger.toml` alone.
+    /// A signer that logs everything, with the account in it, under the limits of `claviger.toml` alone. It answers directly.
     pub(crate) fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// The same, calling back to the API at this URL.
+    pub(crate) fn calling_back(api: &str) -> Self {
+        Self::with(Some(api))
+    }
+
+    fn with(api: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let program = Program::binary(env!("CARGO_BIN_EXE_claviger-under-test"));
         let cookie = dir.path().join("cookie");
@@ -71,7 +82,9 @@ impl Account {
                 config["log"]["level"] = "trace".into();
                 config["limits"]["max_onchain_sat"] = 50_000.into();
                 config["limits"]["max_onchain_sat_per_day"] = 60_000.into();
-                let lightspark = toml::Table::from_iter([("listen".to_owned(), webhooks.clone().into())]);
+                let listen = ("listen", webhooks.as_str());
+                let keys = [Some(listen), api.map(|api| ("api", api))].into_iter().flatten();
+                let lightspark: toml::Table = keys.map(|(key, value)| (key.to_owned(), value.into())).collect();
                 config.insert("lightspark".to_owned(), lightspark.into());
             })
             .unwrap();
@@ -79,9 +92,12 @@ impl Account {
         let path = |name: &str| dir.path().join(name).display().to_string();
         std::fs::write(path("seed"), hex::encode(SEED)).unwrap();
         std::fs::write(path("secret"), SECRET).unwrap();
-        let (seed, secret, folder) = (path("seed"), path("secret"), path("acme.lightspark"));
+        std::fs::write(path("token"), TOKEN).unwrap();
+        let (seed, secret, token) = (path("seed"), path("secret"), path("token"));
+        let folder = path("acme.lightspark");
         let import = ["--import", &seed, "--format", "lightspark-seed", "--webhook-secret", &secret, "--out", &folder];
-        signer.cli(&[&["node", "add", "acme", "--kind", "lightspark"][..], &import].concat()).unwrap();
+        let token: &[&str] = if api.is_some() { &["--api-token", &token] } else { &[] };
+        signer.cli(&[&["node", "add", "acme", "--kind", "lightspark"][..], &import, token].concat()).unwrap();
         Self { signer, folder: folder.into(), webhooks, _dir: dir }
     }
 
@@ -116,6 +132,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Of the account with this folder.
+    pub(crate) fn with_folder(self, folder: std::path::PathBuf) -> Self {
+        Self { folder, ..self }
+    }
+
     /// Sends a webhook: its status and what it is answered.
     pub(crate) fn webhook(&self, body: &str) -> std::io::Result<(u16, String)> {
         let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
@@ -128,15 +149,24 @@ impl Client {
         let tls = ClientConnection::new(Arc::new(tls(&self.folder, false)), name()).map_err(std::io::Error::other)?;
         let tcp = TcpStream::connect(&self.webhooks)?;
         tcp.set_read_timeout(Some(ANSWER_WITHIN))?;
-        let mut stream = StreamOwned::new(tls, tcp);
+        let stream = StreamOwned::new(tls, tcp);
         let length = body.len();
         let head = "POST /lightspark-webhook/acme HTTP/1.1\r\nhost: signer\r\nconnection: close";
-        write!(stream, "{head}\r\ncontent-length: {length}\r\nlightspark-signature: {signature}\r\n\r\n{body}")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let status = answer.get(9..12).and_then(|status| status.parse().ok());
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-        status.zip(body).ok_or_else(|| std::io::Error::other("no answer"))
+        let head = format!("{head}\r\ncontent-length: {length}\r\nlightspark-signature: {signature}");
+        call(stream, &format!("{head}\r\n\r\n{body}"))
+    }
+
+    /// Has a service's call signed over plain HTTP: the status and what it is answered.
+    pub(crate) fn sign_over_http(&self, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+        let signer = std::fs::read_to_string(self.folder.join("signer.txt"))?;
+        let mut config = tls(&self.folder, true);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let tls = ClientConnection::new(Arc::new(config), name()).map_err(std::io::Error::other)?;
+        let tcp = TcpStream::connect(signer.trim())?;
+        tcp.set_read_timeout(Some(ANSWER_WITHIN))?;
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: signer\r\nconnection: close\r\ncontent-length: {}", body.len());
+        call(StreamOwned::new(tls, tcp), &format!("{head}\r\n\r\n{body}"))
     }
 
     /// Has a service's call signed.
@@ -155,10 +185,20 @@ impl Client {
             });
             let endpoint = Endpoint::from_static("https://signer.claviger").timeout(ANSWER_WITHIN);
             let channel = endpoint.connect_with_connector(connector).await.map_err(|error| lost(&error))?;
-            let request = SignOperationRequest { body: body.as_bytes().to_vec() };
+            let request = SignOperationRequest { body: body.as_bytes().to_vec(), clearance: vec![] };
             Ok(OperationsClient::new(channel).sign(request).await?.into_inner().signature)
         })
     }
+}
+
+/// Sends a request, the last of its connection; the status and the body of the answer.
+fn call(mut stream: StreamOwned<ClientConnection, TcpStream>, request: &str) -> std::io::Result<(u16, String)> {
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.get(9..12).and_then(|status| status.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    status.zip(body).ok_or_else(|| std::io::Error::other("no answer"))
 }
 
 fn name() -> ServerName<'static> {
@@ -240,6 +280,11 @@ pub(crate) fn l1_job(to: ScriptBuf, amount_sat: u64) -> Value {
         "mul_tweak": "", "script": hex::encode(script), "transaction": serialize_hex(&tx), "amount": COIN_SAT,
         "destination_derivation_path": ours,
     })
+}
+
+/// The public key of the account's node, in hex.
+pub(crate) fn node_id() -> String {
+    key("m/0").to_string()
 }
 
 fn key(path: &str) -> CompressedPublicKey {

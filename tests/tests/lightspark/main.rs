@@ -3,5 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test may panic, and says what it did
 
 mod account;
+mod callback;
+mod osk;
+mod over_http;
+mod recovery;
 mod retries;
 mod secrets;

@@ -171,6 +171,7 @@ fn spec(kind: NodeKind) -> NodeSpec {
         seed: Secret::init(|seed| seed.fill(3)),
         derivation: Derivation::Native,
         chain_code: None,
+        operations_key: None,
     }
 }
 

@@ -53,8 +53,13 @@ fn signer(dir: &Path, rpc: &RpcServer, cookie: &Path, runtime: &Runtime) -> (Arc
     let lock = data.lock().unwrap();
     let daemon = Arc::new(Daemon::new(data, lock, config, Hardening::none(), runtime.handle().clone()));
     daemon.open(&passphrase).unwrap();
-    let request =
-        NodeAddRequest { name: "alice".to_owned(), kind: "ldk".to_owned(), import: None, webhook_secret: vec![] };
+    let request = NodeAddRequest {
+        name: "alice".to_owned(),
+        kind: "ldk".to_owned(),
+        import: None,
+        webhook_secret: vec![],
+        api_token: vec![],
+    };
     let bundle = dir.join("alice.claviger");
     claviger_proto::bundle::create(&daemon.node_add(request).unwrap().bundle, &bundle).unwrap();
     (daemon, bundle)

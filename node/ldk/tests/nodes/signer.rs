@@ -64,6 +64,7 @@ impl Signer {
             seed: Secret::new(Zeroizing::new(seed)),
             derivation: Derivation::Native,
             chain_code: None,
+            operations_key: None,
         };
         nodes.add(spec).unwrap();
         let signer = Arc::new(Self {

@@ -1,6 +1,6 @@
-//! What takes an answer's variables at Lightspark: one mutation for each kind of answer.
+//! What takes a letter's variables at Lightspark: one mutation for each kind of answer.
 
-use crate::lightning::lightspark::Method;
+use crate::lightning::lightspark::{Letter, Method};
 
 /// Declares the mutations: variant, name, field, its input's variables and their types, what it returns.
 macro_rules! mutations {
@@ -10,6 +10,12 @@ macro_rules! mutations {
         pub(super) enum Mutation { $( #[doc = $name] $variant, )* }
 
         impl Mutation {
+            /// Its name.
+            pub(super) const fn name(self) -> &'static str { match self { $( Self::$variant => $name, )* } }
+
+            /// The field that it asks for.
+            pub(super) const fn field(self) -> &'static str { match self { $( Self::$variant => $field, )* } }
+
             /// As GraphQL, in one line.
             pub(super) const fn document(self) -> &'static str {
                 match self {
@@ -37,9 +43,10 @@ mutations! {
 }
 
 impl Mutation {
-    /// What takes the answer to an event of this kind; nothing if there is none.
-    pub(super) const fn answering(method: Method) -> Option<Self> {
-        match method {
+    /// What takes this letter; nothing if its kind of event has no answer.
+    pub(super) fn of(letter: &Letter) -> Option<Self> {
+        match letter.method()? {
+            _ if letter.declines => Some(Self::Decline),
             Method::GetPoint => Some(Self::TellPoint),
             Method::ReleaseSecret => Some(Self::ReleaseSecret),
             Method::InvoiceHash => Some(Self::TellHash),

@@ -8,7 +8,7 @@ use claviger_proto::v1::{SignOperationReply, SignOperationRequest};
 use tonic::{Request, Response, Status};
 
 use crate::gateway::link::{LinkHandler, Peer, Roster, ask, status};
-use crate::lightning::lightspark::SIGN_OPERATION;
+use crate::lightning::lightspark::operation_request;
 use crate::names::{NodeKind, NodeName};
 use crate::pipeline::Outcome;
 use crate::reasons::{Reason, Refusal};
@@ -17,6 +17,7 @@ use crate::reasons::{Reason, Refusal};
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// The service, for all accounts.
+#[derive(Clone)]
 pub(in crate::gateway) struct Service {
     pub(in crate::gateway) roster: Arc<dyn Roster>,
     pub(in crate::gateway) handler: Arc<dyn LinkHandler>,
@@ -26,16 +27,9 @@ pub(in crate::gateway) struct Service {
 impl Operations for Service {
     async fn sign(&self, request: Request<SignOperationRequest>) -> Result<Response<SignOperationReply>, Status> {
         let peer = request.extensions().get::<Peer>().ok_or_else(|| Status::internal("no peer certificate"))?.clone();
-        let account = self.account(&peer).map_err(|why| {
-            peer.offended();
-            if let Some(line) = peer.line() {
-                let (reason, left_out) = (why.reason.id(), line.left_out);
-                tracing::warn!(peer = %peer.address, reason, left_out, "operations: refused: {}", why.detail);
-            }
-            status("", &why)
-        })?;
-        let message = [&SIGN_OPERATION.to_be_bytes()[..], &request.into_inner().body].concat();
-        match ask(&*self.handler, &account, message, ANSWER_WITHIN).await {
+        let account = self.admit(&peer).map_err(|why| status("", &why))?;
+        let SignOperationRequest { body, clearance } = request.into_inner();
+        match self.ask(&account, &clearance, &body).await {
             Outcome::Reply(signature) => Ok(Response::new(SignOperationReply { signature })),
             Outcome::Refused { request, refusal } => Err(status(&request, &refusal)),
         }
@@ -43,7 +37,22 @@ impl Operations for Service {
 }
 
 impl Service {
-    /// Whose certificate it is.
+    /// Whose certificate it is. Whoever has none that counts is noted.
+    pub(super) fn admit(&self, peer: &Peer) -> Result<NodeName, Refusal> {
+        self.account(peer).inspect_err(|why| {
+            peer.offended();
+            if let Some(line) = peer.line() {
+                let (reason, left_out) = (why.reason.id(), line.left_out);
+                tracing::warn!(peer = %peer.address, reason, left_out, "operations: refused: {}", why.detail);
+            }
+        })
+    }
+
+    /// The signature on the body of a call of this account's.
+    pub(super) async fn ask(&self, account: &NodeName, clearance: &[u8], body: &[u8]) -> Outcome {
+        ask(&*self.handler, account, operation_request(clearance, body), ANSWER_WITHIN).await
+    }
+
     fn account(&self, peer: &Peer) -> Result<NodeName, Refusal> {
         match self.roster.lookup(&peer.fingerprint).map_err(|denied| denied.refusal())? {
             (account, NodeKind::Lightspark) => Ok(account),

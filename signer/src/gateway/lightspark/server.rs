@@ -16,16 +16,17 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::accounts::Accounts;
+use super::courier::Courier;
 use super::webhook::{Answer, Webhooks, account_in};
 use crate::gateway::accept::{Accepting, Connection, Door};
 use crate::gateway::link::{LinkHandler, LinkServerError, ServerIdentity};
 use crate::lightning::lightspark::MAX_BYTES;
 
 /// A caller sends its headers, and then its body, in this time.
-const READ_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const READ_WITHIN: Duration = Duration::from_secs(10);
 /// Webhooks in hand at once; each may hold a body in memory.
 const MAX_IN_HAND: usize = 32;
-const MAX_HEADER_BYTES: usize = 16 * 1024;
+pub(super) const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Beside variables: the GraphQL that takes them, for a service that sends them on itself.
 const MUTATION: HeaderName = HeaderName::from_static("lightspark-mutation");
 
@@ -49,9 +50,10 @@ impl LightsparkServer {
         identity: Arc<ServerIdentity>,
         accounts: Arc<Accounts>,
         handler: Arc<dyn LinkHandler>,
+        courier: Arc<Courier>,
     ) -> Result<Self, LinkServerError> {
         let (accepting, mut connections) = Accepting::start(listener, identity, DOOR)?;
-        let webhooks = Arc::new(Webhooks { accounts, handler });
+        let webhooks = Arc::new(Webhooks { accounts, handler, courier });
         let in_hand = Arc::new(Semaphore::new(MAX_IN_HAND));
         let serving = tokio::spawn(async move {
             // Dropped with this task, and all connections with it.
@@ -110,7 +112,7 @@ async fn answer(request: Request<Incoming>, webhooks: &Webhooks, in_hand: &Semap
     }
 }
 
-fn response(answer: Answer) -> Response<Full<Bytes>> {
+pub(super) fn response(answer: Answer) -> Response<Full<Bytes>> {
     let (is_empty, mutation) = (answer.body.is_empty(), answer.mutation);
     let mut response = Response::new(Full::new(Bytes::from(answer.body)));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::accounts::Accounts;
+use super::courier::Courier;
 use super::mutations::Mutation;
 use crate::gateway::link::{LinkHandler, ask};
-use crate::lightning::lightspark::{Ask, Event, SubEvent, refusal};
+use crate::lightning::lightspark::{Ask, Event, Letter, SubEvent, refusal, request};
 use crate::names::NodeName;
 use crate::pipeline::Outcome;
 use crate::reasons::{Reason, Refusal};
@@ -23,6 +24,7 @@ const PATHS: [&str; 2] = ["/ln/webhooks", "/lightspark-webhook"];
 pub(super) struct Webhooks {
     pub(super) accounts: Arc<Accounts>,
     pub(super) handler: Arc<dyn LinkHandler>,
+    pub(super) courier: Arc<Courier>,
 }
 
 /// What is sent back: the status, the body if there is one, and what takes the body at Lightspark.
@@ -39,11 +41,11 @@ impl Answer {
         Self { status, body: Vec::new(), mutation: None }
     }
 
-    fn variables(body: Vec<u8>, mutation: Option<Mutation>) -> Self {
-        Self { status: 200, body, mutation }
+    fn letter(letter: Letter) -> Self {
+        Self { status: 200, mutation: Mutation::of(&letter), body: letter.variables }
     }
 
-    fn refused(request: &str, refusal: &Refusal) -> Self {
+    pub(super) fn refused(request: &str, refusal: &Refusal) -> Self {
         let Refusal { reason, detail, .. } = refusal;
         let status = match reason {
             Reason::Malformed | Reason::MessageUnknown | Reason::PathNotCanonical => 400,
@@ -81,24 +83,30 @@ impl Webhooks {
         };
         match event.ask {
             Ask::Nothing => Answer::status(204),
-            Ask::Remote(_, sub_event) => self.ask(&name, &sub_event, body).await,
+            Ask::Remote(_, ref sub_event) => self.ask(&name, &event, sub_event, body).await,
         }
     }
 
-    async fn ask(&self, name: &NodeName, sub_event: &SubEvent, body: &[u8]) -> Answer {
-        let message = [&(sub_event.method() as u16).to_be_bytes()[..], body].concat();
-        match ask(&*self.handler, name, message, ANSWER_WITHIN).await {
-            Outcome::Reply(reply) if reply.is_empty() => Answer::status(204),
-            Outcome::Reply(body) => Answer::variables(body, Mutation::answering(sub_event.method())),
-            Outcome::Refused { request, refusal } => match sub_event {
-                // Lightspark has an answer for these alone: the variables of its `decline_to_sign_messages`.
-                SubEvent::Sign(jobs) if !refusal.reason.retry() && refusal.reason != Reason::Fault => {
-                    let ids: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
-                    let body = json!({ "payload_ids": ids }).to_string().into_bytes();
-                    Answer::variables(body, Some(Mutation::Decline))
-                }
-                _ => Answer::refused(&request, &refusal),
-            },
+    async fn ask(&self, name: &NodeName, event: &Event, sub_event: &SubEvent, body: &[u8]) -> Answer {
+        let calls_back = self.accounts.calls_back(name);
+        if calls_back && self.courier.is_full(name) {
+            let refusal = Refusal::new(Reason::NodeBusy, "too many answers wait for Lightspark's API");
+            return Answer::refused("", &refusal);
+        }
+        let message = request(sub_event.method(), calls_back, body);
+        let outcome = ask(&*self.handler, name, message, ANSWER_WITHIN).await;
+        let reply = match &outcome {
+            Outcome::Reply(reply) => Ok(&reply[..]),
+            Outcome::Refused { refusal, .. } => Err(refusal),
+        };
+        match (Letter::of(sub_event, reply, event.at_ms), outcome) {
+            (Some(letter), _) if calls_back => {
+                self.courier.send(name, &event.id, letter);
+                Answer::status(204)
+            }
+            (Some(letter), _) => Answer::letter(letter),
+            (None, Outcome::Reply(_)) => Answer::status(204),
+            (None, Outcome::Refused { request, refusal }) => Answer::refused(&request, &refusal),
         }
     }
 }
@@ -112,6 +120,8 @@ mod tests {
     use sha2::Sha256;
     use zeroize::Zeroizing;
 
+    use super::super::accounts::Account;
+    use super::super::api::{Api, Endpoint};
     use super::*;
     use crate::pipeline::{Request, Responder};
 
@@ -129,10 +139,21 @@ mod tests {
         }
     }
 
+    /// The door of the account alice, whose API is not there.
+    fn door_of(webhook_secret: &[u8], api_token: Option<&[u8]>, outcome: Option<Outcome>) -> Webhooks {
+        let accounts = Arc::new(Accounts::default());
+        let secret = |secret: &[u8]| Zeroizing::new(secret.to_vec());
+        let (webhook_secret, api_token) = (secret(webhook_secret), api_token.map(secret));
+        let account = Account { network: Network::Regtest, webhook_secret, api_token };
+        accounts.put(NodeName::new("alice").expect("a name"), account);
+        let api = Api::new(Endpoint::parse("http://127.0.0.1:1/").expect("a URL"), "".into());
+        let courier = Arc::new(Courier::start(api, accounts.clone(), Box::new(|_, _| {})));
+        let handler = Arc::new(Saying(Mutex::new(outcome.into_iter().collect())));
+        Webhooks { accounts, handler, courier }
+    }
+
     fn door(outcome: Option<Outcome>) -> Webhooks {
-        let accounts = Accounts::default();
-        accounts.put(NodeName::new("alice").expect("a name"), Network::Regtest, Zeroizing::new(b"secret".to_vec()));
-        Webhooks { accounts: Arc::new(accounts), handler: Arc::new(Saying(Mutex::new(outcome.into_iter().collect()))) }
+        door_of(b"secret", None, outcome)
     }
 
     fn signature(secret: &[u8], body: &str) -> String {
@@ -187,13 +208,36 @@ mod tests {
 
     #[tokio::test]
     async fn refused_jobs_are_declined_and_other_refusals_have_a_status() {
-        let declined = Answer::variables(br#"{"payload_ids":["job-1"]}"#.to_vec(), Some(Mutation::Decline));
+        let body = br#"{"payload_ids":["job-1"]}"#.to_vec();
+        let declined = Answer { status: 200, body, mutation: Some(Mutation::Decline) };
         assert_eq!(send(refused(Reason::Limit), "", SIGN).await, declined);
         // What may work later is not declined for good.
         assert_eq!(send(refused(Reason::JournalUnavailable), "", SIGN).await.status, 503);
         assert_eq!(send(refused(Reason::Fault), "", SIGN).await.status, 500);
         assert_eq!(send(refused(Reason::SecretOrder), "", POINT).await.status, 403);
         assert_eq!(send(refused(Reason::NodeBusy), "", POINT).await.status, 503);
+        // What somebody kept and sends again is not declined in the account's name.
+        assert_eq!(send(refused(Reason::EventStale), "", SIGN).await.status, 403);
+        assert_eq!(send(refused(Reason::EventReused), "", SIGN).await.status, 403);
+    }
+
+    #[tokio::test]
+    async fn where_answers_are_called_back_a_webhook_is_answered_at_once_and_tells_nothing() {
+        let told = Outcome::Reply(br#"{"per_commitment_point":"02"}"#.to_vec());
+        for (outcome, body, status, waiting) in [
+            (told, POINT, 204, 1),
+            (refused(Reason::Limit).expect("one"), SIGN, 204, 1),
+            (refused(Reason::SecretOrder).expect("one"), POINT, 403, 0),
+            (refused(Reason::JournalUnavailable).expect("one"), SIGN, 503, 0),
+            (Outcome::Reply(Vec::new()), POINT, 204, 0),
+        ] {
+            let door = door_of(b"secret", Some(b"id:token"), Some(outcome));
+            let signature = signature(b"secret", body);
+            let answer = door.answer("", Some(signature.as_bytes()), body.as_bytes()).await;
+            assert_eq!((answer.status, answer.mutation), (status, None));
+            assert!(answer.body.is_empty() || status != 204);
+            assert_eq!(door.courier.waiting(&NodeName::new("alice").expect("a name")), waiting);
+        }
     }
 
     /// Webhooks that Lightspark's SDKs are tested with, under their secrets: body, signature, status.
@@ -204,10 +248,7 @@ mod tests {
         const STATUS: &str = r#"{"event_type": "NODE_STATUS", "event_id": "1615c8be5aa44e429eba700db2ed8ca5", "timestamp": "2023-05-17T23:56:47.874449+00:00", "entity_id": "lightning_node:01882c25-157a-f96b-0000-362d42b64397"}"#;
         const STATUS_SIGNED: &str = "62a8829aeb48b4142533520b1f7f86cdb1ee7d718bf3ea15bc1c662d4c453b74";
         let answer = |secret: &'static str, body: &'static str, signature: String| async move {
-            let accounts = Accounts::default();
-            accounts.put(NodeName::new("alice").expect("a name"), Network::Regtest, Zeroizing::new(secret.into()));
-            let handler = Arc::new(Saying(Mutex::new(vec![Outcome::Reply(Vec::new())])));
-            let door = Webhooks { accounts: Arc::new(accounts), handler };
+            let door = door_of(secret.as_bytes(), None, Some(Outcome::Reply(Vec::new())));
             door.answer("", Some(signature.as_bytes()), body.as_bytes()).await.status
         };
         for (secret, body, signature) in [

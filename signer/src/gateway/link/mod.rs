@@ -33,7 +33,7 @@ pub(in crate::gateway) use callers::Callers;
 pub use identity::ServerIdentity;
 pub use server::{LinkServer, LinkServerError};
 pub use sessions::Connected;
-pub(in crate::gateway) use tls::Peer;
+pub(in crate::gateway) use tls::{Peer, TlsConnection};
 pub(in crate::gateway) use wire::refused as status;
 
 /// Takes the requests of all nodes.

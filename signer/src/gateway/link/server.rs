@@ -19,8 +19,8 @@ use super::identity::ServerIdentity;
 use super::service::Service;
 use super::sessions::{Connected, Sessions};
 use super::{LinkHandler, LinkOptions, Roster, tls};
-use crate::gateway::lightspark::Operations;
-use crate::lightning::lightspark::MAX_OPERATION_BYTES;
+use crate::gateway::lightspark::{Operations, operations_http};
+use crate::lightning::lightspark::{MAX_CLEARANCE_BYTES, MAX_OPERATION_BYTES};
 use crate::reasons::Refusal;
 
 /// Certificates also end without anybody changing the roster: open streams are checked at least this often.
@@ -61,6 +61,7 @@ pub struct LinkServer {
     accepting: JoinHandle<()>,
     watching: JoinHandle<()>,
     serving: JoinHandle<()>,
+    serving_plain: JoinHandle<()>,
 }
 
 impl LinkServer {
@@ -76,11 +77,13 @@ impl LinkServer {
         let config = tls::server_config(identity)?;
         let sessions = Arc::new(Sessions::new(options.max_in_flight));
         let (ready, connections) = mpsc::channel(1);
+        let (plain, plain_connections) = mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
         let (alive, server) = watch::channel(());
-        let accepting = tokio::spawn(tls::accept_loop(listener, config, options.clone(), ready, server));
+        let accepting = tokio::spawn(tls::accept_loop(listener, config, options.clone(), (ready, plain), server));
         let watching = tokio::spawn(watch(Arc::clone(&roster), Arc::clone(&sessions)));
         let operations = Operations { roster: Arc::clone(&roster), handler: Arc::clone(&handler) };
+        let serving_plain = tokio::spawn(operations_http::serve(plain_connections, operations.clone()));
         let router = Server::builder()
             .http2_keepalive_interval(Some(options.keepalive))
             .http2_keepalive_timeout(Some(options.keepalive))
@@ -95,7 +98,7 @@ impl LinkServer {
             )
             .add_service(
                 OperationsServer::new(operations)
-                    .max_decoding_message_size(MAX_OPERATION_BYTES + ENVELOPE_BYTES)
+                    .max_decoding_message_size(MAX_OPERATION_BYTES + MAX_CLEARANCE_BYTES + ENVELOPE_BYTES)
                     .max_encoding_message_size(MAX_FRAME_BYTES),
             );
         let serving = tokio::spawn(async move {
@@ -105,7 +108,7 @@ impl LinkServer {
                 tracing::error!(%error, "link: the server failed");
             }
         });
-        Ok(Self { address, sessions, stop: Some(stop), _alive: alive, accepting, watching, serving })
+        Ok(Self { address, sessions, stop: Some(stop), _alive: alive, accepting, watching, serving, serving_plain })
     }
 
     /// Where it listens.
@@ -136,6 +139,7 @@ impl Drop for LinkServer {
         self.accepting.abort();
         self.watching.abort();
         self.serving.abort();
+        self.serving_plain.abort();
     }
 }
 

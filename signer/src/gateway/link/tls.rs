@@ -31,12 +31,15 @@ const TLS_HANDSHAKE: u8 = 22;
 const PLAINTEXT_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
     This is a Claviger node link. It speaks TLS 1.3 with client certificates only; connect with an enrolment bundle.\n";
 
+/// What services speak that call operations without gRPC (RFC 7301).
+const HTTP_1_1: &[u8] = b"http/1.1";
+
 /// How long, and for how many bytes, a refused connection may go on talking.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 * 1024;
 
 /// An authenticated connection. Its place among the allowed connections is free again when it is dropped.
-pub(super) struct TlsConnection {
+pub(in crate::gateway) struct TlsConnection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
     /// Ready when the server is gone: the connection then fails instead of living on.
@@ -44,6 +47,13 @@ pub(super) struct TlsConnection {
     /// While it lasts nothing is read: the certificate has sent more than its allowance.
     pause: Option<Pin<Box<Sleep>>>,
     _places: (OwnedSemaphorePermit, Place),
+}
+
+impl TlsConnection {
+    /// Who is at the other end.
+    pub(in crate::gateway) fn peer(&self) -> Peer {
+        self.peer.clone()
+    }
 }
 
 /// Who is at the other end.
@@ -95,18 +105,19 @@ pub(super) fn server_config(identity: Arc<ServerIdentity>) -> Result<ServerConfi
         .map_err(|error| failed(&error))?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(identity);
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), HTTP_1_1.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
 }
 
-/// Accepts until aborted. Connections end when the sender of `server` is dropped.
+/// Accepts until aborted: connections that speak HTTP/1.1 go to the second sender. They end when the sender of `server` is
+/// dropped.
 pub(super) async fn accept_loop(
     listener: TcpListener,
     config: ServerConfig,
     options: LinkOptions,
-    ready: mpsc::Sender<TlsConnection>,
+    (ready, plain): (mpsc::Sender<TlsConnection>, mpsc::Sender<TlsConnection>),
     server: watch::Receiver<()>,
 ) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -130,7 +141,8 @@ pub(super) async fn accept_loop(
             refused(&callers, address, "too many handshakes");
             continue;
         };
-        let (acceptor, places, ready, mut server) = (acceptor.clone(), places.clone(), ready.clone(), server.clone());
+        let (acceptor, places, mut server) = (acceptor.clone(), places.clone(), server.clone());
+        let (ready, plain) = (ready.clone(), plain.clone());
         let callers = callers.clone();
         tokio::spawn(async move {
             let mut server_gone = Box::pin(async move { while server.changed().await.is_ok() {} });
@@ -146,8 +158,10 @@ pub(super) async fn accept_loop(
                         allowance.charge(CONNECTION_BYTES); // the first read finds it owed
                         let peer = Peer { address, fingerprint, allowance, callers };
                         let _places = (connection, place);
+                        let is_plain = stream.get_ref().1.alpn_protocol() == Some(HTTP_1_1);
                         let connection = TlsConnection { stream, peer, server_gone, pause: None, _places };
-                        let _ = ready.send(connection).await; // Fails only when the server is gone.
+                        // Fails only when the server is gone.
+                        let _ = if is_plain { plain } else { ready }.send(connection).await;
                     }
                     None => {
                         let why = format!("too many connections with one certificate ({fingerprint})");

@@ -7,7 +7,7 @@ use crate::names::NodeKind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
     /// Not the name of a format.
-    #[error("the format is not ldk-seed, cln-hsm-secret, bip39, xprv, aezeed or lightspark-seed")]
+    #[error("the format is not ldk-seed, cln-hsm-secret, bip39, xprv, aezeed, lightspark-seed or lightspark-osk")]
     NoSuchFormat,
     /// The format belongs to nodes of another kind, which derive other keys from the same bytes.
     #[error("{0} does not make a node of kind {1}")]
@@ -51,6 +51,21 @@ pub enum ImportError {
     /// An aezeed does not open.
     #[error("the passphrase is not that of this aezeed")]
     SeedPassphrase,
+    /// Not an encrypted operation signing key.
+    #[error("the input is no encrypted operation signing key: JSON with encrypted_value, in base64, and cipher")]
+    NoOperationKey,
+    /// Its cipher is of no known version.
+    #[error("the operation signing key has a cipher that is not known")]
+    OperationKeyCipher,
+    /// It asks for a computation that is too short or too long.
+    #[error("the operation signing key takes {0} rounds of PBKDF2; 1 to 2000000 are computed")]
+    Iterations(u32),
+    /// It does not open.
+    #[error("the node password is not that of this operation signing key")]
+    NodePassword,
+    /// It opens, and is something else.
+    #[error("the operation signing key is no RSA key of 2048 to 4096 bits")]
+    NoRsaKey,
     /// The words are known, but do not belong together.
     #[error("the mnemonic's checksum is wrong")]
     Checksum,
@@ -82,6 +97,10 @@ impl ImportError {
                 "Give the cipher seed passphrase of the wallet, not its password, with --mnemonic-passphrase-fd; or none, if \
                  there was none."
             }
+            Self::NoOperationKey | Self::OperationKeyCipher | Self::Iterations(_) | Self::NoRsaKey => {
+                "Fetch it again: the field encrypted_signing_private_key of the node, in Lightspark's API."
+            }
+            Self::NodePassword => "Give the node password with --node-password-fd.",
             Self::NoRootKey => {
                 "Give the root key itself, of depth 0: `chantools showrootkey` shows that of an lnd seed."
             }

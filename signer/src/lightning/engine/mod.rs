@@ -42,6 +42,7 @@ use crate::facts::Fact;
 use crate::journal::Put;
 use crate::keys::import::Derivation;
 use crate::keys::memory::Secret;
+use crate::keys::rsa::RsaKey;
 use crate::names::{NodeKind, NodeName};
 use crate::pipeline::Request;
 use crate::policy::Desk;
@@ -65,6 +66,8 @@ pub struct NodeSpec {
     pub derivation: Derivation,
     /// BIP 32's, for lnd and Lightspark: the seed is its master key.
     pub chain_code: Option<Secret<32>>,
+    /// Of a Lightspark account without remote signing: what its operations are signed with.
+    pub operations_key: Option<Arc<RsaKey>>,
 }
 
 /// What all nodes have in common.

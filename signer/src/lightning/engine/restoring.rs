@@ -189,6 +189,7 @@ mod tests {
             seed: Secret::new(Zeroizing::new([byte; 32])),
             derivation: Derivation::Native,
             chain_code: None,
+            operations_key: None,
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! What is not in the table is not decoded. The numbers are Core Lightning's (`hsmd/hsmd_wire.csv`) and, from 1000 on,
 //! those the VLS protocol adds for LDK; 3000 what the LND door makes of lnd's calls, from 4000 on,
-//! and what the Lightspark doors make of webhooks, from 5000 on, and of operations, 5100, are our own. A row says who may send the message, what it is addressed to,
+//! and what the Lightspark doors make of webhooks, from 5000 on, of operations, 5100, and of recovery kits, 5200, are our own. A row says who may send the message, what it is addressed to,
 //! what answering it does, which judge it meets and how it is laid out on the wire; none of that has a default.
 
 use vls_protocol::msgs;
@@ -213,6 +213,7 @@ rows! {
     5006 DERIVE_KEY_AND_SIGN        Node    Sign   Lightspark SPARK [];
     5007 REVEAL_COUNTERPARTY_PER_COMMITMENT_SECRET Node Change Lightspark SPARK [];
     5100 SIGN_OPERATION             Node    Sign   Lightspark SPARK [];
+    5200 RECOVER_CHANNEL            Node    Sign   Lightspark SPARK [];
 }
 
 impl Row {
@@ -238,7 +239,7 @@ impl Row {
 pub fn row(kind: NodeKind, message: &[u8]) -> Result<&'static Row, Refusal> {
     let most = match kind {
         NodeKind::Lnd => MAX_LND_MESSAGE_BYTES,
-        NodeKind::Lightspark => 2 + lightspark::MAX_BYTES,
+        NodeKind::Lightspark => lightspark::MAX_REQUEST,
         NodeKind::Ldk | NodeKind::Cln => MAX_MESSAGE_BYTES,
     };
     if message.len() > most {

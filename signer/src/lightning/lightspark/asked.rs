@@ -3,13 +3,15 @@
 //! | action | when it is asked | known by |
 //! |---|---|---|
 //! | `PayInvoice` | the call that pays it is signed | its payment hash |
+//! | `ForceClose`, `Sweep` | a channel of a recovery kit is signed | its funding; the transactions that collect |
 //! | `Withdraw` | the call that requests it is signed; an L1 transaction pays somebody whom no such call named | the call; the transaction |
 //!
 //! What is permitted counts as spent: what became of a payment, Lightspark tells by nothing that is signed.
 
-use bitcoin::{ScriptBuf, TxOut, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use claviger_policy::actions::Action;
 use claviger_policy::facts::FactId;
+use claviger_policy::request::Request;
 use lightning_signer::invoice::Invoice;
 
 use crate::lightning::asked::paying;
@@ -23,38 +25,73 @@ pub(super) fn payment(
     invoice: &Invoice,
     amount_msat: u64,
     max_fee_msat: u64,
+    cleared: Option<&str>,
 ) -> Result<(), Refusal> {
     let Some(request) = counter.request(Action::PayInvoice) else { return Ok(()) };
     let (request, key) = paying(request, invoice, amount_msat);
-    counter.ask(request.with(FactId::FeeMsat, max_fee_msat), key, Ends::AtOnce)
+    counter.ask(with_clearance(request.with(FactId::FeeMsat, max_fee_msat), cleared), key, Ends::AtOnce)
 }
 
 /// A withdrawal is about to be requested under `key`. Its fee shows with the transaction, and is bounded there.
 pub(super) fn withdrawal(
     counter: &Counter,
     key: &str,
-    to: &ScriptBuf,
-    amount_sat: u64,
+    asked: &Withdrawal<'_>,
     max_fee_sat: u64,
 ) -> Result<(), Refusal> {
-    withdraw(counter, format!("withdrawal:{key}"), [to].into_iter(), amount_sat, max_fee_sat)
+    let Withdrawal { to, amount_sat, cleared } = *asked;
+    withdraw(counter, format!("withdrawal:{key}"), [to].into_iter(), (amount_sat, max_fee_sat), cleared)
+}
+
+/// What a call withdraws.
+pub(super) struct Withdrawal<'a> {
+    /// Where it goes.
+    pub(super) to: &'a ScriptBuf,
+    /// How much.
+    pub(super) amount_sat: u64,
+    /// The id of its clearance.
+    pub(super) cleared: Option<&'a str>,
+}
+
+fn with_clearance(request: Request, cleared: Option<&str>) -> Request {
+    cleared.into_iter().fold(request, |request, id| request.with(FactId::Clearance, id))
 }
 
 /// Coins of the wallet are about to pay `leaving`, none of which a withdrawal has asked for.
 pub(super) fn spend(counter: &Counter, txid: &Txid, leaving: &[&TxOut], fee_sat: u64) -> Result<(), Refusal> {
     let sat = leaving.iter().fold(0u64, |sum, out| sum.saturating_add(out.value.to_sat()));
-    withdraw(counter, format!("withdraw:{txid}"), leaving.iter().map(|out| &out.script_pubkey), sat, fee_sat)
+    withdraw(counter, format!("withdraw:{txid}"), leaving.iter().map(|out| &out.script_pubkey), (sat, fee_sat), None)
+}
+
+/// A channel is about to be closed by a commitment of ours, and what it pays collected in `collected`: each output beside its
+/// transaction.
+pub(super) fn recovery(
+    counter: &Counter,
+    funding: OutPoint,
+    collected: &[(&Transaction, &TxOut)],
+) -> Result<(), Refusal> {
+    let Some(closing) = counter.request(Action::ForceClose) else { return Ok(()) };
+    let closing = closing.with(FactId::Channel, funding.to_string());
+    counter.ask(closing, format!("force-close:{funding}"), Ends::AtOnce)?;
+    for (tx, output) in collected {
+        let Some(sweep) = counter.request(Action::Sweep) else { return Ok(()) };
+        let sweep = sweep
+            .with(FactId::AmountMsat, output.value.to_sat().saturating_mul(1_000))
+            .paying_to(counter.destinations([&output.script_pubkey].into_iter()));
+        counter.ask(sweep, format!("sweep:{}:{:x}", tx.compute_txid(), output.script_pubkey), Ends::AtOnce)?;
+    }
+    Ok(())
 }
 
 fn withdraw<'a>(
     counter: &Counter,
     key: String,
     to: impl Iterator<Item = &'a ScriptBuf>,
-    amount_sat: u64,
-    fee_sat: u64,
+    (amount_sat, fee_sat): (u64, u64),
+    cleared: Option<&str>,
 ) -> Result<(), Refusal> {
     let Some(request) = counter.request(Action::Withdraw) else { return Ok(()) };
-    let request = request
+    let request = with_clearance(request, cleared)
         .with(FactId::FeeMsat, fee_sat.saturating_mul(1_000))
         .with(FactId::AmountMsat, amount_sat.saturating_mul(1_000))
         .paying_to(counter.destinations(to));

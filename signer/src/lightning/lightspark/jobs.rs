@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 
+use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::secp256k1::{Message, PublicKey, SecretKey};
 use bitcoin::{ScriptBuf, Transaction, TxOut, Txid};
 use lightning_signer::lightning::types::payment::PaymentHash;
@@ -76,16 +77,20 @@ impl LightsparkNode {
         };
         facts.push(Fact::count("signatures", batch.len() as u64));
         let signature = |checked: &Checked<'_>| {
-            let message = Message::from_digest(checked.job.message);
-            let signature = self.keys.secp().sign_ecdsa(&message, &checked.secret.0);
-            json!({ "id": checked.job.id, "signature": hex::encode(signature.serialize_compact()) })
+            let signature = self.signature(checked).serialize_compact();
+            json!({ "id": checked.job.id, "signature": hex::encode(signature) })
         };
         let signatures: Vec<_> = batch.iter().map(signature).collect();
         Ok(Answer { puts, facts, ..Answer::new(&json!({ "signatures": signatures })) })
     }
 
+    /// The signature of a job that was judged (RFC 6979).
+    pub(super) fn signature(&self, checked: &Checked<'_>) -> Signature {
+        self.keys.secp().sign_ecdsa(&Message::from_digest(checked.job.message), &checked.secret.0)
+    }
+
     /// Recomputes what the job says about itself. Whether its tweaks are justified is judged later.
-    fn checked<'a>(&self, job: &'a Job) -> Result<Checked<'a>, Refusal> {
+    pub(super) fn checked<'a>(&self, job: &'a Job) -> Result<Checked<'a>, Refusal> {
         if job.script.is_empty() || job.transaction.is_empty() {
             let detail = format!("job {}: its transaction or its script is not shown", job.id);
             return Err(Refusal::new(Reason::BlindDigest, detail));
@@ -176,7 +181,7 @@ impl LightsparkNode {
     }
 
     /// A transaction that spends the funding output.
-    fn judge_funding(
+    pub(super) fn judge_funding(
         &self,
         channel: &mut Channel,
         number: u32,
@@ -184,6 +189,8 @@ impl LightsparkNode {
         checked: &Checked<'_>,
         facts: &mut Vec<Fact>,
     ) -> Result<(), Refusal> {
+        // What an old state has not revoked may be revoked, and what its channel pays us may be less (P7).
+        self.orders.require_latest()?;
         let Checked { job, tx, .. } = checked;
         let unknown = |detail: &str| Refusal::new(Reason::TransactionUnknown, format!("job {}: {detail}", job.id));
         let [input] = &tx.input[..] else { return Err(unknown("it spends more than the funding output")) };

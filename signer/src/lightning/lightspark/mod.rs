@@ -5,9 +5,11 @@
 //! json.rs      strict JSON                    fields.rs        its fields
 //! event.rs     events as typed fields         transactions.rs  what a job would sign
 //! paths.rs     derivation paths by purpose    keys.rs          keys
-//! seen.rs      events that were answered      channel.rs       what is known of each channel
+//! seen.rs      events that were answered      letter.rs        what Lightspark is told of them
+//! channel.rs   what is known of each channel
 //! jobs.rs      a batch of signing jobs        claims.rs        those that claim from a commitment
 //! operations/  what the account's own services call Lightspark for
+//! recovery/    what collects the money without Lightspark
 //! asked.rs     what all of it asks of the spending policy
 //! ```
 //!
@@ -22,8 +24,10 @@ mod fields;
 mod jobs;
 mod json;
 mod keys;
+mod letter;
 mod operations;
 mod paths;
+mod recovery;
 mod seen;
 mod transactions;
 
@@ -39,8 +43,10 @@ use serde_json::json;
 
 pub use self::event::{Ask, Event, EventError, Job, Method, SubEvent};
 pub use self::json::{JsonError, MAX_BYTES};
-pub use self::operations::{MAX_OPERATION_BYTES, SIGN_OPERATION};
+pub use self::letter::{Letter, gone as letter_gone, letters};
+pub use self::operations::{MAX_CLEARANCE_BYTES, MAX_OPERATION_BYTES, SIGN_OPERATION, operation_request};
 pub use self::paths::{ChannelKey, KeyPath, PathError};
+pub use self::recovery::{RECOVER, Recovered, Signed};
 
 use self::channel::Channel;
 use self::keys::Keys;
@@ -55,6 +61,7 @@ use super::orders::{Given, Order, OrderError, Orders};
 use crate::config::LimitsConfig;
 use crate::facts::Fact;
 use crate::journal::Put;
+use crate::keys::rsa::RsaKey;
 use crate::pipeline::Request;
 use crate::reasons::{Reason, Refusal};
 
@@ -74,6 +81,8 @@ const REMEMBERED: usize = 64;
 /// One account. After a panic inside, or a failed commit, it must be dropped (P6).
 pub struct LightsparkNode {
     keys: Keys,
+    /// In place of the key at m/5, of an account without remote signing.
+    operations_key: Option<Arc<RsaKey>>,
     network: Network,
     channels: BTreeMap<u32, Channel>,
     /// Lightspark's ids of the channels.
@@ -86,6 +95,8 @@ pub struct LightsparkNode {
     allow: BTreeSet<ScriptBuf>,
     seen: Seen,
     operations: Seen,
+    /// Signatures that are not the same when they are made again.
+    signed: Seen,
     limits: Limits,
     config: LimitsConfig,
     orders: Orders,
@@ -110,6 +121,14 @@ impl Answer {
         Self { reply: Vec::new(), puts: Vec::new(), facts: Vec::new() }
     }
 }
+
+/// The request that stands for a webhook: the number of its kind, whether the answer is called back, its body.
+pub fn request(method: Method, calls_back: bool, body: &[u8]) -> Vec<u8> {
+    [&(method as u16).to_be_bytes()[..], &[u8::from(calls_back)], body].concat()
+}
+
+/// The largest such request, in bytes.
+pub const MAX_REQUEST: usize = 3 + MAX_BYTES;
 
 /// The node's public key.
 pub fn node_id(spec: &NodeSpec) -> PublicKey {
@@ -158,7 +177,10 @@ impl LightsparkNode {
         let withdrawals = entries.remove(WITHDRAWALS).map_or(Ok(Vec::new()), |entry| serde_json::from_slice(&entry));
         let withdrawals = withdrawals.map_err(|_| unreadable(&WITHDRAWALS))?;
         let mut seen = |kind| Seen::restore(kind, &mut entries, &clock).ok_or_else(|| unreadable(&"what was answered"));
-        let (seen, operations) = (seen(Kind::Event)?, seen(Kind::Operation)?);
+        let (seen, operations, signed) = (seen(Kind::Event)?, seen(Kind::Operation)?, seen(Kind::Signature)?);
+        if !letter::take(&mut entries) {
+            return Err(unreadable(&"a letter"));
+        }
         let (mut channels, mut entities, mut revealed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (key, entry) in entries {
             let numbered = |prefix| key.strip_prefix(prefix).and_then(|number: &str| number.parse::<u32>().ok());
@@ -180,6 +202,7 @@ impl LightsparkNode {
         let counter = Counter::new(settings.desk.clone(), spec.name.clone(), network, clock.clone());
         Ok(Self {
             keys,
+            operations_key: spec.operations_key.clone(),
             network,
             channels,
             entities,
@@ -189,6 +212,7 @@ impl LightsparkNode {
             allow,
             seen,
             operations,
+            signed,
             limits,
             config,
             orders,
@@ -220,20 +244,26 @@ impl LightsparkNode {
         }
     }
 
-    /// Answers one webhook or one operation, whose body follows its number: that of a [`Method`], or [`SIGN_OPERATION`]. The
-    /// reply is empty if there is nothing to say.
+    /// Answers one webhook, as [`request`] hands it in, one operation, as [`operation_request`] does, or one channel of a recovery
+    /// kit, which follows the number [`RECOVER`]. The reply is empty if there is nothing to say.
     pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         self.limits.begin();
         self.counter.begin(None);
-        let body = request.message.get(2..).unwrap_or_default();
-        let answer = if row.number == SIGN_OPERATION { self.sign_operation(body) } else { self.answer(row, body) };
+        let (answer, letter) = match request.message.get(2..).unwrap_or_default() {
+            body if row.number == SIGN_OPERATION => (self.sign_operation(body), None),
+            body if row.number == RECOVER => (self.recover(body), None),
+            [calls_back, body @ ..] => self.answer(row, *calls_back != 0, body),
+            [] => (Err(refusal(&JsonError::Syntax.into())), None),
+        };
         let settled = self.counter.finish(answer.is_ok());
         let (mut puts, policy) = (settled.puts, settled.records);
+        puts.extend(letter);
         match answer {
             Ok(answer) => {
                 puts.extend(answer.puts);
-                // The money of an operation is charged when a job moves it.
-                puts.extend((row.number != SIGN_OPERATION).then(|| self.limits.charge()).flatten());
+                // The money of an operation is charged when a job moves it; without remote signing no job ever does.
+                let moves_now = row.number != SIGN_OPERATION || self.operations_key.is_some();
+                puts.extend(moves_now.then(|| self.limits.charge()).flatten());
                 puts.extend(self.counter.tidy());
                 Handled { puts, policy, facts: answer.facts, ..Handled::plain(Ok(answer.reply)) }
             }
@@ -241,27 +271,51 @@ impl LightsparkNode {
         }
     }
 
-    fn answer(&mut self, row: &Row, body: &[u8]) -> Result<Answer, Refusal> {
-        let event = Event::parse(body, self.network).map_err(|error| refusal(&error))?;
+    /// The answer, and the entry of what Lightspark is told if it is called back.
+    fn answer(&mut self, row: &Row, calls_back: bool, body: &[u8]) -> (Result<Answer, Refusal>, Option<Put>) {
+        let event = match Event::parse(body, self.network) {
+            Ok(event) => event,
+            Err(error) => return (Err(refusal(&error)), None),
+        };
         let Ask::Remote(network, sub_event) = &event.ask else {
-            return Err(Refusal::new(Reason::Malformed, "the event asks for nothing"));
+            return (Err(Refusal::new(Reason::Malformed, "the event asks for nothing")), None);
         };
         if sub_event.method() as u16 != row.number {
-            return Err(Refusal::new(Reason::Malformed, "the event is not what it was handed in as"));
+            return (Err(Refusal::new(Reason::Malformed, "the event is not what it was handed in as")), None);
+        }
+        let answer = self.answer_once(&event, *network, sub_event, body);
+        let reply = answer.as_ref().map(|answer| &answer.reply[..]);
+        let letter = calls_back.then(|| Letter::of(sub_event, reply, self.clock.now_ms())).flatten();
+        (answer, letter.map(|letter| letter.put(&event.id)))
+    }
+
+    fn answer_once(
+        &mut self,
+        event: &Event,
+        network: Network,
+        sub_event: &SubEvent,
+        body: &[u8],
+    ) -> Result<Answer, Refusal> {
+        if self.operations_key.is_some() {
+            return Err(Refusal::new(
+                Reason::NotAllowed,
+                "the account has an operation signing key, and no remote signing",
+            ));
         }
         // Keys are the same on all networks: what is signed for one is good on the other.
-        if *network != self.network {
+        if network != self.network {
             let detail = format!("the event is for {network}; the account is on {}", self.network);
             return Err(Refusal::new(Reason::NetworkForeign, detail));
         }
         let (now_ms, body_sha256) = (self.clock.now_ms(), sha256::Hash::hash(body));
         seen::require_fresh(event.at_ms, now_ms)?;
+        let told = Fact::text("event", event.id.as_str());
         if let Some(reply) = self.seen.answer(&event.id, &body_sha256)? {
-            return Ok(Answer { reply, puts: Vec::new(), facts: vec![Fact::text("event", event.id)] });
+            return Ok(Answer { reply, puts: Vec::new(), facts: vec![told] });
         }
         let mut answer = self.answer_new(&event.entity, sub_event)?;
         answer.puts.extend(self.seen.put(&event.id, event.at_ms, body_sha256, &answer.reply, now_ms));
-        answer.facts.push(Fact::text("event", event.id));
+        answer.facts.push(told);
         Ok(answer)
     }
 
@@ -307,6 +361,8 @@ impl LightsparkNode {
     }
 
     fn release_secret(&mut self, entity: &str, number: u32, index: u64) -> Result<Answer, Refusal> {
+        // An old state does not know which commitments were signed to close since.
+        self.orders.require_latest()?;
         let mut channel = self.channel(entity, number)?.clone();
         channel.release_secret(index)?;
         let secret = self.keys.per_commitment_secret(number, index);

@@ -20,6 +20,8 @@ const AHEAD_MS: u64 = 2 * 60 * 1_000;
 const FORGET: usize = 4;
 /// An idempotency key is remembered so long. After that its operation is judged, and counted, as a new one.
 const KEYS_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
+/// A signature is remembered as long as what it is on can be signed: operations end within an hour.
+const SIGNATURES_MS: u64 = 2 * 60 * 60 * 1_000;
 
 /// What has a name of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(super) enum Kind {
     Event,
     /// The account's, by their idempotency keys.
     Operation,
+    /// Signatures of the account's, by the digests of what they are on.
+    Signature,
 }
 
 impl Kind {
@@ -36,6 +40,7 @@ impl Kind {
         match self {
             Self::Event => "lightspark/event/",
             Self::Operation => "lightspark/operation/",
+            Self::Signature => "lightspark/signature/",
         }
     }
 
@@ -43,13 +48,14 @@ impl Kind {
         match self {
             Self::Event => FRESH_MS,
             Self::Operation => KEYS_MS,
+            Self::Signature => SIGNATURES_MS,
         }
     }
 
     const fn reused(self) -> Reason {
         match self {
             Self::Event => Reason::EventReused,
-            Self::Operation => Reason::OperationReused,
+            Self::Operation | Self::Signature => Reason::OperationReused,
         }
     }
 }
@@ -61,7 +67,7 @@ pub(super) struct Seen {
     by_time: BTreeSet<(u64, String)>,
 }
 
-/// Version 1 of the entries `lightspark/event/ID` and `lightspark/operation/KEY`.
+/// Version 1 of the entries `lightspark/event/ID`, `lightspark/operation/KEY` and `lightspark/signature/DIGEST`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Answered {

@@ -55,6 +55,16 @@ pub(super) fn input(job: &Job, tx: &Transaction) -> Result<usize, Refusal> {
     })
 }
 
+/// The digest that is signed for the first input, as [`input`] looks for it.
+pub(super) fn digest(tx: &Transaction, script: &[u8], amount_sat: u64) -> Option<[u8; 32]> {
+    let (script, value) = (ScriptBuf::from_bytes(script.to_vec()), Amount::from_sat(amount_sat));
+    let mut cache = SighashCache::new(tx);
+    match script.is_p2wpkh() {
+        true => cache.p2wpkh_signature_hash(0, &script, value, EcdsaSighashType::All).ok().map(|it| it.to_byte_array()),
+        false => cache.p2wsh_signature_hash(0, &script, value, EcdsaSighashType::All).ok().map(|it| it.to_byte_array()),
+    }
+}
+
 /// Whether `script` names `key`: itself, or by its hash.
 pub(super) fn names(script: &[u8], key: &PublicKey) -> bool {
     let (plain, hash) = (key.serialize(), CompressedPublicKey(*key).wpubkey_hash().to_byte_array());

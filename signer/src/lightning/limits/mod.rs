@@ -177,6 +177,12 @@ impl Limits {
         Ok(())
     }
 
+    /// Whether `amount_sat` may be withdrawn by a transaction that somebody else makes and signs.
+    pub fn approve_withdrawal(&self, amount_sat: u64) -> bool {
+        self.lock().onchain = Some(Onchain { foreign_sat: 0, fee_sat: 0 });
+        self.decide(|config, state, now_ms| decide_onchain(config, state, now_ms, amount_sat))
+    }
+
     fn decide(&self, verdict: impl FnOnce(&LimitsConfig, &State, u64) -> Result<Pending, Refusal>) -> bool {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();

@@ -53,6 +53,7 @@ fn spec() -> NodeSpec {
         seed: Secret::init(|seed| seed.fill(1)),
         derivation: crate::keys::import::Derivation::Native,
         chain_code: Some(Secret::init(|code| code.fill(2))),
+        operations_key: None,
     }
 }
 

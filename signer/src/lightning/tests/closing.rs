@@ -305,7 +305,11 @@ fn hostile_limits_weaken_no_rule() {
     let keys: Vec<String> = defaults.as_object().expect("a table").keys().cloned().collect();
     for key in keys {
         let addresses = serde_json::json!(["bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"]);
-        let values = if defaults[&key].is_array() { vec![addresses] } else { vec![0.into(), u64::MAX.into()] };
+        let values = match &defaults[&key] {
+            serde_json::Value::Array(_) => vec![addresses],
+            serde_json::Value::String(_) => vec![hex::encode([2; 33]).into()],
+            _ => vec![0.into(), u64::MAX.into()],
+        };
         for value in values {
             let mut limits = defaults.clone();
             limits[&key] = value.clone();

@@ -178,6 +178,7 @@ fn spec(name: &NodeName, kind: NodeKind) -> NodeSpec {
         seed: Secret::new(Zeroizing::new(seed)),
         derivation: Derivation::Native,
         chain_code: None,
+        operations_key: None,
     }
 }
 

@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! document.rs   the GraphQL document          operation.rs   the operation in it
+//! clearance.rs  what a screening service says of it
 //! ```
 
+mod clearance;
 mod document;
 mod operation;
 
@@ -13,15 +15,23 @@ use bitcoin::secp256k1::{All, Message, Secp256k1, SecretKey};
 use lightning_signer::lightning::types::payment::PaymentHash;
 use vls_protocol_signer::approver::Approve;
 
+pub use self::clearance::MAX_CLEARANCE_BYTES;
 pub use self::operation::MAX_OPERATION_BYTES;
 use self::operation::{Moves, Operation};
 use super::jobs::denied;
 use super::{Answer, LightsparkNode, asked};
 use crate::facts::{Fact, Unit};
+use crate::keys::memory::scrubbed;
 use crate::reasons::{Reason, Refusal};
 
 /// The number of such a call in the pipeline.
 pub const SIGN_OPERATION: u16 = 5100;
+
+/// The request that stands for such a call: its number, the length of the clearance, the clearance, the body.
+pub fn operation_request(clearance: &[u8], body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(clearance.len()).unwrap_or(u16::MAX);
+    [&SIGN_OPERATION.to_be_bytes()[..], &length.to_be_bytes(), clearance, body].concat()
+}
 
 /// The official SDKs' operations end after an hour; the caller's clock may be a little ahead.
 const EXPIRES_WITHIN_MS: u64 = (60 + 2) * 60 * 1_000;
@@ -32,8 +42,14 @@ pub(super) fn signature(secp: &Secp256k1<All>, key: &SecretKey, body_sha256: sha
 }
 
 impl LightsparkNode {
-    /// Signs the body of one call: SHA-256 and ECDSA with the key at `m/5`, in DER.
-    pub(super) fn sign_operation(&mut self, body: &[u8]) -> Result<Answer, Refusal> {
+    /// Signs the body of one call: SHA-256 and ECDSA with the key at `m/5`, in DER; or RSASSA-PSS, of an account that has such a
+    /// key.
+    pub(super) fn sign_operation(&mut self, request: &[u8]) -> Result<Answer, Refusal> {
+        let parts = request.split_first_chunk::<2>();
+        let parts = parts.and_then(|(length, rest)| rest.split_at_checked(u16::from_be_bytes(*length).into()));
+        let Some((clearance, body)) = parts.filter(|(clearance, _)| clearance.len() <= MAX_CLEARANCE_BYTES) else {
+            return Err(Refusal::new(Reason::Malformed, "the clearance is longer than it may be"));
+        };
         let operation = Operation::parse(body, self.network).map_err(|error| error.refusal())?;
         if let Some(frozen) = self.frozen() {
             return Err(frozen);
@@ -56,12 +72,28 @@ impl LightsparkNode {
             Fact::text("node", operation.node.as_str()),
             Fact::text("idempotency", name.as_str()),
         ];
-        self.judge_operation(&operation, &name, is_known, &mut facts)?;
-        let mut key = self.keys.operations();
-        let signature = signature(self.keys.secp(), &key, body_sha256);
-        key.non_secure_erase();
-        // Its name, not its signature: a repeat has a nonce of its own, and the signature follows from the bytes.
+        let cleared = self.clearance(clearance, &operation, now_ms)?;
+        facts.extend(cleared.as_deref().map(|id| Fact::text("clearance", id)));
+        self.judge_operation(&operation, &name, (is_known, cleared.as_deref()), &mut facts)?;
         let mut puts = Vec::new();
+        let signature = match &self.operations_key {
+            None => {
+                let mut key = self.keys.operations();
+                let signature = signature(self.keys.secp(), &key, body_sha256);
+                key.non_secure_erase();
+                signature
+            }
+            // Such a signature is random: the same bytes get the one that they got (P5).
+            Some(key) => match self.signed.answer(&body_sha256.to_string(), &body_sha256)? {
+                Some(signature) => signature,
+                None => {
+                    let signature = scrubbed(|| key.sign(body));
+                    puts = self.signed.put(&body_sha256.to_string(), now_ms, body_sha256, &signature, now_ms);
+                    signature
+                }
+            },
+        };
+        // Its name, not its signature: a repeat has a nonce of its own, and the signature goes with the bytes.
         if !is_known {
             puts.extend(self.operations.put(&name, now_ms, operation.digest, &[], now_ms));
             if let Moves::Withdrawal { address, amount_sat } = &operation.moves {
@@ -73,13 +105,20 @@ impl LightsparkNode {
         Ok(Answer { reply: signature, puts, facts })
     }
 
+    /// The id of the operation's clearance, where a screening service is configured.
+    fn clearance(&self, clearance: &[u8], operation: &Operation, now_ms: u64) -> Result<Option<String>, Refusal> {
+        let Some(key) = self.config.screening() else { return Ok(None) };
+        let of = (self.counter.node(), &operation.moves);
+        clearance::require(self.keys.secp(), &key, clearance, of, now_ms).map(Some)
+    }
+
     /// The policy in force, and what the account's jobs may move at most: more could not leave, and would only be stuck.
     /// A repeat moves nothing more; the policy knows it by its name.
     fn judge_operation(
         &self,
         operation: &Operation,
         name: &str,
-        is_known: bool,
+        (is_known, cleared): (bool, Option<&str>),
         facts: &mut Vec<Fact>,
     ) -> Result<(), Refusal> {
         match &operation.moves {
@@ -91,18 +130,23 @@ impl LightsparkNode {
                 if !is_known && !self.limits.approve_keysend(PaymentHash([0; 32]), leaves_msat) {
                     return Err(denied(&self.limits));
                 }
-                asked::payment(&self.counter, invoice, *amount_msat, *max_fee_msat)
+                asked::payment(&self.counter, invoice, *amount_msat, *max_fee_msat, cleared)
             }
             Moves::Withdrawal { address, amount_sat } => {
                 facts.push(Fact::number("onchain_send", *amount_sat, Unit::Sat));
                 facts.push(Fact::text("pays", address.to_string()));
                 let (script, limit_sat) = (address.script_pubkey(), self.config.max_onchain_sat);
-                if !is_known && *amount_sat > limit_sat && !self.allow.contains(&script) {
+                let is_limited = !is_known && !self.allow.contains(&script);
+                if is_limited && self.operations_key.is_some() && !self.limits.approve_withdrawal(*amount_sat) {
+                    return Err(denied(&self.limits));
+                }
+                if is_limited && *amount_sat > limit_sat {
                     let detail = format!("withdrawal: {amount_sat} sat > limits.max_onchain_sat = {limit_sat} sat");
                     let fact = Fact::number("max_onchain_sat", *amount_sat, Unit::Sat).at_most(limit_sat);
                     return Err(Refusal::new(Reason::Limit, detail).with_fact(fact));
                 }
-                asked::withdrawal(&self.counter, name, &script, *amount_sat, self.config.max_onchain_fee_sat)
+                let asked = asked::Withdrawal { to: &script, amount_sat: *amount_sat, cleared };
+                asked::withdrawal(&self.counter, name, &asked, self.config.max_onchain_fee_sat)
             }
         }
     }

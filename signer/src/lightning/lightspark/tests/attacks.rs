@@ -151,3 +151,15 @@ fn hostile_a_frozen_account_moves_nothing_and_after_the_thaw_it_does() {
     spark.sign_commitment(&commitment).expect("thawed");
     spark.sign_body(&call).expect("thawed");
 }
+
+#[test]
+fn hostile_an_old_state_closes_no_channel_and_reveals_no_secret_until_an_operator_says_it_is_the_latest() {
+    let mut spark = Spark::opened(400_000);
+    let given = |at_ms| Given { at_ms, by: "uid 0".to_owned(), why: String::new() };
+    spark.node.order(&Order::Quarantine, given(1)).expect("ordered");
+    let closing = spark.holder_commitment(0);
+    assert_eq!(Spark::reason(spark.sign_commitment(&closing)), Some(Reason::Quarantined));
+    assert_eq!(Spark::reason(spark.release(MAX_INDEX)), Some(Reason::Quarantined));
+    spark.node.order(&Order::Restore, given(2)).expect("ordered");
+    spark.sign_commitment(&closing).expect("the latest state");
+}

@@ -23,13 +23,18 @@ use crate::policy::Desk;
 
 mod attacks;
 mod claims;
+mod clearances;
 mod commitments;
 mod differential;
 mod events;
+mod letters;
 mod operations;
+mod recovery;
 mod recovery_kits;
 mod refusals;
+mod rsa;
 mod spends;
+mod timing;
 mod vectors;
 
 const CHANNEL: &str = "Channel:018fe6a8-1096-69e3-0000-b60765430f65";
@@ -43,6 +48,8 @@ struct Spark {
     entries: BTreeMap<String, Vec<u8>>,
     desk: Arc<Desk>,
     events: u32,
+    calls_back: bool,
+    clearance: Vec<u8>,
 }
 
 fn spec() -> NodeSpec {
@@ -55,6 +62,7 @@ fn spec() -> NodeSpec {
         seed: Secret::init(|out| out.copy_from_slice(&master.private_key[..])),
         derivation: crate::keys::import::Derivation::Native,
         chain_code: Some(Secret::init(|out| out.copy_from_slice(master.chain_code.as_bytes()))),
+        operations_key: None,
     }
 }
 
@@ -116,7 +124,7 @@ impl Spark {
     fn with(entries: BTreeMap<String, Vec<u8>>, desk: Arc<Desk>, events: u32) -> Self {
         let settings = Settings { desk: desk.clone(), ..settings() };
         let node = LightsparkNode::restore(&spec(), &settings, Arc::default(), entries.clone()).expect("restores");
-        Self { node, entries, desk, events }
+        Self { node, entries, desk, events, calls_back: false, clearance: vec![] }
     }
 
     /// The account as it is after a restart.
@@ -140,7 +148,7 @@ impl Spark {
         let body = body.to_string();
         let event = Event::parse(body.as_bytes(), Network::Regtest).map_err(|error| refusal(&error))?;
         let Ask::Remote(_, sub_event) = event.ask else { panic!("it asks for nothing") };
-        let message = [&(sub_event.method() as u16).to_be_bytes()[..], body.as_bytes()].concat();
+        let message = request(sub_event.method(), self.calls_back, body.as_bytes());
         let row = guard::row(NodeKind::Lightspark, &message).expect("known");
         assert_eq!(row.name, sub_event.method().name());
         let reply = self.handle(row, message)?;

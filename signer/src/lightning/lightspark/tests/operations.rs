@@ -27,11 +27,11 @@ fn address(key: u8) -> String {
     Address::from_script(&p2wpkh(&peer(key)), Network::Regtest).expect("an address").to_string()
 }
 
-fn exchange() -> String {
+pub(super) fn exchange() -> String {
     address(4)
 }
 
-fn invoice(n: u64, amount_msat: u64) -> String {
+pub(super) fn invoice(n: u64, amount_msat: u64) -> String {
     let Ok(msgs::Message::PreapproveInvoice(message)) = msgs::from_vec(invoice_to_pay(n, amount_msat)) else {
         panic!("another message");
     };
@@ -57,7 +57,7 @@ impl Spark {
             .to_string()
     }
 
-    fn pay(&self, invoice: &str, key: Option<&str>, nonce: u64) -> String {
+    pub(super) fn pay(&self, invoice: &str, key: Option<&str>, nonce: u64) -> String {
         let variables = json!({
             "node_id": NODE, "encoded_invoice": invoice, "timeout_secs": 60, "maximum_fees_msats": 1_000,
             "idempotency_key": key,
@@ -75,7 +75,7 @@ impl Spark {
 
     /// The signature, which must be good for exactly these bytes and the key at m/5.
     pub(super) fn sign_body(&mut self, body: &str) -> Result<Vec<u8>, Refusal> {
-        let message = [&SIGN_OPERATION.to_be_bytes()[..], body.as_bytes()].concat();
+        let message = operation_request(&self.clearance, body.as_bytes());
         let row = guard::row(NodeKind::Lightspark, &message).expect("known");
         let signature = self.handle(row, message)?;
         let digest = sha256::Hash::hash(body.as_bytes()).to_byte_array();
