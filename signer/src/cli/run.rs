@@ -18,7 +18,7 @@ use crate::config::{Config, LogConfig, LogFormat, SecretHeap};
 use crate::daemon::Daemon;
 use crate::datadir::{DataDir, DirLock};
 use crate::harden::{Hardening, refuse_build, refuse_environment};
-use crate::keys::memory::{enclose_heap, on_secret_stack, secret_room_for};
+use crate::keys::memory::{enclose_heap, on_secret_stack, secret_room_for, take_short_turns};
 use crate::reasons::Reason;
 
 /// What `run` is told.
@@ -56,6 +56,9 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let lnd_socket = socket.map(|socket| for_lnd(socket, &config)).transpose()?;
     start_log(&config.log);
     enclose(config.signer.secret_heap)?;
+    if let Err(error) = take_short_turns() {
+        tracing::debug!(%error, "no short turns: on a busy processor answers take longer");
+    }
     // A panic's message may quote what was in memory: only its place is told (P8).
     std::panic::set_hook(Box::new(
         |panic| tracing::error!(place = ?panic.location().map(ToString::to_string), "panic"),
