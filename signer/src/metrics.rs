@@ -59,6 +59,8 @@ metrics! {
         "1 while the whole node is frozen.";
     ChannelsFrozen "claviger_channels_frozen" gauge ["node"]
         "Channels that are frozen by themselves.";
+    UnprovenStates "claviger_unproven_states" gauge ["node"]
+        "Of each lnd with a watchtower: states of its channels that were replaced, and for which it has asked for no penalty yet ([lnd](lnd.md#revoked-states)).";
     BreakGlass "claviger_break_glass_grants" gauge ["node" "standing"]
         "Break-glass grants whose time is not over, however they stand. Wake somebody if it is above 0.";
     BudgetLeft "claviger_budget_left" gauge ["budget" "scope" "unit"]

@@ -27,6 +27,11 @@ fn samples(metric: Metric, status: &StatusReply, unsealed: Option<&Unsealed>) ->
         Metric::NodeUp => nodes(unsealed?, |node| u64::from(node.phase == Phase::Up)),
         Metric::NodeFrozen => nodes(unsealed?, |node| u64::from(node.orders.frozen.is_some())),
         Metric::ChannelsFrozen => nodes(unsealed?, |node| node.orders.frozen_channels as u64),
+        Metric::UnprovenStates => {
+            let nodes = unsealed?.nodes.status();
+            let watched = nodes.iter().filter_map(|node| Some((node.name.as_str(), node.unproven_states?)));
+            watched.map(|(name, states)| sample([name], states)).collect()
+        }
         Metric::BreakGlass => {
             let mut counts = BTreeMap::<_, u64>::new();
             for (node, standing) in unsealed?.break_glass(|node, _, standing| (node.to_owned(), standing)) {

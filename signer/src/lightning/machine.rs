@@ -53,7 +53,7 @@ impl Machine {
         entries: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, RestoreError> {
         match spec.kind {
-            NodeKind::Lnd => LndNode::restore(spec, settings, clock, entries).map(Box::new).map(Self::Lnd),
+            NodeKind::Lnd => LndNode::restore(spec, settings, chain, clock, entries).map(Box::new).map(Self::Lnd),
             NodeKind::Lightspark => {
                 LightsparkNode::restore(spec, settings, clock, entries).map(Box::new).map(Self::Lightspark)
             }
@@ -100,15 +100,15 @@ impl Machine {
                     (tracker.height(), tracker.tip().0.block_hash())
                 };
                 let orders = engine.orders().summary(engine.clock().now_ms());
-                Facts { tip: Some(tip), channels: engine.node().get_channels().len(), orders }
+                Facts::of(Some(tip), engine.node().get_channels().len(), orders)
             }
             Self::Lnd(node) => {
                 let orders = node.orders().summary(node.clock().now_ms());
-                Facts { tip: None, channels: node.channels(), orders }
+                Facts { unproven_states: node.unproven_states(), ..Facts::of(None, node.channels(), orders) }
             }
             Self::Lightspark(node) => {
                 let orders = node.orders().summary(node.clock().now_ms());
-                Facts { tip: None, channels: node.channels(), orders }
+                Facts::of(None, node.channels(), orders)
             }
         }
     }

@@ -41,6 +41,11 @@ pub trait ChainFacts: Send + Sync {
 
     /// Where a new node starts to follow the chain; `None` until a tip is known.
     fn start(&self) -> Option<ChainStart>;
+
+    /// The height of the tip, if one is known.
+    fn height(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// What all actors share.

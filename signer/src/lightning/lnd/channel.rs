@@ -2,7 +2,7 @@
 
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::secp256k1::{PublicKey, SecretKey};
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Txid};
 use serde::{Deserialize, Serialize};
 
 use super::keys::{Family, KeyPath, Keys};
@@ -49,6 +49,12 @@ pub struct Channel {
     holder: Option<Commitment>,
     /// A mutual close was signed.
     pub(super) closing: bool,
+    /// States that were replaced and are not proven to be revoked, as far as anybody keeps count ([`super::states`]).
+    #[serde(default)]
+    pub unproven_states: u64,
+    /// The newest state that is proven to be revoked.
+    #[serde(default)]
+    pub revoked: Option<u64>,
 }
 
 /// A commitment that was signed.
@@ -80,8 +86,19 @@ pub struct Asked {
     pub txid: Txid,
     /// Outputs that pay payment keys of ours: the key's index, and sat.
     pub pays: Vec<(u32, u64)>,
-    /// The other outputs but the two anchors: sat.
-    pub others: Vec<u64>,
+    /// The other outputs but the two anchors.
+    pub others: Vec<Output>,
+}
+
+/// An output of a commitment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Its place.
+    pub vout: u32,
+    /// What it holds.
+    pub sat: u64,
+    /// Whom it pays.
+    pub script: ScriptBuf,
 }
 
 /// Whose commitment it is.
@@ -103,7 +120,7 @@ impl Channel {
         Self {
             version: VERSION,
             capacity_sat: asked.capacity_sat,
-            given_sat: asked.others.iter().sum(),
+            given_sat: asked.others.iter().map(|other| other.sat).sum(),
             our_index: asked.our_index,
             counterparty_key: asked.counterparty_key,
             root_index,
@@ -114,7 +131,14 @@ impl Channel {
             first: None,
             holder: None,
             closing: false,
+            unproven_states: 0,
+            revoked: None,
         }
+    }
+
+    /// The counterparty's commitment that was signed last.
+    pub(super) fn last(&self) -> &Commitment {
+        &self.counterparty
     }
 
     /// The commitment's number.

@@ -8,6 +8,7 @@
 //! scripts.rs       the scripts of BOLT 3               signing.rs      signatures
 //! keys.rs          keys by family and purpose          windows.rs      which keys and outputs are ours
 //! channel.rs       one channel                         channels.rs     all of a node
+//! states.rs        which of their states are revoked
 //! coins.rs         what coins were said to hold        wallet.rs       amounts, limits, fundings
 //! asked.rs         what the spending policy is asked
 //! ```
@@ -27,6 +28,7 @@ pub mod scripts;
 mod shared_key;
 mod sign_psbt;
 mod signing;
+mod states;
 pub mod transactions;
 mod wallet;
 mod windows;
@@ -48,6 +50,7 @@ pub use self::method::Method;
 use self::shared_key::Question;
 use self::wallet::Wallet;
 use self::windows::Windows;
+use super::actor::ChainFacts;
 use super::clock::NodeClock;
 use super::counter::Counter;
 use super::engine::{Handled, NodeSpec, RestoreError, Settings};
@@ -80,6 +83,7 @@ pub struct LndNode {
     counter: Counter,
     tidied_ms: u64,
     clock: Arc<NodeClock>,
+    chain: Arc<dyn ChainFacts>,
 }
 
 /// What a request came to, before it is encoded.
@@ -108,6 +112,7 @@ impl LndNode {
     pub fn restore(
         spec: &NodeSpec,
         settings: &Settings,
+        chain: Arc<dyn ChainFacts>,
         clock: Arc<NodeClock>,
         mut entries: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, RestoreError> {
@@ -144,12 +149,18 @@ impl LndNode {
             counter,
             tidied_ms: 0,
             clock,
+            chain,
         })
     }
 
     /// How many channels the node has.
     pub fn channels(&self) -> usize {
         self.channels.count()
+    }
+
+    /// States of its channels that were replaced and are not proven to be revoked; `None` if lnd has no watchtower.
+    pub fn unproven_states(&self) -> Option<u64> {
+        self.channels.unproven_states()
     }
 
     /// What is ordered about the node.
@@ -232,6 +243,9 @@ impl LndNode {
         } else {
             let purpose = question.family.is_for_towers().then_some("tower");
             self.counter.ecdh(&question.point.serialize(), purpose)?;
+            if question.family == Family::TowerSession {
+                puts.extend(self.channels.watch());
+            }
         }
         let shared_key = question.answer(&self.keys).to_vec();
         let facts = vec![Fact::text("key", KeyPath::Channel(question.family, question.index).to_string())];

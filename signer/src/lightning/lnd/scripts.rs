@@ -90,6 +90,11 @@ impl ChannelScript {
         };
         Some(parsed)
     }
+
+    /// Whether it is that of a commitment's owner's balance, or of the second level.
+    pub fn is_balance(&self) -> bool {
+        matches!(self, Self::Delayed { .. })
+    }
 }
 
 impl Htlc {
