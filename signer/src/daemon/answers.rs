@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use claviger_proto::v1::{
     BackupPiece, BadRecord, ChainStatus, ChannelInfo, DecisionRecord, DoctorReply, DoctorRequest, EnrolmentReply,
-    ExportLine, GrantInfo, GrantListRequest, JournalStatus, MemoryStatus, MetricsReply, NodeAddRequest, NodeInfo,
-    NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo,
-    PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RotationProgress, StatusReply, UnsealReply,
-    VerifyProgress,
+    ExportLine, GrantInfo, GrantListRequest, JournalStatus, LndAdoptReply, LndAdoptRequest, MemoryStatus, MetricsReply,
+    NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest,
+    PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RotationProgress,
+    StatusReply, UnsealReply, VerifyProgress,
 };
 
 use super::explain::record;
@@ -265,6 +265,10 @@ impl AdminApi for Daemon {
 
     fn order(&self, request: &OrderRequest, by: String) -> Result<OrderReply, AdminFailure> {
         self.unsealed()?.order(request, by)
+    }
+
+    fn lnd_adopt(&self, request: LndAdoptRequest, by: String) -> Result<LndAdoptReply, AdminFailure> {
+        self.unsealed()?.adopt(request, by)
     }
 
     fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure> {

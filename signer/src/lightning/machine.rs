@@ -73,6 +73,14 @@ impl Machine {
         }
     }
 
+    /// lnd's, for what only it has.
+    pub(super) fn lnd(&mut self) -> Result<&mut LndNode, Refusal> {
+        match self {
+            Self::Lnd(node) => Ok(node),
+            Self::Vls(_) | Self::Lightspark(_) => Err(Refusal::new(Reason::NotAllowed, "the node is no lnd")),
+        }
+    }
+
     /// Answers one request. May panic.
     pub(super) fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         match self {

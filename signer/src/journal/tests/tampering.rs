@@ -248,7 +248,10 @@ fn try_everything(path: &Path) -> Result<(), JournalError> {
 fn errors_name_the_record_and_the_next_step() {
     let damage = Damage { key: record::log_key(7), what: DamageKind::Chain };
     assert_eq!(damage.seq(), Some(7));
-    assert_eq!(damage.to_string(), "the journal's record 'log/00000000000000000007': it does not continue the chain of decisions");
+    assert_eq!(
+        damage.to_string(),
+        "the journal's record 'log/00000000000000000007': it does not continue the chain of decisions"
+    );
     for error in [JournalError::WrongKey, StoreError::Full.into(), damage.into()] {
         assert!(error.hint().ends_with('.'));
     }

@@ -16,6 +16,8 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+pub use self::operator::AdoptFailed;
+
 use self::conduct::Conduct;
 use self::flights::Flights;
 use self::seat::Seat;

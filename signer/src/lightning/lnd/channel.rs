@@ -13,7 +13,7 @@ use crate::reasons::{Reason, Refusal};
 pub(super) const VERSION: u8 = 1;
 
 /// An output of ours that is worth more than this is in every commitment of the counterparty: no dust limit is higher.
-const SURELY_AN_OUTPUT_SAT: u64 = 10_000;
+pub(super) const SURELY_AN_OUTPUT_SAT: u64 = 10_000;
 
 /// By how much our commitments may be behind the counterparty's: a peer that is slow to sign holds back updates of ours,
 /// which are no more than we may offer HTLCs (BOLT 2: 483), and a few fees.
@@ -55,6 +55,21 @@ pub struct Channel {
     /// The newest state that is proven to be revoked.
     #[serde(default)]
     pub revoked: Option<u64>,
+    /// It was taken over, and no commitment of the counterparty's was seen yet: that has about the number of ours.
+    #[serde(default)]
+    adopted: bool,
+}
+
+/// What is known of a channel that is taken over.
+pub(super) struct Adoption {
+    pub(super) capacity_sat: u64,
+    pub(super) our_index: u32,
+    pub(super) counterparty_key: PublicKey,
+    pub(super) root_index: u32,
+    pub(super) mask: u64,
+    pub(super) payment_index: u32,
+    /// Of our newest commitment.
+    pub(super) number: u64,
 }
 
 /// A commitment that was signed.
@@ -133,12 +148,46 @@ impl Channel {
             closing: false,
             unproven_states: 0,
             revoked: None,
+            adopted: false,
         }
     }
 
-    /// The counterparty's commitment that was signed last.
-    pub(super) fn last(&self) -> &Commitment {
-        &self.counterparty
+    /// A channel that was opened before.
+    pub(super) fn adopt(known: &Adoption) -> Self {
+        Self {
+            version: VERSION,
+            capacity_sat: known.capacity_sat,
+            given_sat: 0,
+            our_index: known.our_index,
+            counterparty_key: known.counterparty_key,
+            root_index: known.root_index,
+            mask: known.mask,
+            payment_index: Some(known.payment_index),
+            counterparty: Commitment { number: known.number, txid: Txid::all_zeros(), ours_sat: 0 },
+            is_either: false,
+            first: None,
+            holder: None,
+            closing: false,
+            unproven_states: 0,
+            revoked: None,
+            adopted: true,
+        }
+    }
+
+    /// The same, where we own this much.
+    pub(super) fn owning(mut self, ours_sat: u64) -> Self {
+        self.counterparty.ours_sat = ours_sat;
+        self
+    }
+
+    /// The indices of our funding and payment keys.
+    pub(super) fn indices(&self) -> (u32, Option<u32>) {
+        (self.our_index, self.payment_index)
+    }
+
+    /// The counterparty's commitment that was signed last, if that was here.
+    pub(super) fn last(&self) -> Option<&Commitment> {
+        Some(&self.counterparty).filter(|_| !self.adopted)
     }
 
     /// The commitment's number.
@@ -228,7 +277,7 @@ impl Channel {
             return Side::Counterparty;
         }
         let is_first_of_ours = number == 0 && last.number == 0;
-        let follows = number == last.number || number == last.number + 1;
+        let follows = self.adopted || number == last.number || number == last.number + 1;
         match () {
             () if is_first_of_ours || last.ours_sat > SURELY_AN_OUTPUT_SAT || !follows => Side::Holder,
             // Closing has begun: there is nothing new of the counterparty's.
@@ -244,7 +293,11 @@ impl Channel {
         if self.closing || self.holder.is_some() {
             return Err(Refusal::new(Reason::UpdateAfterClose, "the channel is closing").with_fact(fact));
         }
-        if number != last && number != last + 1 {
+        let follows = match self.adopted {
+            true => number.abs_diff(last) <= MAX_APART,
+            false => number == last || number == last + 1,
+        };
+        if !follows {
             let detail = format!("commitment {number} follows neither {last} nor repeats it");
             return Err(Refusal::new(Reason::CommitmentOrder, detail).with_fact(fact.exactly(last + 1)));
         }
@@ -254,7 +307,7 @@ impl Channel {
         let ours_sat = self.pays_us(asked).unwrap_or(0);
         self.payment_index = self.payment_index.or(asked.pays.first().map(|(index, _)| *index));
         self.counterparty = Commitment { number, txid: asked.txid, ours_sat };
-        self.is_either = false;
+        (self.is_either, self.adopted) = (false, false);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, ScriptBuf, Txid};
 use serde::{Deserialize, Serialize};
 
+use super::adopt::AdoptError;
 use super::channel::{Asked, Channel, Output, Side, VERSION, tweak};
 use super::keys::Keys;
 use super::states::States;
@@ -96,7 +97,7 @@ impl Channels {
             let channel: Channel = serde_json::from_slice(value).ok()?;
             let outpoint = outpoint.parse().ok().filter(|_| channel.version == VERSION)?;
             self.by_index.insert(channel.our_index, outpoint);
-            self.by_commitment.insert(channel.last().txid, outpoint);
+            self.by_commitment.extend(channel.last().map(|last| (last.txid, outpoint)));
             self.unproven_states += channel.unproven_states;
             self.channels.insert(outpoint, channel);
         } else {
@@ -175,6 +176,28 @@ impl Channels {
         Ok(puts)
     }
 
+    /// Takes a channel over that was opened before. Returns the changed entries; none if it is known.
+    pub(super) fn adopt(&mut self, funding: OutPoint, channel: Channel) -> Result<Option<Vec<Put>>, AdoptError> {
+        if self.channels.contains_key(&funding) {
+            return Ok(None);
+        }
+        let index = channel.our_index;
+        let other_root = |known: &Reservation| known.root_index != channel.root_index;
+        if self.by_index.contains_key(&index) || self.reservations.get(&index).is_some_and(other_root) {
+            return Err(AdoptError::KeyInUse);
+        }
+        if self.channels.len() >= MAX_CHANNELS {
+            return Err(AdoptError::Full);
+        }
+        let mut puts = vec![put(&format!("{CHANNEL}{funding}"), Some(&channel))];
+        if self.reservations.remove(&index).is_some() {
+            puts.push(put::<Reservation>(&format!("{RESERVATION}{index}"), None));
+        }
+        self.by_index.insert(index, funding);
+        self.channels.insert(funding, channel);
+        Ok(Some(puts))
+    }
+
     /// Judges a commitment. `thawed` is asked before a channel takes a new state. Nothing is remembered before it is
     /// [recorded](Self::record).
     pub fn judge(&self, asked: &Asked, thawed: impl Fn() -> Result<(), Refusal>) -> Result<Judged, Refusal> {
@@ -197,15 +220,15 @@ impl Channels {
         if before == Some(&channel) {
             return Vec::new();
         }
-        let (before, last) = (before.map(|channel| channel.last().clone()), channel.last());
+        let numbered = |channel: &Channel| channel.last().map(|last| (last.number, last.txid));
+        let (before, last) = (before.and_then(numbered), numbered(&channel));
         let mut puts = Vec::new();
-        if before.as_ref().is_none_or(|before| before.txid != last.txid) {
-            let before = before.map(|before| (before.number, before.txid));
-            if let Some((_, txid)) = &before {
-                self.by_commitment.remove(txid);
+        if let Some((number, txid)) = last.filter(|last| before != Some(*last)) {
+            if let Some((_, replaced)) = &before {
+                self.by_commitment.remove(replaced);
             }
-            self.by_commitment.insert(last.txid, funding);
-            let (more, changed) = self.states.sign(funding, (last.number, last.txid), &others, before);
+            self.by_commitment.insert(txid, funding);
+            let (more, changed) = self.states.sign(funding, (number, txid), &others, before);
             channel.unproven_states += more;
             self.unproven_states += more;
             puts = changed;

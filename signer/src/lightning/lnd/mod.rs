@@ -8,7 +8,7 @@
 //! scripts.rs       the scripts of BOLT 3               signing.rs      signatures
 //! keys.rs          keys by family and purpose          windows.rs      which keys and outputs are ours
 //! channel.rs       one channel                         channels.rs     all of a node
-//! states.rs        which of their states are revoked
+//! states.rs        which of their states are revoked   adopt.rs        channels from before lnd's keys were here
 //! coins.rs         what coins were said to hold        wallet.rs       amounts, limits, fundings
 //! asked.rs         what the spending policy is asked
 //! ```
@@ -16,6 +16,7 @@
 //! lnd's calls are kinder than hsmd's messages: they do not tell when a commitment is revoked, nor what a peer has signed.
 //! `docs/lnd.md` says what follows from that.
 
+pub mod adopt;
 mod asked;
 pub mod channel;
 pub mod channels;
@@ -43,6 +44,7 @@ use claviger_proto::signrpc::{
 };
 use prost::Message;
 
+use self::adopt::{Adopted, BackupError};
 use self::channels::Channels;
 use self::coins::Coins;
 use self::keys::{Family, KeyPath, Keys};
@@ -179,6 +181,33 @@ impl LndNode {
             Some(channel) => Err(OrderError::NoChannel(channel)),
             None => self.orders.carry_out(order, given),
         }
+    }
+
+    /// Takes over the channels in lnd's static channel backup that were opened before its keys came here. Returns what came
+    /// of each, and what must be durable before that counts.
+    pub fn adopt(&mut self, backup: &[u8]) -> Result<(Adopted, Vec<Put>), BackupError> {
+        let (mut all, mut puts) = (Adopted::default(), Vec::new());
+        for entry in adopt::read(&self.keys, self.network, backup)? {
+            let (funding, channel) = match entry {
+                Ok(entry) => entry,
+                Err(refused) => {
+                    all.refused.push(refused);
+                    continue;
+                }
+            };
+            let (our_index, payment_index) = channel.indices();
+            match self.channels.adopt(funding, channel) {
+                Ok(Some(changed)) => {
+                    self.windows.saw_channel(&self.keys, our_index, payment_index);
+                    puts.extend(changed);
+                    all.adopted.push(funding);
+                }
+                Ok(None) => all.known.push(funding),
+                Err(error) => all.refused.push((funding, error)),
+            }
+        }
+        puts.extend(self.windows.take_put());
+        Ok((all, puts))
     }
 
     /// Answers one call.

@@ -1,5 +1,6 @@
 //! Calls of lnd: each rule attacked, and its honest twin.
 
+mod adopt;
 mod channels;
 mod hostile;
 mod messages;
