@@ -50,6 +50,8 @@ const PRINTED: &[&str] = &[
     ".claviger.v1.BookInfo",
     ".claviger.v1.PaymentInfo",
     ".claviger.v1.OrderReply",
+    ".claviger.v1.LndAdoptReply",
+    ".claviger.v1.NotAdopted",
     ".claviger.v1.DoctorReply",
     ".claviger.v1.HardeningReply",
     ".claviger.v1.CheckInfo",

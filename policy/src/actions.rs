@@ -33,6 +33,7 @@ macro_rules! actions {
 actions! {
     OpenChannel Spend "Fund a channel to a peer.";
     UpdateChannel Route "Sign or revoke a commitment of a channel.";
+    SignHtlc Route "Let the peer claim an HTLC of its commitment, where that is asked for by itself: of lnd's channels.";
     PayInvoice Spend "Pay an invoice that the payee signed.";
     Keysend Spend "Pay a node without an invoice.";
     Forward Route "Pass a payment on for others.";

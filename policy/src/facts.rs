@@ -67,7 +67,7 @@ facts! {
         always[OpenChannel PayInvoice Keysend Forward CloseChannel Sweep Withdraw] maybe[] claimed[]
         "What leaves, without fees: to the payee, into the channel, out of the forward's channel, to addresses that are not the node's own." "250_000_000";
     Channel "channel" Text Proved
-        always[UpdateChannel CloseChannel ForceClose] maybe[Forward Sweep BumpFee Gossip] claimed[]
+        always[UpdateChannel CloseChannel ForceClose] maybe[SignHtlc Forward Sweep BumpFee Gossip] claimed[]
         "The channel, as `claviger channel show` names it; of a forward, the outgoing one." "\"02ab…:1\"";
     Clearance "clearance" Text Proved always[] maybe[PayInvoice Withdraw] claimed[]
         "The id under which a screening service cleared this very payment; there is none where no such service is configured." "\"7f3a-2026-11-30\"";
@@ -92,8 +92,14 @@ facts! {
         "The addresses that are paid and are not the node's own; `script:HEX` where there is no address." "[\"bc1q…\"]";
     DeviceKey "device_key" Text Proved always[UseDeviceKey] maybe[] claimed[]
         "The key's name." "\"operations\"";
+    Direction "direction" Text Proved always[SignHtlc] maybe[] claimed[]
+        "`outgoing` if the node offered the HTLC, `incoming` if its peer did." "\"outgoing\"";
+    ExpiresInBlocks "expires_in_blocks" Number(Blocks) Proved always[] maybe[SignHtlc] claimed[]
+        "In how many blocks the HTLC expires, where the signer sees the chain." "144";
     ExpiresInS "expires_in_s" Number(Seconds) Proved always[] maybe[PayInvoice IssueInvoice] claimed[]
         "How long the invoice is still valid." "3_600";
+    ExpiryHeight "expiry_height" Number(Blocks) Proved always[SignHtlc] maybe[UpdateChannel] claimed[]
+        "The height at which the HTLC expires; of a whole commitment, at which its last one does." "900_000";
     FeeMsat "fee_msat" Number(Msat) Proved
         always[Withdraw BumpFee] maybe[OpenChannel PayInvoice Keysend CloseChannel Sweep] claimed[]
         "What it costs beyond the amount: routing fees at most, or the transaction's fee as far as the node pays it." "5_000";
@@ -104,6 +110,8 @@ facts! {
         "The BOLT 7 message." "\"channel_update\"";
     HourUtc "hour_utc" Number(Hour) Derived always[] maybe[] claimed[]
         "The hour of the day, 0 to 23, UTC." "22";
+    HtlcMsat "htlc_msat" Number(Msat) Proved always[SignHtlc] maybe[UpdateChannel] claimed[]
+        "What the HTLC holds; of a whole commitment, what its largest does. In whole satoshis, as on the chain." "100_000_000";
     Htlcs "htlcs" Number(Count) Proved always[] maybe[UpdateChannel] claimed[]
         "HTLCs in the commitment, both ways." "30";
     IncomingMsat "incoming_msat" Number(Msat) Proved always[Forward] maybe[IssueInvoice] claimed[]
@@ -120,6 +128,8 @@ facts! {
         "The allow-lists that hold the payee." "[\"suppliers\"]";
     PaymentHash "payment_hash" Text Proved always[PayInvoice Keysend Forward] maybe[IssueInvoice] claimed[]
         "The payment hash, in lower-case hex." "\"e3b0…\"";
+    PaymentHash160 "payment_hash160" Text Proved always[SignHtlc] maybe[] claimed[]
+        "RIPEMD-160 of the payment hash, in lower-case hex: what the HTLC's script has of it." "\"9c11…\"";
     Peer "peer" Text Proved
         always[OpenChannel] maybe[UpdateChannel Forward CloseChannel ForceClose Ecdh]
         claimed[OpenChannel UpdateChannel Forward CloseChannel ForceClose]
@@ -135,6 +145,8 @@ facts! {
     UnknownDestinations "unknown_destinations" Number(Count) Derived
         always[CloseChannel Sweep Withdraw] maybe[] claimed[]
         "How many destinations are on no allow-list." "0";
+    UnprovenStates "unproven_states" Number(Count) Proved always[] maybe[UpdateChannel] claimed[]
+        "States of the channel that were replaced, and for which lnd has asked for no penalty yet. Where lnd has a watchtower." "3";
     WeekdayUtc "weekday_utc" Number(Weekday) Derived always[] maybe[] claimed[]
         "The day of the week, UTC: 1 is Monday, 7 is Sunday." "5";
 }

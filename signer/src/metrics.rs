@@ -61,6 +61,8 @@ metrics! {
         "Channels that are frozen by themselves.";
     LettersWaiting "claviger_lightspark_letters_waiting" gauge ["node"]
         "Answers to webhooks that Lightspark's API has not taken yet, of an account that is called back.";
+    UnprovenStates "claviger_unproven_states" gauge ["node"]
+        "Of each lnd with a watchtower: states of its channels that were replaced, and for which it has asked for no penalty yet ([lnd](lnd.md#revoked-states)).";
     BreakGlass "claviger_break_glass_grants" gauge ["node" "standing"]
         "Break-glass grants whose time is not over, however they stand. Wake somebody if it is above 0.";
     BudgetLeft "claviger_budget_left" gauge ["budget" "scope" "unit"]

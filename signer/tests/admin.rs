@@ -126,6 +126,10 @@ impl AdminApi for Scribe {
         self.note(format!("{} {} by {by}", request.order, request.node));
         Ok(OrderReply::default())
     }
+    fn lnd_adopt(&self, request: LndAdoptRequest, by: String) -> Result<LndAdoptReply, AdminFailure> {
+        self.note(format!("adopt {} by {by}", request.node));
+        Ok(LndAdoptReply::default())
+    }
     fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure> {
         self.note(format!("doctor {:?} {}", request.node, request.repair));
         Ok(DoctorReply::default())

@@ -1,6 +1,7 @@
 package lnd
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -57,13 +58,7 @@ func TestLndMovesToTheSignerWithItsSeed(t *testing.T) {
 	w.mine(450, alice)
 	alice.stop()
 
-	unlock := w.path("password")
-	w.must(writeFile(unlock, passphrase))
-	alice.args = append(alice.args, "--wallet-unlock-password-file="+unlock, "--remotesigner.enable",
-		"--remotesigner.rpchost="+signer.lnd, "--remotesigner.timeout=10s", "--remotesigner.migrate-wallet-to-watch-only",
-		"--remotesigner.tlscertpath="+filepath.Join(bundle, "tls.cert"),
-		"--remotesigner.macaroonpath="+filepath.Join(bundle, "lnd.macaroon"))
-	alice.run()
+	alice.moveToSigner(signer, bundle)
 	if after := alice.ready(); after.IdentityPubkey != before.IdentityPubkey {
 		t.Fatalf("the node was %s and is %s", before.IdentityPubkey, after.IdentityPubkey)
 	}
@@ -75,4 +70,84 @@ func TestLndMovesToTheSignerWithItsSeed(t *testing.T) {
 	w.pay(alice, bob, 10_000)
 	w.close(alice, point, false, alice, bob)
 	signer.mustNotRefuse()
+}
+
+// moveToSigner starts an lnd again that has stopped: from now on its keys are in the signer.
+func (n *Node) moveToSigner(signer *Signer, bundle string) {
+	w := n.w
+	w.t.Helper()
+	unlock := w.path("password")
+	w.must(writeFile(unlock, passphrase))
+	n.args = append(n.args, "--wallet-unlock-password-file="+unlock, "--remotesigner.enable",
+		"--remotesigner.rpchost="+signer.lnd, "--remotesigner.timeout=10s", "--remotesigner.migrate-wallet-to-watch-only",
+		"--remotesigner.tlscertpath="+filepath.Join(bundle, "tls.cert"),
+		"--remotesigner.macaroonpath="+filepath.Join(bundle, "lnd.macaroon"))
+	n.run()
+}
+
+// An lnd moves with channels that are open: the signer takes them over from lnd's static channel backup, and from no other
+// file. They go on, one closes by agreement and one by force.
+func TestLndMovesToTheSignerWithOpenChannels(t *testing.T) {
+	w := newWorld(t)
+	signer := w.signer("max_onchain_sat = 10000000\nmax_onchain_sat_per_day = 20000000\n")
+	bundle := signer.addSeeded("alice")
+	signer.add("mallory")
+	w.startChain(w.firstAddress(bundle))
+	w.must(w.chain("generate", nil, 1))
+	alice := w.lndUnderTest("alice")
+	alice.makeSeededWallet()
+	bob := w.lnd("bob", "--noseedbackup")
+	aliceKey := alice.ready().IdentityPubkey
+	bobKey := bob.ready().IdentityPubkey
+	_, err := alice.NewAddress(w.ctx(), &lnrpc.NewAddressRequest{Type: lnrpc.AddressType_WITNESS_PUBKEY_HASH})
+	w.must(err)
+	w.mine(450, alice, bob)
+	coins, err := bob.NewAddress(w.ctx(), &lnrpc.NewAddressRequest{Type: lnrpc.AddressType_WITNESS_PUBKEY_HASH})
+	w.must(err)
+	_, err = alice.SendCoins(w.ctx(), &lnrpc.SendCoinsRequest{Addr: coins.Address, Amount: 5_000_000, SatPerVbyte: 2})
+	w.must(err)
+	w.mine(1, alice, bob)
+	w.connect(alice, bob, bobKey)
+	opened := w.open(alice, bob, 1_000_000, 400_000)
+	accepted := w.open(bob, alice, 800_000, 300_000)
+	for range 5 {
+		w.pay(alice, bob, 10_000)
+		w.pay(bob, alice, 5_000)
+	}
+	alice.stop()
+
+	regtest := filepath.Join("data", "chain", "bitcoin", "regtest", "channel.backup")
+	backup := filepath.Join(w.path("alice"), regtest)
+	bytes, err := os.ReadFile(backup)
+	w.must(err)
+	forged := w.path("forged.backup")
+	bytes[len(bytes)/2] ^= 1
+	w.must(os.WriteFile(forged, bytes, 0o600))
+	for _, hostile := range [][2]string{{"alice", forged}, {"alice", filepath.Join(w.path("bob"), regtest)}, {"mallory", backup}} {
+		if out, err := signer.tryCli("", "lnd", "adopt", hostile[0], hostile[1]); err == nil || !strings.Contains(out, "not this node's backup") {
+			t.Fatalf("%v came to %v\n%s", hostile, err, out)
+		}
+	}
+	out := signer.cli("", "lnd", "adopt", "alice", backup)
+	for _, point := range []*lnrpc.ChannelPoint{opened, accepted} {
+		if !strings.Contains(out, "adopted  "+text(point)) {
+			t.Fatalf("claviger lnd adopt says\n%s", out)
+		}
+	}
+
+	alice.moveToSigner(signer, bundle)
+	if after := alice.ready(); after.IdentityPubkey != aliceKey {
+		t.Fatalf("the node was %s and is %s", aliceKey, after.IdentityPubkey)
+	}
+	w.connect(alice, bob, bobKey)
+	for range 3 {
+		w.pay(alice, bob, 10_000)
+		w.pay(bob, alice, 5_000)
+	}
+	w.close(alice, opened, false, alice, bob)
+	w.close(alice, accepted, true, alice, bob)
+	signer.mustNotRefuse()
+	if !alice.isRunning() {
+		t.Fatal("lnd ended")
+	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strings"
 	"sync"
 	"testing"
 
@@ -111,6 +113,7 @@ func TestRoutingUnderLoadAndJustice(t *testing.T) {
 	w.payThrough(bob, alice, breached, 200_000)
 	w.payThrough(bob, alice, second, 100_000)
 	w.backedUp(alice)
+	signer.mustHaveProofs("alice", manyPayments)
 	bob.stop()
 	w.must(os.RemoveAll(w.path("bob")))
 	w.must(os.Rename(w.path("bob-old"), w.path("bob")))
@@ -167,6 +170,32 @@ func (w *World) backedUp(node *Node) {
 		}
 		return err
 	})
+}
+
+// mustHaveProofs waits until every state that was replaced is shown to be revoked, and fails the test if those are fewer.
+func (s *Signer) mustHaveProofs(node string, atLeast int) {
+	s.w.t.Helper()
+	s.w.eventually("no state of the past is unproven", func() error {
+		metrics := s.cli("", "metrics")
+		if !strings.Contains(metrics, fmt.Sprintf("claviger_unproven_states{node=%q} 0\n", node)) {
+			return fmt.Errorf("%v", regexp.MustCompile(`(?m)^claviger_unproven_states.*$`).FindAllString(metrics, -1))
+		}
+		return nil
+	})
+	proofs := 0
+	for _, decision := range s.decisions() {
+		for _, fact := range decision.Facts {
+			if fact.Name == "revoked_commitment" {
+				proofs++
+			}
+		}
+	}
+	if proofs < atLeast {
+		s.w.t.Errorf("%d states are shown to be revoked", proofs)
+	}
+	if shown := s.cli("", "node", "show", node); !strings.Contains(shown, "0 unproven states") {
+		s.w.t.Errorf("claviger node show says\n%s", shown)
+	}
 }
 
 // publish has a node that is not running close a channel by force; it is stopped again once the transaction is in a block.

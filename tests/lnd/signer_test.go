@@ -74,13 +74,19 @@ func (s *Signer) hold() {
 // cli runs one command and returns what it prints.
 func (s *Signer) cli(stdin string, args ...string) string {
 	s.w.t.Helper()
-	command := exec.Command(s.bin, append([]string{"--data-dir", s.data}, args...)...)
-	command.Stdin = strings.NewReader(stdin)
-	out, err := command.CombinedOutput()
+	out, err := s.tryCli(stdin, args...)
 	if err != nil {
 		s.w.t.Fatalf("claviger %v: %v\n%s", args, err, out)
 	}
-	return string(out)
+	return out
+}
+
+// tryCli runs one command that may fail.
+func (s *Signer) tryCli(stdin string, args ...string) (string, error) {
+	command := exec.Command(s.bin, append([]string{"--data-dir", s.data}, args...)...)
+	command.Stdin = strings.NewReader(stdin)
+	out, err := command.CombinedOutput()
+	return string(out), err
 }
 
 // add makes keys for a node and returns the folder of its bundle.

@@ -16,7 +16,7 @@ const M_SAT: u64 = 1_000 * K_SAT;
 static HOME: Part = Part {
     doc: "Channels are updated and closed, and what they leave is swept to the node's own wallet.",
     rules: r#"@id("preset-channels") @doc("Channels are updated, and closed by force.")
-permit (principal, action in [Action::"UpdateChannel", Action::"ForceClose"], resource);
+permit (principal, action in [Action::"UpdateChannel", Action::"SignHtlc", Action::"ForceClose"], resource);
 
 @id("preset-home") @doc("Closes and sweeps that pay the node itself, or listed destinations.")
 permit (principal, action in [Action::"CloseChannel", Action::"Sweep"], resource)

@@ -3,10 +3,11 @@
 use claviger_hsm::{SlotId, Tries};
 use claviger_proto::v1::{
     AccountSecretsRequest, AdminError, BackupPiece, BackupRequest, ChannelInfo, DecisionRecord, DoctorReply,
-    DoctorRequest, EnrolmentReply, ExportLine, GrantInfo, GrantListRequest, HardeningReply, MetricsReply,
-    NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest,
-    PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply, PolicyShadowRequest, RecoverChannelRequest,
-    RecoveredChannel, RotationProgress, StatusReply, UnsealReply, VerifyProgress,
+    DoctorRequest, EnrolmentReply, ExportLine, GrantInfo, GrantListRequest, HardeningReply, LndAdoptReply,
+    LndAdoptRequest, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply,
+    OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply,
+    PolicyShadowRequest, RecoverChannelRequest, RecoveredChannel, RotationProgress, StatusReply, UnsealReply,
+    VerifyProgress,
 };
 
 use crate::keys::memory::Secret;
@@ -91,6 +92,8 @@ pub trait AdminApi: Send + Sync + 'static {
     fn channel_show(&self, node: &str, channel: &str) -> Result<ChannelInfo, AdminFailure>;
     /// Freezes, thaws or exempts; `by` is the caller, for the journal.
     fn order(&self, request: &OrderRequest, by: String) -> Result<OrderReply, AdminFailure>;
+    /// Takes over the channels in an lnd's static channel backup; `by` is the caller, for the journal.
+    fn lnd_adopt(&self, request: LndAdoptRequest, by: String) -> Result<LndAdoptReply, AdminFailure>;
     /// Looks the house and its channels over.
     fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure>;
     /// What the process gave up.

@@ -363,6 +363,12 @@ impl Admin for Service {
         self.run(move |api| api.order(&request, by)).await
     }
 
+    async fn lnd_adopt(&self, request: Request<LndAdoptRequest>) -> Reply<LndAdoptReply> {
+        let by = caller(&request);
+        let request = request.into_inner();
+        self.run(move |api| api.lnd_adopt(request, by)).await
+    }
+
     async fn doctor(&self, request: Request<DoctorRequest>) -> Reply<DoctorReply> {
         let request = request.into_inner();
         self.run(move |api| api.doctor(&request)).await

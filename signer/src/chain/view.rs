@@ -128,6 +128,11 @@ impl ChainView {
         self.lock().nodes.get(node).map(|tracked| tracked.status.lag)
     }
 
+    /// The height of the tip that the backend told last.
+    pub fn tip_height(&self) -> Option<u32> {
+        self.lock().tip.map(|(tip, _)| tip.height)
+    }
+
     /// Where a new node starts to follow the chain. `None` while that is not known; the follower finds out at its next
     /// look.
     pub fn start(&self) -> Option<StartingPoint> {

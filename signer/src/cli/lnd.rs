@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use claviger_hsm::file::read_limited;
 use claviger_proto::lnrpc::{InitWalletRequest, WatchOnly, WatchOnlyAccount};
+use claviger_proto::v1::{LndAdoptReply, LndAdoptRequest};
 use serde_json::json;
 
-use super::{CliError, Output, harden, time};
+use super::{CliError, Output, admin, harden, time};
 use crate::daemon::{AccountLine, AccountsFile};
 use crate::keys::passphrase::Source;
 
@@ -27,11 +28,30 @@ const INIT_EXAMPLES: &str = "Examples:
 
 Needs no signer and no data directory here, only the bundle of `claviger node add NAME --kind lnd` and an lnd that runs.";
 
+const ADOPT_EXAMPLES: &str = "Examples:
+  claviger lnd adopt alice channel.backup       on the signer, with ~/.lnd/data/chain/bitcoin/mainnet/channel.backup of an lnd that has stopped
+
+Each channel is held against what its counterparty signed; those that cannot be taken over are named, and lnd has to close them.";
+
+/// Backups of some ten thousand channels are larger.
+const MAX_BACKUP_BYTES: usize = claviger_policy::bundle::MAX_BUNDLE_BYTES;
+
 #[derive(Debug, Subcommand)]
 pub(super) enum LndCommand {
     /// Make the wallet of a new lnd from the public accounts in its bundle.
     #[command(after_help = INIT_EXAMPLES)]
     InitWallet(InitArgs),
+    /// Take over the channels that an lnd opened before its keys came here.
+    #[command(after_help = ADOPT_EXAMPLES)]
+    Adopt(AdoptArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AdoptArgs {
+    /// The node that has lnd's keys.
+    node: String,
+    /// lnd's static channel backup, `channel.backup`, written by lnd 0.19 or newer after it stopped.
+    backup: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -56,10 +76,41 @@ pub(super) struct InitArgs {
 }
 
 /// Runs one `claviger lnd` command.
-pub(super) fn lnd(command: LndCommand, output: &Output) -> Result<(), CliError> {
+pub(super) fn lnd(data_dir: &Path, command: LndCommand, output: &Output) -> Result<(), CliError> {
     match command {
         LndCommand::InitWallet(args) => init_wallet(&args, output),
+        LndCommand::Adopt(args) => adopt(data_dir, args, output),
     }
+}
+
+fn adopt(data_dir: &Path, args: AdoptArgs, output: &Output) -> Result<(), CliError> {
+    let hint = "Name the file channel.backup of the lnd that moves.";
+    let backup = read_limited(&args.backup, MAX_BACKUP_BYTES)
+        .map_err(|error| CliError::new(format!("{}: {error}", args.backup.display()), hint))?;
+    let daemon = admin::connect(data_dir)?;
+    let request = LndAdoptRequest { node: args.node.clone(), backup };
+    let reply = daemon.call(async |client| client.lnd_adopt(request).await)?;
+    output.result(&reply, || adoption_text(&reply));
+    match reply.refused.len() {
+        0 => Ok(()),
+        n => Err(CliError::new(
+            format!("{n} channels are not signed for"),
+            "Let lnd close them with its old keys before it moves, or see docs/lnd.md, \"An lnd with channels\".",
+        )),
+    }
+}
+
+fn adoption_text(reply: &LndAdoptReply) -> String {
+    let mut text = format!("recorded as {}\n", reply.request);
+    let mut lines = |what: &str, channels: &[String]| {
+        channels.iter().for_each(|channel| text += &format!("{what:<8} {channel}\n"));
+    };
+    lines("adopted", &reply.adopted);
+    lines("known", &reply.known);
+    for refused in &reply.refused {
+        text += &format!("REFUSED  {}: {}\n", refused.channel, refused.why);
+    }
+    text
 }
 
 fn init_wallet(args: &InitArgs, output: &Output) -> Result<(), CliError> {

@@ -20,7 +20,7 @@ use crate::daemon::Daemon;
 use crate::datadir::DataDir;
 use crate::devices::{Devices, Known};
 use crate::harden::{Confinement, Hardening, Reach, become_owner, refuse_build, refuse_environment, refuse_root};
-use crate::keys::memory::{enclose_heap, on_secret_stack, secret_room_for};
+use crate::keys::memory::{enclose_heap, on_secret_stack, secret_room_for, take_short_turns};
 use crate::reasons::Reason;
 
 /// What `run` is told.
@@ -62,6 +62,9 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let devices = start_devices(&dir, &config)?;
     let socket = AdminSocket::listen(&dir.admin_socket()).map_err(|error| CliError::new(&error, error.hint()))?;
     enclose(config.signer.secret_heap)?;
+    if let Err(error) = take_short_turns() {
+        tracing::debug!(%error, "no short turns: on a busy processor answers take longer");
+    }
     confine(&mut hardening, &dir, &config)?;
     // A panic's message may quote what was in memory: only its place is told (P8).
     std::panic::set_hook(Box::new(

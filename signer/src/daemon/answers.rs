@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use claviger_proto::v1::{
     AccountSecretsRequest, BackupPiece, BackupRequest, BadRecord, ChainStatus, ChannelInfo, DecisionRecord,
     DoctorReply, DoctorRequest, EnrolmentReply, ExportLine, GrantInfo, GrantListRequest, HardeningReply, JournalStatus,
-    MemoryStatus, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest, NodeRevokeRequest, OrderReply,
-    OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest, PolicyShadowReply,
-    PolicyShadowRequest, RecoverChannelRequest, RecoveredChannel, RotationProgress, SignedCheckpoint, StatusReply,
-    UnsealReply, VerifyProgress,
+    LndAdoptReply, LndAdoptRequest, MemoryStatus, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest,
+    NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest,
+    PolicyShadowReply, PolicyShadowRequest, RecoverChannelRequest, RecoveredChannel, RotationProgress,
+    SignedCheckpoint, StatusReply, UnsealReply, VerifyProgress,
 };
 
 use super::explain::record;
@@ -273,6 +273,10 @@ impl AdminApi for Daemon {
 
     fn order(&self, request: &OrderRequest, by: String) -> Result<OrderReply, AdminFailure> {
         self.unsealed()?.order(request, by)
+    }
+
+    fn lnd_adopt(&self, request: LndAdoptRequest, by: String) -> Result<LndAdoptReply, AdminFailure> {
+        self.unsealed()?.adopt(request, by)
     }
 
     fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure> {

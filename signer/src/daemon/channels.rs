@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bitcoin::OutPoint;
 use claviger_proto::v1::{
     BalanceInfo, BookInfo, ChannelCheck, ChannelInfo, ClaimInfo, CommitmentsInfo, ExemptionInfo, FreezeInfo, HtlcInfo,
-    OrderReply, OrderRequest, PaymentInfo,
+    LndAdoptReply, LndAdoptRequest, NotAdopted, OrderReply, OrderRequest, PaymentInfo,
 };
 
 use super::Unsealed;
 use super::nodes::parse_name;
 use crate::admin::api::{AdminFailure, FailureKind};
-use crate::lightning::actor::Actor;
+use crate::lightning::actor::{Actor, AdoptFailed};
 use crate::lightning::book::view;
 use crate::lightning::engine::Engine;
+use crate::lightning::lnd::adopt::Adopted;
 use crate::lightning::orders::{Exemption, Given, Order, OrderError, Orders};
 use crate::lightning::standing::{Balance, ChannelView, Claim, HtlcView, Side, compare};
 use crate::names::NodeName;
@@ -92,6 +94,27 @@ impl Unsealed {
         let ordered = self.running(&request.node)?.order(order, by, request.why.clone());
         let name = ordered.map_err(|error| refused_order(&error))?;
         Ok(OrderReply { request: name, node: Some(self.show_node(&request.node)?) })
+    }
+
+    /// Takes over the channels in an lnd's static channel backup, which `by` brought.
+    pub(super) fn adopt(&self, request: LndAdoptRequest, by: String) -> Result<LndAdoptReply, AdminFailure> {
+        let LndAdoptRequest { node, backup } = request;
+        let (request, Adopted { adopted, known, refused }) =
+            self.running(&node)?.adopt(backup, by).map_err(|error| {
+                let (kind, hint) = match &error {
+                    AdoptFailed::Backup(_) => {
+                        (FailureKind::Invalid, "Take channel.backup from the lnd that has this node's keys, as it is.")
+                    }
+                    AdoptFailed::Unavailable(_) => {
+                        (FailureKind::Fault, "Look at `claviger node show`; only nodes of kind lnd have such backups.")
+                    }
+                };
+                AdminFailure::new(kind, error, hint)
+            })?;
+        let text = |funding: Vec<OutPoint>| funding.iter().map(OutPoint::to_string).collect();
+        let refused =
+            refused.iter().map(|(funding, why)| NotAdopted { channel: funding.to_string(), why: why.to_string() });
+        Ok(LndAdoptReply { request, adopted: text(adopted), known: text(known), refused: refused.collect() })
     }
 
     /// How each channel of `node` stands.

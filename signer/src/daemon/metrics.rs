@@ -32,6 +32,11 @@ fn samples(metric: Metric, status: &StatusReply, unsealed: Option<&Unsealed>) ->
             let accounts = unsealed.registry.list().into_iter().filter(|node| node.kind == NodeKind::Lightspark);
             accounts.map(|node| sample([node.name.as_str()], courier.waiting(&node.name) as u64)).collect()
         }
+        Metric::UnprovenStates => {
+            let nodes = unsealed?.nodes.status();
+            let watched = nodes.iter().filter_map(|node| Some((node.name.as_str(), node.unproven_states?)));
+            watched.map(|(name, states)| sample([name], states)).collect()
+        }
         Metric::BreakGlass => {
             let mut counts = BTreeMap::<_, u64>::new();
             for (node, standing) in unsealed?.break_glass(|node, _, standing| (node.to_owned(), standing)) {

@@ -263,6 +263,9 @@ fn state(status: &NodeStatus) -> String {
         (crate::lightning::status::Phase::Down, _) => "waiting for the chain or being rebuilt".to_owned(),
         (crate::lightning::status::Phase::Stopped, _) => "stopped".to_owned(),
     };
+    if let Some(states) = status.unproven_states {
+        text += &format!(", {states} unproven states");
+    }
     if let Some(fault) = &status.last_fault {
         text += &format!(", {} faults, last: {fault}", status.faults);
     }

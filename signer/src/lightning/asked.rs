@@ -89,6 +89,13 @@ impl Counter {
             .with(FactId::Htlcs, (info.offered_htlcs.len() + info.received_htlcs.len()) as u64)
             .with(FactId::OutgoingMsat, outgoing_msat)
             .with(FactId::FeerateSatPerKw, u64::from(info.feerate_per_kw));
+        let htlcs = || info.offered_htlcs.iter().chain(&info.received_htlcs);
+        let largest_sat = htlcs().map(|htlc| htlc.value_sat).max();
+        let request = largest_sat
+            .into_iter()
+            .fold(request, |request, sat| request.with(FactId::HtlcMsat, sat.saturating_mul(1_000)));
+        let last = htlcs().map(|htlc| u64::from(htlc.cltv_expiry)).max();
+        let request = last.into_iter().fold(request, |request, height| request.with(FactId::ExpiryHeight, height));
         self.ask(request, format!("commitment:{channel}:{number}"), Ends::AtOnce)
     }
 

@@ -17,4 +17,8 @@ impl ChainFacts for ChainView {
         let start = Self::start(self)?;
         Some(ChainStart { height: start.height, header: start.headers.0, filter_header: start.headers.1 })
     }
+
+    fn height(&self) -> Option<u32> {
+        self.tip_height()
+    }
 }

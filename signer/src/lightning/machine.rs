@@ -53,7 +53,7 @@ impl Machine {
         entries: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, RestoreError> {
         match spec.kind {
-            NodeKind::Lnd => LndNode::restore(spec, settings, clock, entries).map(Box::new).map(Self::Lnd),
+            NodeKind::Lnd => LndNode::restore(spec, settings, chain, clock, entries).map(Box::new).map(Self::Lnd),
             NodeKind::Lightspark => {
                 LightsparkNode::restore(spec, settings, clock, entries).map(Box::new).map(Self::Lightspark)
             }
@@ -70,6 +70,14 @@ impl Machine {
             Self::Lnd(_) | Self::Lightspark(_) => {
                 Err(Refusal::new(Reason::NotAllowed, "a node of this kind keeps no such state in the signer"))
             }
+        }
+    }
+
+    /// lnd's, for what only it has.
+    pub(super) fn lnd(&mut self) -> Result<&mut LndNode, Refusal> {
+        match self {
+            Self::Lnd(node) => Ok(node),
+            Self::Vls(_) | Self::Lightspark(_) => Err(Refusal::new(Reason::NotAllowed, "the node is no lnd")),
         }
     }
 
@@ -100,15 +108,15 @@ impl Machine {
                     (tracker.height(), tracker.tip().0.block_hash())
                 };
                 let orders = engine.orders().summary(engine.clock().now_ms());
-                Facts { tip: Some(tip), channels: engine.node().get_channels().len(), orders }
+                Facts::of(Some(tip), engine.node().get_channels().len(), orders)
             }
             Self::Lnd(node) => {
                 let orders = node.orders().summary(node.clock().now_ms());
-                Facts { tip: None, channels: node.channels(), orders }
+                Facts { unproven_states: node.unproven_states(), ..Facts::of(None, node.channels(), orders) }
             }
             Self::Lightspark(node) => {
                 let orders = node.orders().summary(node.clock().now_ms());
-                Facts { tip: None, channels: node.channels(), orders }
+                Facts::of(None, node.channels(), orders)
             }
         }
     }

@@ -6,6 +6,7 @@ use claviger_policy::tooling::{Event, Record};
 use sha2::{Digest, Sha256};
 
 use super::guard::Row;
+use super::lnd::adopt::Adopted;
 use super::orders::{Given, Order};
 use crate::facts::Fact;
 use crate::journal::{Decision, Verdict};
@@ -76,6 +77,19 @@ pub(super) fn order(name: &str, order: &Order, given: &Given) -> Decision {
         ..Decision::unasked(name.to_owned(), given.at_ms, order.action())
     }
 }
+
+/// The line of the log for channels that an operator had taken over.
+pub(super) fn adoption(name: &str, at_ms: u64, adopted: &Adopted, by: &str) -> Decision {
+    let channels = adopted.adopted.iter().map(|funding| Fact::text("channel", funding.to_string()));
+    Decision {
+        facts: [Fact::text("by", by.to_owned())].into_iter().chain(channels.take(MAX_CHANNELS)).collect(),
+        request_sha256: digest(&[]),
+        ..Decision::unasked(name.to_owned(), at_ms, "AdoptChannels")
+    }
+}
+
+/// Channels that one line names.
+const MAX_CHANNELS: usize = 1_024;
 
 fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))

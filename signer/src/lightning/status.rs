@@ -37,6 +37,8 @@ pub struct NodeStatus {
     pub tip: Option<(u32, BlockHash)>,
     /// Channels it holds, unfunded ones included.
     pub channels: usize,
+    /// States of its channels that were replaced and are not proven to be revoked: of an lnd with a watchtower.
+    pub unproven_states: Option<u64>,
     /// What is ordered about it, as far as it is known.
     pub orders: OrdersSummary,
     /// Requests that are waiting or being recorded.
@@ -59,6 +61,13 @@ pub(super) struct Facts {
     pub(super) tip: Option<(u32, BlockHash)>,
     pub(super) channels: usize,
     pub(super) orders: OrdersSummary,
+    pub(super) unproven_states: Option<u64>,
+}
+
+impl Facts {
+    pub(super) fn of(tip: Option<(u32, BlockHash)>, channels: usize, orders: OrdersSummary) -> Self {
+        Self { tip, channels, orders, unproven_states: None }
+    }
 }
 
 impl NodeStatus {
@@ -71,6 +80,7 @@ impl NodeStatus {
             phase: Phase::Down,
             tip: None,
             channels: 0,
+            unproven_states: None,
             orders: OrdersSummary::default(),
             unanswered: 0,
             refused: 0,
@@ -85,9 +95,10 @@ impl NodeStatus {
     pub(super) fn note(&mut self, facts: Option<Facts>) {
         self.phase = if facts.is_some() { Phase::Up } else { Phase::Down };
         self.tip = facts.as_ref().and_then(|facts| facts.tip);
-        if let Some(Facts { channels, orders, .. }) = facts {
+        if let Some(Facts { channels, orders, unproven_states, .. }) = facts {
             self.channels = channels;
             self.orders = orders;
+            self.unproven_states = unproven_states;
         }
     }
 

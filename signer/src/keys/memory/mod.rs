@@ -9,6 +9,7 @@ mod heap;
 mod pages;
 mod secret;
 mod stack;
+mod turns;
 
 pub use allocator::Wiping;
 pub use arena::{Protection, protection};
@@ -16,6 +17,7 @@ pub(crate) use descriptors::{close_inherited, duplicate};
 pub use heap::{HeapStatus, enclose_heap, heap_status, open_heap, secret_room_for};
 pub use secret::Secret;
 pub use stack::{on_secret_stack, scrub_stack, scrubbed, spawn};
+pub use turns::take_short_turns;
 
 #[cfg(test)]
 pub(crate) use pages::code_can_be_written;

@@ -16,6 +16,8 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+pub use self::operator::AdoptFailed;
+
 use self::conduct::Conduct;
 use self::flights::Flights;
 use self::seat::Seat;
@@ -41,6 +43,11 @@ pub trait ChainFacts: Send + Sync {
 
     /// Where a new node starts to follow the chain; `None` until a tip is known.
     fn start(&self) -> Option<ChainStart>;
+
+    /// The height of the tip, if one is known.
+    fn height(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// What all actors share.

@@ -8,9 +8,21 @@ use super::seat::Seat;
 use super::{Actor, Work};
 use crate::journal::Commit;
 use crate::lightning::engine::Engine;
+use crate::lightning::lnd::adopt::{Adopted, BackupError};
 use crate::lightning::orders::{Given, Order, OrderError};
 use crate::lightning::record;
 use crate::reasons::{Reason, Refusal};
+
+/// Why channels are not taken over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdoptFailed {
+    /// The backup cannot be read.
+    #[error("{0}")]
+    Backup(BackupError),
+    /// The node is not there, is no lnd, or its journal cannot be written.
+    #[error("the node cannot take channels over now: {0}")]
+    Unavailable(String),
+}
 
 /// What is done in the node's turn.
 pub(super) type Call = Box<dyn FnOnce(&Arc<Actor>, &mut Seat) + Send>;
@@ -34,6 +46,35 @@ impl Actor {
             let _ = reply.send(seen); // whoever asked may be gone
         });
         let gone = || Refusal::new(Reason::Sealed, "the node is shutting down");
+        self.push_urgent(Work::Operator(call)).map_err(|()| gone())?;
+        outcome.recv().unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Takes over the channels in an lnd's static channel backup, which `by` brought. Returns the name of that in the journal,
+    /// and what came of each channel, once it is durable.
+    pub fn adopt(self: &Arc<Self>, backup: Vec<u8>, by: String) -> Result<(String, Adopted), AdoptFailed> {
+        let (reply, outcome) = sync_channel(1);
+        let call: Call = Box::new(move |actor, seat| {
+            let adopted = match actor.engine(seat).and_then(|machine| machine.lnd()) {
+                Ok(node) => catch_unwind(AssertUnwindSafe(|| node.adopt(&backup))).unwrap_or_else(|_| {
+                    actor.fault(seat, "a backup");
+                    Err(BackupError::Malformed)
+                }),
+                Err(refusal) => return drop(reply.send(Err(AdoptFailed::Unavailable(refusal.detail)))),
+            };
+            let (adopted, puts) = match adopted {
+                Ok(adopted) => adopted,
+                Err(error) => return drop(reply.send(Err(AdoptFailed::Backup(error)))),
+            };
+            actor.note_status(seat);
+            let name = actor.next_name();
+            let decision = Some(record::adoption(&name, actor.clock.now_ms(), &adopted, &by));
+            actor.send(Commit { tenant: actor.spec.name.to_string(), puts, decision }, move |result| {
+                let result = result.map(|()| (name, adopted)).map_err(|e| AdoptFailed::Unavailable(e.to_string()));
+                let _ = reply.send(result); // whoever asked may be gone
+            });
+        });
+        let gone = || AdoptFailed::Unavailable("it is shutting down".to_owned());
         self.push_urgent(Work::Operator(call)).map_err(|()| gone())?;
         outcome.recv().unwrap_or_else(|_| Err(gone()))
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `OpenChannel` | a funding output of the wallet's is signed for, and again with the channel's first commitment |
 //! | `UpdateChannel` | a later commitment of the counterparty's is signed |
+//! | `SignHtlc` | the counterparty may claim an HTLC of such a commitment |
 //! | `ForceClose` | a commitment of ours is signed, but for the first one, which lnd tries when a channel opens |
 //! | `CloseChannel`, `Sweep` | the transaction is signed; what pays the wallet itself does not leave |
 //! | `Withdraw`, `BumpFee` | coins of the wallet are spent; an anchor is |
@@ -21,7 +22,7 @@ use claviger_policy::request::Request;
 use super::channel::{Asked, Side};
 use super::channels::Judged;
 use super::messages::{Kind, shown};
-use super::transactions::Class;
+use super::transactions::{AskedHtlc, Class};
 use super::wallet::Spending;
 use crate::lightning::counter::Counter;
 use crate::policy::Ends;
@@ -53,10 +54,33 @@ pub(super) fn commitment(
             // One of them is the counterparty's balance.
             let htlcs = commitment.others.len().saturating_sub(1) as u64;
             ask(counter, Action::UpdateChannel, key, |request| {
-                of(request, &funding).with(FactId::Htlcs, htlcs).with(FactId::DecreaseMsat, msat(judged.decrease_sat))
+                let request = of(request, &funding)
+                    .with(FactId::Htlcs, htlcs)
+                    .with(FactId::DecreaseMsat, msat(judged.decrease_sat));
+                judged.unproven_states.into_iter().fold(request, |request, n| request.with(FactId::UnprovenStates, n))
             })
         }
     }
+}
+
+/// The counterparty may go on with an HTLC of its commitment, which is the last one of `channel`, if that was signed before.
+/// `height` is the chain's, if it is seen.
+pub(super) fn htlc(
+    counter: &Counter,
+    htlc: &AskedHtlc,
+    channel: Option<OutPoint>,
+    height: Option<u32>,
+) -> Result<(), Refusal> {
+    ask(counter, Action::SignHtlc, format!("htlc:{}", htlc.output), |request| {
+        let request = request
+            .with(FactId::HtlcMsat, msat(htlc.sat))
+            .with(FactId::Direction, htlc.direction())
+            .with(FactId::ExpiryHeight, u64::from(htlc.expiry_height))
+            .with(FactId::PaymentHash160, hex::encode(htlc.payment_hash160));
+        let request = channel.iter().fold(request, of);
+        let expires_in = height.map(|height| htlc.expiry_height.saturating_sub(height));
+        expires_in.into_iter().fold(request, |request, blocks| request.with(FactId::ExpiresInBlocks, u64::from(blocks)))
+    })
 }
 
 /// A mutual close is about to be signed; `leaving` are outputs of ours that do not pay the wallet.
@@ -95,14 +119,18 @@ pub(super) fn spend(
     spending: &Spending,
     given_sat: impl Fn(&OutPoint) -> u64,
 ) -> Result<(), Refusal> {
-    let Spending { leaving, funding, onchain } = spending;
+    let Spending { leaving, funding, onchain, feerate_sat_per_kw } = spending;
+    let at = |request: Request| match feerate_sat_per_kw {
+        Some(feerate) => request.with(FactId::FeerateSatPerKw, *feerate),
+        None => request,
+    };
     let leaving = leaving.iter().map(|at| &tx.output[*at]);
     let leaving_sat: u64 = leaving.clone().map(|out| out.value.to_sat()).sum();
     let is_withdrawal = leaving_sat > onchain.foreign_sat;
     let txid = tx.compute_txid();
     if is_withdrawal {
         ask(counter, Action::Withdraw, format!("withdraw:{txid}"), |request| {
-            let request = request.with(FactId::FeeMsat, msat(onchain.fee_sat));
+            let request = at(request).with(FactId::FeeMsat, msat(onchain.fee_sat));
             paying(counter, request, leaving, onchain.foreign_sat)
         })?;
     } else if funding.is_empty() {

@@ -2,7 +2,7 @@
 
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::secp256k1::{PublicKey, SecretKey};
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Txid};
 use serde::{Deserialize, Serialize};
 
 use super::keys::{Family, KeyPath, Keys};
@@ -13,7 +13,7 @@ use crate::reasons::{Reason, Refusal};
 pub(super) const VERSION: u8 = 1;
 
 /// An output of ours that is worth more than this is in every commitment of the counterparty: no dust limit is higher.
-const SURELY_AN_OUTPUT_SAT: u64 = 10_000;
+pub(super) const SURELY_AN_OUTPUT_SAT: u64 = 10_000;
 
 /// By how much our commitments may be behind the counterparty's: a peer that is slow to sign holds back updates of ours,
 /// which are no more than we may offer HTLCs (BOLT 2: 483), and a few fees.
@@ -49,6 +49,27 @@ pub struct Channel {
     holder: Option<Commitment>,
     /// A mutual close was signed.
     pub(super) closing: bool,
+    /// States that were replaced and are not proven to be revoked, as far as anybody keeps count ([`super::states`]).
+    #[serde(default)]
+    pub unproven_states: u64,
+    /// The newest state that is proven to be revoked.
+    #[serde(default)]
+    pub revoked: Option<u64>,
+    /// It was taken over, and no commitment of the counterparty's was seen yet: that has about the number of ours.
+    #[serde(default)]
+    adopted: bool,
+}
+
+/// What is known of a channel that is taken over.
+pub(super) struct Adoption {
+    pub(super) capacity_sat: u64,
+    pub(super) our_index: u32,
+    pub(super) counterparty_key: PublicKey,
+    pub(super) root_index: u32,
+    pub(super) mask: u64,
+    pub(super) payment_index: u32,
+    /// Of our newest commitment.
+    pub(super) number: u64,
 }
 
 /// A commitment that was signed.
@@ -80,8 +101,19 @@ pub struct Asked {
     pub txid: Txid,
     /// Outputs that pay payment keys of ours: the key's index, and sat.
     pub pays: Vec<(u32, u64)>,
-    /// The other outputs but the two anchors: sat.
-    pub others: Vec<u64>,
+    /// The other outputs but the two anchors.
+    pub others: Vec<Output>,
+}
+
+/// An output of a commitment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Its place.
+    pub vout: u32,
+    /// What it holds.
+    pub sat: u64,
+    /// Whom it pays.
+    pub script: ScriptBuf,
 }
 
 /// Whose commitment it is.
@@ -103,7 +135,7 @@ impl Channel {
         Self {
             version: VERSION,
             capacity_sat: asked.capacity_sat,
-            given_sat: asked.others.iter().sum(),
+            given_sat: asked.others.iter().map(|other| other.sat).sum(),
             our_index: asked.our_index,
             counterparty_key: asked.counterparty_key,
             root_index,
@@ -114,7 +146,48 @@ impl Channel {
             first: None,
             holder: None,
             closing: false,
+            unproven_states: 0,
+            revoked: None,
+            adopted: false,
         }
+    }
+
+    /// A channel that was opened before.
+    pub(super) fn adopt(known: &Adoption) -> Self {
+        Self {
+            version: VERSION,
+            capacity_sat: known.capacity_sat,
+            given_sat: 0,
+            our_index: known.our_index,
+            counterparty_key: known.counterparty_key,
+            root_index: known.root_index,
+            mask: known.mask,
+            payment_index: Some(known.payment_index),
+            counterparty: Commitment { number: known.number, txid: Txid::all_zeros(), ours_sat: 0 },
+            is_either: false,
+            first: None,
+            holder: None,
+            closing: false,
+            unproven_states: 0,
+            revoked: None,
+            adopted: true,
+        }
+    }
+
+    /// The same, where we own this much.
+    pub(super) fn owning(mut self, ours_sat: u64) -> Self {
+        self.counterparty.ours_sat = ours_sat;
+        self
+    }
+
+    /// The indices of our funding and payment keys.
+    pub(super) fn indices(&self) -> (u32, Option<u32>) {
+        (self.our_index, self.payment_index)
+    }
+
+    /// The counterparty's commitment that was signed last, if that was here.
+    pub(super) fn last(&self) -> Option<&Commitment> {
+        Some(&self.counterparty).filter(|_| !self.adopted)
     }
 
     /// The commitment's number.
@@ -204,7 +277,7 @@ impl Channel {
             return Side::Counterparty;
         }
         let is_first_of_ours = number == 0 && last.number == 0;
-        let follows = number == last.number || number == last.number + 1;
+        let follows = self.adopted || number == last.number || number == last.number + 1;
         match () {
             () if is_first_of_ours || last.ours_sat > SURELY_AN_OUTPUT_SAT || !follows => Side::Holder,
             // Closing has begun: there is nothing new of the counterparty's.
@@ -220,7 +293,11 @@ impl Channel {
         if self.closing || self.holder.is_some() {
             return Err(Refusal::new(Reason::UpdateAfterClose, "the channel is closing").with_fact(fact));
         }
-        if number != last && number != last + 1 {
+        let follows = match self.adopted {
+            true => number.abs_diff(last) <= MAX_APART,
+            false => number == last || number == last + 1,
+        };
+        if !follows {
             let detail = format!("commitment {number} follows neither {last} nor repeats it");
             return Err(Refusal::new(Reason::CommitmentOrder, detail).with_fact(fact.exactly(last + 1)));
         }
@@ -230,7 +307,7 @@ impl Channel {
         let ours_sat = self.pays_us(asked).unwrap_or(0);
         self.payment_index = self.payment_index.or(asked.pays.first().map(|(index, _)| *index));
         self.counterparty = Commitment { number, txid: asked.txid, ours_sat };
-        self.is_either = false;
+        (self.is_either, self.adopted) = (false, false);
         Ok(())
     }
 

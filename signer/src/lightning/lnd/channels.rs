@@ -7,12 +7,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bitcoin::OutPoint;
 use bitcoin::secp256k1::PublicKey;
+use bitcoin::{OutPoint, ScriptBuf, Txid};
 use serde::{Deserialize, Serialize};
 
-use super::channel::{Asked, Channel, Side, VERSION, tweak};
+use super::adopt::AdoptError;
+use super::channel::{Asked, Channel, Output, Side, VERSION, tweak};
 use super::keys::Keys;
+use super::states::States;
+use super::transactions::AskedHtlc;
 use crate::facts::{Fact, Unit};
 use crate::journal::Put;
 use crate::reasons::{Reason, Refusal};
@@ -34,6 +37,11 @@ pub struct Channels {
     by_index: HashMap<u32, OutPoint>,
     /// Points that were computed of commitments that may be ours.
     points: HashMap<OutPoint, (u64, PublicKey)>,
+    /// By the counterparty's commitment that was signed last.
+    by_commitment: HashMap<Txid, OutPoint>,
+    states: States,
+    /// Of all channels together.
+    unproven_states: u64,
 }
 
 /// Commitments' secrets were made for a channel.
@@ -61,6 +69,9 @@ pub struct Judged {
     pub decrease_sat: u64,
     /// What its first commitment gave the counterparty, in sat.
     pub given_sat: u64,
+    /// Of the channel, before this commitment, if anybody keeps count.
+    pub unproven_states: Option<u64>,
+    others: Vec<Output>,
     funding: OutPoint,
     channel: Channel,
 }
@@ -73,7 +84,8 @@ pub struct ChannelUnreadable(String);
 impl Channels {
     /// Takes the channels out of a node's entries.
     pub fn restore(entries: &mut BTreeMap<String, Vec<u8>>) -> Result<Self, ChannelUnreadable> {
-        let mut channels = Self::default();
+        let states = States::restore(entries).map_err(|error| ChannelUnreadable(error.0))?;
+        let mut channels = Self { states, ..Self::default() };
         for (key, value) in entries.extract_if(.., |key, _| key.starts_with(CHANNEL) || key.starts_with(RESERVATION)) {
             channels.take(&key, &value).ok_or(ChannelUnreadable(key))?;
         }
@@ -85,6 +97,8 @@ impl Channels {
             let channel: Channel = serde_json::from_slice(value).ok()?;
             let outpoint = outpoint.parse().ok().filter(|_| channel.version == VERSION)?;
             self.by_index.insert(channel.our_index, outpoint);
+            self.by_commitment.extend(channel.last().map(|last| (last.txid, outpoint)));
+            self.unproven_states += channel.unproven_states;
             self.channels.insert(outpoint, channel);
         } else {
             let reservation: Reservation = serde_json::from_slice(value).ok()?;
@@ -102,6 +116,37 @@ impl Channels {
     /// The channel with this funding output.
     pub fn get(&self, funding: &OutPoint) -> Option<&Channel> {
         self.channels.get(funding)
+    }
+
+    /// The channel whose counterparty's last commitment this is.
+    pub fn with_commitment(&self, txid: &Txid) -> Option<OutPoint> {
+        self.by_commitment.get(txid).copied()
+    }
+
+    /// States of all channels that were replaced and are not proven to be revoked; `None` if lnd has no watchtower.
+    pub fn unproven_states(&self) -> Option<u64> {
+        self.states.watched().then_some(self.unproven_states)
+    }
+
+    /// lnd speaks with a watchtower. Returns the changed entry.
+    pub fn watch(&mut self) -> Option<Put> {
+        self.states.watch()
+    }
+
+    /// An HTLC is signed for the counterparty, said to be behind this output of its commitment.
+    pub fn htlc(&mut self, htlc: &AskedHtlc) {
+        self.states.htlc(htlc.output, &htlc.script);
+    }
+
+    /// A penalty was signed for this output, the counterparty's balance behind `script`. Returns the number of the state
+    /// that this proves to be revoked, and the changed entries.
+    pub fn prove(&mut self, output: &OutPoint, script: &ScriptBuf) -> Option<(u64, Vec<Put>)> {
+        let (funding, number, put_state) = self.states.prove(output, script)?;
+        let channel = self.channels.get_mut(&funding)?;
+        channel.unproven_states = channel.unproven_states.saturating_sub(1);
+        channel.revoked = channel.revoked.max(Some(number));
+        self.unproven_states = self.unproven_states.saturating_sub(1);
+        Some((number, vec![put_state, put(&format!("{CHANNEL}{funding}"), Some(&*channel))]))
     }
 
     /// The secrets of a channel with our funding key `our_index` are told: they come from the key `root_index`. A channel
@@ -131,28 +176,64 @@ impl Channels {
         Ok(puts)
     }
 
+    /// Takes a channel over that was opened before. Returns the changed entries; none if it is known.
+    pub(super) fn adopt(&mut self, funding: OutPoint, channel: Channel) -> Result<Option<Vec<Put>>, AdoptError> {
+        if self.channels.contains_key(&funding) {
+            return Ok(None);
+        }
+        let index = channel.our_index;
+        let other_root = |known: &Reservation| known.root_index != channel.root_index;
+        if self.by_index.contains_key(&index) || self.reservations.get(&index).is_some_and(other_root) {
+            return Err(AdoptError::KeyInUse);
+        }
+        if self.channels.len() >= MAX_CHANNELS {
+            return Err(AdoptError::Full);
+        }
+        let mut puts = vec![put(&format!("{CHANNEL}{funding}"), Some(&channel))];
+        if self.reservations.remove(&index).is_some() {
+            puts.push(put::<Reservation>(&format!("{RESERVATION}{index}"), None));
+        }
+        self.by_index.insert(index, funding);
+        self.channels.insert(funding, channel);
+        Ok(Some(puts))
+    }
+
     /// Judges a commitment. `thawed` is asked before a channel takes a new state. Nothing is remembered before it is
     /// [recorded](Self::record).
     pub fn judge(&self, asked: &Asked, thawed: impl Fn() -> Result<(), Refusal>) -> Result<Judged, Refusal> {
         let Some(channel) = self.channels.get(&asked.funding) else {
             thawed()?;
             let channel = self.begin(asked)?;
-            return Ok(Judged::new(asked, Side::Counterparty, 0, channel, None));
+            return Ok(Judged::new(asked, Side::Counterparty, 0, channel, None, self.states.watched()));
         };
         channel.require_same(asked)?;
         let (number, before_sat) = (channel.number(asked), channel.ours_sat());
         let mut channel = channel.clone();
         let side = channel.take(asked, number, thawed)?;
-        Ok(Judged::new(asked, side, number, channel, Some(before_sat)))
+        Ok(Judged::new(asked, side, number, channel, Some(before_sat), self.states.watched()))
     }
 
     /// Remembers what was judged. Returns the changed entries.
     pub fn record(&mut self, judged: Judged) -> Vec<Put> {
-        let Judged { funding, channel, .. } = judged;
-        if self.channels.get(&funding) == Some(&channel) {
+        let Judged { funding, mut channel, others, .. } = judged;
+        let before = self.channels.get(&funding);
+        if before == Some(&channel) {
             return Vec::new();
         }
-        let mut puts = vec![put(&format!("{CHANNEL}{funding}"), Some(&channel))];
+        let numbered = |channel: &Channel| channel.last().map(|last| (last.number, last.txid));
+        let (before, last) = (before.and_then(numbered), numbered(&channel));
+        let mut puts = Vec::new();
+        if let Some((number, txid)) = last.filter(|last| before != Some(*last)) {
+            if let Some((_, replaced)) = &before {
+                self.by_commitment.remove(replaced);
+            }
+            self.by_commitment.insert(txid, funding);
+            let (more, changed) = self.states.sign(funding, (number, txid), &others, before);
+            channel.unproven_states += more;
+            self.unproven_states += more;
+            puts = changed;
+        }
+        puts.push(put(&format!("{CHANNEL}{funding}"), Some(&channel)));
         if judged.is_new {
             self.reservations.remove(&channel.our_index);
             puts.push(put::<Reservation>(&format!("{RESERVATION}{}", channel.our_index), None));
@@ -214,11 +295,25 @@ impl Channels {
 
 impl Judged {
     /// `before_sat` is what the commitment before paid us; a channel that begins has none.
-    fn new(asked: &Asked, side: Side, number: u64, channel: Channel, before_sat: Option<u64>) -> Self {
+    fn new(asked: &Asked, side: Side, number: u64, channel: Channel, before_sat: Option<u64>, watched: bool) -> Self {
         let closes = side == Side::Holder && channel.closes_with(&asked.txid);
         let (ours_sat, given_sat, is_new) = (channel.ours_sat(), channel.given_sat, before_sat.is_none());
         let decrease_sat = before_sat.unwrap_or_default().saturating_sub(ours_sat);
-        Self { side, number, is_new, closes, ours_sat, decrease_sat, given_sat, funding: asked.funding, channel }
+        let unproven_states = watched.then_some(channel.unproven_states);
+        let (funding, others) = (asked.funding, asked.others.clone());
+        Self {
+            side,
+            number,
+            is_new,
+            closes,
+            ours_sat,
+            decrease_sat,
+            given_sat,
+            unproven_states,
+            others,
+            funding,
+            channel,
+        }
     }
 }
 

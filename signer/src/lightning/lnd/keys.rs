@@ -119,11 +119,37 @@ pub struct Keys {
     secp: Secp256k1<All>,
     coin: u32,
     /// `m/1017'/coin'/family'/0`
-    families: BTreeMap<Family, Box<Xpriv>>,
+    families: BTreeMap<Family, Parent>,
     /// `m/purpose'/0'/0'/chain`
-    wallet: BTreeMap<(Purpose, Chain), Box<Xpriv>>,
+    wallet: BTreeMap<(Purpose, Chain), Parent>,
     node_id: PublicKey,
 }
+
+/// What the keys of a family, or of a chain of the wallet, come from. Its public half is at hand: BIP 32 makes each
+/// child from it, which would otherwise cost a multiplication for every signature.
+struct Parent {
+    private: Box<Xpriv>,
+    public: Xpub,
+}
+
+impl Parent {
+    fn new(secp: &Secp256k1<All>, private: Xpriv) -> Self {
+        let private = Box::new(private);
+        let public = Xpub::from_priv(secp, &private);
+        Self { private, public }
+    }
+
+    fn secret(&self, index: u32) -> SecretKey {
+        let (tweak, _) = self.public.ckd_pub_tweak(ChildNumber::from(index)).expect("an index below 2^31");
+        self.private.private_key.add_tweak(&tweak.into()).expect(NO_CHILD)
+    }
+
+    fn public(&self, secp: &Secp256k1<All>, index: u32) -> PublicKey {
+        self.public.ckd_pub(secp, ChildNumber::from(index)).expect(NO_CHILD).public_key
+    }
+}
+
+const NO_CHILD: &str = "a child without a key does not occur (1 in 2^127)";
 
 impl Keys {
     /// The keys below a BIP 32 master key with its chain code.
@@ -132,7 +158,7 @@ impl Keys {
             let secp = Secp256k1::new();
             let coin = coin(network);
             let master = master(key, chain_code, network);
-            let derive = |path: &[u32]| Box::new(derive(&secp, &master, path));
+            let derive = |path: &[u32]| Parent::new(&secp, derive(&secp, &master, path));
             let families = Family::ALL.iter().map(|family| {
                 let path = [CHANNELS + HARDENED, coin + HARDENED, *family as u32 + HARDENED, 0];
                 (*family, derive(&path))
@@ -145,7 +171,7 @@ impl Keys {
                     wallet.insert((purpose, chain), derive(&path));
                 }
             }
-            let node_id = child(&secp, &families[&Family::NodeKey], 0).public_key(&secp);
+            let node_id = families[&Family::NodeKey].public(&secp, 0);
             Self { secp, coin, families, wallet, node_id }
         })
     }
@@ -162,25 +188,31 @@ impl Keys {
 
     /// The key at `path`.
     pub fn secret(&self, path: KeyPath) -> SecretKey {
-        match path {
-            KeyPath::Channel(family, index) => child(&self.secp, &self.families[&family], index),
-            KeyPath::Wallet(purpose, chain, index) => child(&self.secp, &self.wallet[&(purpose, chain)], index),
-        }
+        let (parent, index) = self.parent(path);
+        parent.secret(index)
     }
 
     /// The public key at `path`.
     pub fn public(&self, path: KeyPath) -> PublicKey {
-        self.secret(path).public_key(&self.secp)
+        let (parent, index) = self.parent(path);
+        parent.public(&self.secp, index)
     }
 
     /// What the public keys of a family come from.
     pub fn family_xpub(&self, family: Family) -> Xpub {
-        Xpub::from_priv(&self.secp, &self.families[&family])
+        self.families[&family].public
     }
 
     /// What the public keys of a chain of the wallet come from.
     pub fn wallet_xpub(&self, purpose: Purpose, chain: Chain) -> Xpub {
-        Xpub::from_priv(&self.secp, &self.wallet[&(purpose, chain)])
+        self.wallet[&(purpose, chain)].public
+    }
+
+    fn parent(&self, path: KeyPath) -> (&Parent, u32) {
+        match path {
+            KeyPath::Channel(family, index) => (&self.families[&family], index),
+            KeyPath::Wallet(purpose, chain, index) => (&self.wallet[&(purpose, chain)], index),
+        }
     }
 
     /// The path that a PSBT names, if one of this node's keys stands there.
@@ -245,11 +277,7 @@ fn master(key: &Secret<32>, chain_code: &Secret<32>, network: Network) -> Xpriv 
 
 fn derive(secp: &Secp256k1<All>, from: &Xpriv, path: &[u32]) -> Xpriv {
     let path: Vec<ChildNumber> = path.iter().map(|number| ChildNumber::from(*number)).collect();
-    from.derive_priv(secp, &path).expect("a child without a key does not occur (1 in 2^127)")
-}
-
-fn child(secp: &Secp256k1<All>, from: &Xpriv, index: u32) -> SecretKey {
-    derive(secp, from, &[index]).private_key
+    from.derive_priv(secp, &path).expect(NO_CHILD)
 }
 
 #[cfg(test)]
@@ -272,6 +300,23 @@ mod tests {
         assert_eq!(Keys::new(&key, &code, Network::Regtest).node_id().to_string(), NODE_ID);
         assert_eq!(node_id(&key, &code, Network::Regtest).to_string(), NODE_ID);
         assert_ne!(node_id(&key, &code, Network::Bitcoin).to_string(), NODE_ID, "mainnet has a coin of its own");
+    }
+
+    #[test]
+    fn keys_are_those_of_bip_32_and_their_public_halves_fit() {
+        let (key, code) = root();
+        let keys = Keys::new(&key, &code, Network::Regtest);
+        let root: Xpriv = ROOT.parse().expect("an xprv");
+        for (path, text) in [
+            (KeyPath::Channel(Family::HtlcBase, 7), "m/1017'/1'/2'/0/7"),
+            (KeyPath::Channel(Family::TowerId, HARDENED - 1), "m/1017'/1'/9'/0/2147483647"),
+            (KeyPath::Wallet(Purpose::Taproot, Chain::Internal, 3), "m/86'/0'/0'/1/3"),
+        ] {
+            let by_path: bitcoin::bip32::DerivationPath = text.parse().expect("a path");
+            let derived = root.derive_priv(keys.secp(), &by_path).expect("derives").private_key;
+            assert_eq!(keys.secret(path), derived, "{text}");
+            assert_eq!(keys.public(path), derived.public_key(keys.secp()), "{text}");
+        }
     }
 
     #[test]

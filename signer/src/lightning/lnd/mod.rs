@@ -8,6 +8,7 @@
 //! scripts.rs       the scripts of BOLT 3               signing.rs      signatures
 //! keys.rs          keys by family and purpose          windows.rs      which keys and outputs are ours
 //! channel.rs       one channel                         channels.rs     all of a node
+//! states.rs        which of their states are revoked   adopt.rs        channels from before lnd's keys were here
 //! coins.rs         what coins were said to hold        wallet.rs       amounts, limits, fundings
 //! asked.rs         what the spending policy is asked
 //! ```
@@ -15,6 +16,7 @@
 //! lnd's calls are kinder than hsmd's messages: they do not tell when a commitment is revoked, nor what a peer has signed.
 //! `docs/lnd.md` says what follows from that.
 
+pub mod adopt;
 mod asked;
 pub mod channel;
 pub mod channels;
@@ -27,6 +29,7 @@ pub mod scripts;
 mod shared_key;
 mod sign_psbt;
 mod signing;
+mod states;
 pub mod transactions;
 mod wallet;
 mod windows;
@@ -41,6 +44,7 @@ use claviger_proto::signrpc::{
 };
 use prost::Message;
 
+use self::adopt::{Adopted, BackupError};
 use self::channels::Channels;
 use self::coins::Coins;
 use self::keys::{Family, KeyPath, Keys};
@@ -48,6 +52,7 @@ pub use self::method::Method;
 use self::shared_key::Question;
 use self::wallet::Wallet;
 use self::windows::Windows;
+use super::actor::ChainFacts;
 use super::clock::NodeClock;
 use super::counter::Counter;
 use super::engine::{Handled, NodeSpec, RestoreError, Settings};
@@ -80,6 +85,7 @@ pub struct LndNode {
     counter: Counter,
     tidied_ms: u64,
     clock: Arc<NodeClock>,
+    chain: Arc<dyn ChainFacts>,
 }
 
 /// What a request came to, before it is encoded.
@@ -108,6 +114,7 @@ impl LndNode {
     pub fn restore(
         spec: &NodeSpec,
         settings: &Settings,
+        chain: Arc<dyn ChainFacts>,
         clock: Arc<NodeClock>,
         mut entries: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, RestoreError> {
@@ -144,12 +151,18 @@ impl LndNode {
             counter,
             tidied_ms: 0,
             clock,
+            chain,
         })
     }
 
     /// How many channels the node has.
     pub fn channels(&self) -> usize {
         self.channels.count()
+    }
+
+    /// States of its channels that were replaced and are not proven to be revoked; `None` if lnd has no watchtower.
+    pub fn unproven_states(&self) -> Option<u64> {
+        self.channels.unproven_states()
     }
 
     /// What is ordered about the node.
@@ -168,6 +181,33 @@ impl LndNode {
             Some(channel) => Err(OrderError::NoChannel(channel)),
             None => self.orders.carry_out(order, given),
         }
+    }
+
+    /// Takes over the channels in lnd's static channel backup that were opened before its keys came here. Returns what came
+    /// of each, and what must be durable before that counts.
+    pub fn adopt(&mut self, backup: &[u8]) -> Result<(Adopted, Vec<Put>), BackupError> {
+        let (mut all, mut puts) = (Adopted::default(), Vec::new());
+        for entry in adopt::read(&self.keys, self.network, backup)? {
+            let (funding, channel) = match entry {
+                Ok(entry) => entry,
+                Err(refused) => {
+                    all.refused.push(refused);
+                    continue;
+                }
+            };
+            let (our_index, payment_index) = channel.indices();
+            match self.channels.adopt(funding, channel) {
+                Ok(Some(changed)) => {
+                    self.windows.saw_channel(&self.keys, our_index, payment_index);
+                    puts.extend(changed);
+                    all.adopted.push(funding);
+                }
+                Ok(None) => all.known.push(funding),
+                Err(error) => all.refused.push((funding, error)),
+            }
+        }
+        puts.extend(self.windows.take_put());
+        Ok((all, puts))
     }
 
     /// Answers one call.
@@ -232,6 +272,9 @@ impl LndNode {
         } else {
             let purpose = question.family.is_for_towers().then_some("tower");
             self.counter.ecdh(&question.point.serialize(), purpose)?;
+            if question.family == Family::TowerSession {
+                puts.extend(self.channels.watch());
+            }
         }
         let shared_key = question.answer(&self.keys).to_vec();
         let facts = vec![Fact::text("key", KeyPath::Channel(question.family, question.index).to_string())];

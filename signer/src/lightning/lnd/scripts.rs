@@ -90,6 +90,11 @@ impl ChannelScript {
         };
         Some(parsed)
     }
+
+    /// Whether it is that of a commitment's owner's balance, or of the second level.
+    pub fn is_balance(&self) -> bool {
+        matches!(self, Self::Delayed { .. })
+    }
 }
 
 impl Htlc {
@@ -160,6 +165,19 @@ impl Htlc {
     pub fn is_for(&self, payment_hash: &[u8; 32]) -> bool {
         ripemd160::Hash::hash(payment_hash).to_byte_array() == self.payment_hash160
     }
+}
+
+/// BOLT 3, "Funding Transaction Output".
+pub fn funding_script(ours: &PublicKey, theirs: &PublicKey) -> ScriptBuf {
+    let mut both = [ours.serialize(), theirs.serialize()];
+    both.sort_unstable();
+    Builder::new()
+        .push_int(2)
+        .push_slice(both[0])
+        .push_slice(both[1])
+        .push_int(2)
+        .push_opcode(op::OP_CHECKMULTISIG)
+        .into_script()
 }
 
 /// BOLT 3, "`to_remote` Output", with anchors.
@@ -291,6 +309,10 @@ mod tests {
     fn scripts_are_what_another_implementation_of_bolt_3_writes() {
         for (script, parsed) in scripts() {
             assert_eq!(ChannelScript::parse(&script), Some(parsed), "{script}");
+        }
+        let [a, b, ..] = keys();
+        for [ours, theirs] in [[a, b], [b, a]] {
+            assert_eq!(funding_script(&ours, &theirs), ldk::make_funding_redeemscript(&ours, &theirs));
         }
         let [_, revocation, ..] = keys();
         let Some((_, ChannelScript::Htlc(htlc))) = scripts().pop() else { panic!("the last is an HTLC") };

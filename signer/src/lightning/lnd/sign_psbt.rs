@@ -2,6 +2,8 @@
 //!
 //! Everything is judged before anything is remembered: what is refused leaves nothing behind.
 
+use bitcoin::bip32::ChildNumber;
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, TxOut};
 use claviger_proto::walletrpc::{SignPsbtRequest, SignPsbtResponse};
 use prost::Message;
@@ -10,6 +12,7 @@ use super::channel::Side;
 use super::channels::Judged;
 use super::keys::KeyPath;
 use super::psbt::{Packet, Signature};
+use super::scripts::ChannelScript;
 use super::transactions::{self, Candidate, Class};
 use super::{Answer, LndNode, asked, signing};
 use crate::facts::{Fact, Unit};
@@ -25,7 +28,7 @@ impl LndNode {
         let packet = Packet::parse(&request.funded_psbt)
             .map_err(|error| Refusal::new(Reason::Malformed, format!("the PSBT cannot be read: {error}")))?;
         let asked = self.asked(&packet);
-        let all_wallet = asked.iter().all(|(_, path)| matches!(path, KeyPath::Wallet(..)));
+        let all_wallet = asked.iter().all(|(_, (path, _))| matches!(path, KeyPath::Wallet(..)));
         if asked.is_empty() || asked.len() > 1 && !all_wallet {
             let detail = format!("{} unsigned inputs name a key of this node; lnd asks for one at a time", asked.len());
             return Err(Refusal::new(Reason::KeyPurpose, detail));
@@ -33,9 +36,10 @@ impl LndNode {
         // Signed first, which changes nothing; nothing leaves before it is judged.
         let mut signatures: Vec<Signature> = Vec::with_capacity(asked.len());
         let mut candidates = Vec::with_capacity(asked.len());
-        for (index, path) in &asked {
+        for (index, key) in &asked {
             let Self { keys, windows, .. } = self;
-            let candidate = transactions::classify(&packet, *index, *path, keys, |out| windows.payment(keys, out))?;
+            let (path, _) = key;
+            let candidate = transactions::classify(&packet, *index, *key, keys, |out| windows.payment(keys, out))?;
             let coin = transactions::spent(&packet, *index)?;
             let all = || (0..packet.inputs.len()).map(|at| transactions::spent(&packet, at)).collect();
             signatures.push(signing::sign(&packet, *index, *path, keys, &coin, all)?);
@@ -71,20 +75,16 @@ impl LndNode {
         Ok(Answer { reply: SignPsbtResponse { signed_psbt, signed_inputs }.encode_to_vec(), puts, facts })
     }
 
-    /// The unsigned inputs that name a key of this node, with where it stands.
-    fn asked(&self, packet: &Packet<'_>) -> Vec<(usize, KeyPath)> {
+    /// The unsigned inputs that name a key of this node, with where it stands, and the key.
+    fn asked(&self, packet: &Packet<'_>) -> Vec<(usize, (KeyPath, PublicKey))> {
+        let at = |path: &[ChildNumber]| self.keys.path(path).map(|path| (path, self.keys.public(path)));
         let unsigned = packet.inputs.iter().enumerate().filter(|(_, input)| !input.signed);
         let ours = unsigned.filter_map(|(index, input)| {
-            let plain = input
-                .derivations
-                .iter()
-                .find_map(|(key, path)| self.keys.path(path).filter(|path| self.keys.public(*path) == *key));
+            let mut plain = input.derivations.iter();
+            let plain = plain.find_map(|(key, path)| at(path).filter(|(_, ours)| ours == key));
             let taproot = || {
-                input.tap_derivations.iter().find_map(|(key, leaves, path)| {
-                    let is_ours =
-                        |path: &KeyPath| *leaves == 0 && self.keys.public(*path).x_only_public_key().0 == *key;
-                    self.keys.path(path).filter(is_ours)
-                })
+                let mut keys = input.tap_derivations.iter().filter(|(_, leaves, _)| *leaves == 0);
+                keys.find_map(|(key, _, path)| at(path).filter(|(_, ours)| ours.x_only_public_key().0 == *key))
             };
             Some((index, plain.or_else(taproot)?))
         });
@@ -140,10 +140,29 @@ impl LndNode {
                 facts.push(Fact::number("ours", ours_sat, Unit::Sat));
                 Ok(Class::MutualClose)
             }
-            Candidate::CounterpartyHtlc => match self.frozen() {
-                Some(frozen) => Err(frozen),
-                None => Ok(Class::CounterpartyHtlc),
-            },
+            Candidate::CounterpartyHtlc(htlc) => {
+                self.frozen().map_or(Ok(()), Err)?;
+                let channel = self.channels.with_commitment(&htlc.output.txid);
+                asked::htlc(&self.counter, &htlc, channel, self.chain.height())?;
+                self.channels.htlc(&htlc);
+                facts.extend(channel.map(|funding| Fact::text("channel", funding.to_string())));
+                facts.push(Fact::number("htlc", htlc.sat, Unit::Sat));
+                facts.push(Fact::text("direction", htlc.direction()));
+                facts.push(Fact::count("expiry_height", htlc.expiry_height.into()));
+                Ok(Class::CounterpartyHtlc)
+            }
+            Candidate::Claim(Class::Justice) => {
+                let class = self.claim(packet, Class::Justice, |_| false, facts)?;
+                let (output, script) = (packet.tx.input[index].previous_output, &packet.inputs[index].witness_script);
+                // Its revocation key was made of the secret that came along, and is ours. An HTLC's tells nothing of the balance.
+                let script =
+                    script.as_ref().filter(|script| ChannelScript::parse(script).is_some_and(|s| s.is_balance()));
+                if let Some((number, changed)) = script.and_then(|s| self.channels.prove(&output, &s.to_p2wsh())) {
+                    facts.push(Fact::count("revoked_commitment", number));
+                    puts.extend(changed);
+                }
+                Ok(class)
+            }
             Candidate::Claim(class) => self.claim(packet, class, |_| false, facts),
             Candidate::OwnCommitment { class, basepoint, tweak } => {
                 if !self.channels.signed_to_close(&self.keys, &basepoint, &tweak) {
@@ -229,7 +248,7 @@ impl LndNode {
 fn said(packet: &Packet<'_>, asked: &[(usize, KeyPath, TxOut, Candidate)]) -> Result<Vec<(OutPoint, TxOut)>, Refusal> {
     let stands_alone = |(index, _, _, candidate): &(usize, KeyPath, TxOut, Candidate)| {
         let combines = packet.inputs[*index].sighash == transactions::SINGLE_ANYONECANPAY;
-        *candidate == Candidate::CounterpartyHtlc || packet.inputs.len() == 1 && !combines
+        matches!(candidate, Candidate::CounterpartyHtlc(_)) || packet.inputs.len() == 1 && !combines
     };
     if asked.iter().all(stands_alone) {
         return Ok(Vec::new());

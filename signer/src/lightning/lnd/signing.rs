@@ -3,7 +3,7 @@
 
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::key::TapTweak;
-use bitcoin::secp256k1::{Keypair, Message, PublicKey, Scalar, SecretKey};
+use bitcoin::secp256k1::{All, Keypair, Message, PublicKey, Scalar, Secp256k1, SecretKey};
 use bitcoin::sighash::{EcdsaSighashType, Prevouts, SighashCache, TapSighashType};
 use bitcoin::{ScriptBuf, TxOut};
 
@@ -39,11 +39,7 @@ impl Tweak {
         let tweaked = match self {
             Self::None => Ok(*key),
             Self::Single(tweak) => key.add_exp_tweak(secp, &scalar(*tweak)?),
-            Self::Double(secret) => {
-                let point = secret.public_key(secp);
-                let (of_key, of_point) = mixing(key, &point)?;
-                key.mul_tweak(secp, &of_key).and_then(|a| a.combine(&point.mul_tweak(secp, &of_point)?))
-            }
+            Self::Double(secret) => return revocation_key(secp, key, &secret.public_key(secp)),
         };
         tweaked.map_err(|_| impossible())
     }
@@ -106,6 +102,17 @@ fn program(output: &ScriptBuf, input: &Input) -> Option<ScriptBuf> {
         return Some(output.clone());
     }
     input.redeem_script.clone().filter(|redeem| redeem.is_p2wpkh() && redeem.to_p2sh() == *output)
+}
+
+/// BOLT 3, "`revocationpubkey` Derivation".
+pub(super) fn revocation_key(
+    secp: &Secp256k1<All>,
+    basepoint: &PublicKey,
+    point: &PublicKey,
+) -> Result<PublicKey, Refusal> {
+    let (of_key, of_point) = mixing(basepoint, point)?;
+    let mixed = basepoint.mul_tweak(secp, &of_key).and_then(|key| key.combine(&point.mul_tweak(secp, &of_point)?));
+    mixed.map_err(|_| impossible())
 }
 
 /// BOLT 3, "`revocationpubkey` Derivation": by what the key and the point are multiplied.

@@ -1,10 +1,12 @@
 //! Calls of lnd: each rule attacked, and its honest twin.
 
+mod adopt;
 mod channels;
 mod hostile;
 mod messages;
 mod policy;
 mod property;
+mod states;
 mod wallet;
 
 use std::collections::BTreeMap;
@@ -43,6 +45,25 @@ struct Lnd {
     desk: Arc<Desk>,
     /// What the policy decided on the last question.
     asked: Vec<Record>,
+}
+
+/// A view of the chain that knows its height.
+struct Tip;
+
+const HEIGHT: u32 = 800_000;
+
+impl ChainFacts for Tip {
+    fn require_fresh(&self, _: &NodeName) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn start(&self) -> Option<crate::lightning::persist::ChainStart> {
+        None
+    }
+
+    fn height(&self) -> Option<u32> {
+        Some(HEIGHT)
+    }
 }
 
 fn spec() -> NodeSpec {
@@ -85,7 +106,8 @@ impl Lnd {
 
     fn with(entries: BTreeMap<String, Vec<u8>>, desk: Arc<Desk>) -> Self {
         let settings = Settings { desk: desk.clone(), ..settings() };
-        let node = LndNode::restore(&spec(), &settings, Arc::default(), entries.clone()).expect("restores");
+        let node = LndNode::restore(&spec(), &settings, Arc::new(Tip), Arc::default(), entries.clone());
+        let node = node.expect("restores");
         Self { node, entries, desk, asked: Vec::new() }
     }
 
@@ -314,7 +336,7 @@ fn a_frozen_node_takes_no_new_state_and_still_closes() {
 fn entries_of_another_node_or_unknown_ones_are_refused() {
     let entries = Lnd::with_channel(0, 1).entries;
     let restore = |spec: &NodeSpec, entries: &BTreeMap<String, Vec<u8>>| {
-        LndNode::restore(spec, &settings(), Arc::default(), entries.clone()).err()
+        LndNode::restore(spec, &settings(), Arc::new(Tip), Arc::default(), entries.clone()).err()
     };
     assert_eq!(restore(&spec(), &entries), None);
     let other = NodeSpec { seed: Secret::init(|seed| seed.fill(3)), ..spec() };

@@ -6,7 +6,7 @@
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut};
 
-use super::channel::Asked;
+use super::channel::{Asked, Output};
 use super::keys::{Family, KeyPath, Keys};
 use super::psbt::{Input, Packet};
 use super::scripts::{ChannelScript, Htlc, payment_outputs};
@@ -73,7 +73,31 @@ pub enum Candidate {
         tweak: [u8; 32],
     },
     /// A signature for the counterparty: there is nothing in it for us.
-    CounterpartyHtlc,
+    CounterpartyHtlc(AskedHtlc),
+}
+
+/// An HTLC of the counterparty's commitment, on which it may go to the second level once this is signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedHtlc {
+    /// The commitment's output.
+    pub output: OutPoint,
+    /// Its script's.
+    pub script: ScriptBuf,
+    /// What it holds.
+    pub sat: u64,
+    /// We offered it; else the counterparty did.
+    pub outgoing: bool,
+    /// The height at which it expires.
+    pub expiry_height: u32,
+    /// RIPEMD-160 of the payment hash.
+    pub payment_hash160: [u8; 20],
+}
+
+impl AskedHtlc {
+    /// As rules and decisions say it.
+    pub fn direction(&self) -> &'static str {
+        if self.outgoing { "outgoing" } else { "incoming" }
+    }
 }
 
 /// The output that input `index` spends.
@@ -108,12 +132,12 @@ pub fn spent(packet: &Packet<'_>, index: usize) -> Result<TxOut, Refusal> {
     }
 }
 
-/// What the transaction is, seen from input `index`, which the key at `path` signs. `our_payment` knows which of our
+/// What the transaction is, seen from input `index`, which our key signs that stands at `path`. `our_payment` knows which of our
 /// payment keys an output pays.
 pub fn classify(
     packet: &Packet<'_>,
     index: usize,
-    path: KeyPath,
+    (path, key): (KeyPath, PublicKey),
     keys: &Keys,
     our_payment: impl FnMut(&ScriptBuf) -> Option<u32>,
 ) -> Result<Candidate, Refusal> {
@@ -126,7 +150,6 @@ pub fn classify(
         require(input.sighash == ALL || is_taproot && input.sighash == DEFAULT, "its sighash type is not ALL")?;
         return Ok(Candidate::Wallet);
     };
-    let key = keys.public(path);
     if family == Family::PaymentBase && spent.script_pubkey == payment_outputs(&key)[1] {
         require(input.sighash == ALL && no_tweak(input), "to_remote is swept with ALL and without a tweak")?;
         return Ok(Candidate::Claim(Class::ToRemoteSweep));
@@ -196,11 +219,11 @@ fn funding_spend(
     if lock_time >> 24 == 0x20 && sequence >> 24 == 0x80 {
         let obscured = u64::from(sequence & 0xff_ffff) << 24 | u64::from(lock_time & 0xff_ffff);
         let (mut pays, mut others, mut anchors) = (Vec::new(), Vec::new(), 0);
-        for TxOut { value, script_pubkey } in &tx.output {
+        for (vout, TxOut { value, script_pubkey }) in tx.output.iter().enumerate() {
             match our_payment(script_pubkey) {
                 Some(index) => pays.push((index, value.to_sat())),
                 None if value.to_sat() == ANCHOR_SAT && anchors < 2 => anchors += 1,
-                None => others.push(value.to_sat()),
+                None => others.push(Output { vout: vout as u32, sat: value.to_sat(), script: script_pubkey.clone() }),
             }
         }
         let txid = tx.compute_txid();
@@ -253,7 +276,14 @@ fn htlc_spend(
         && tx.output[0].value <= spent.value
         && htlc.received_until.is_none() != (lock_time == 0);
     if is_second_level {
-        return Ok(Candidate::CounterpartyHtlc);
+        return Ok(Candidate::CounterpartyHtlc(AskedHtlc {
+            output: tx.input[0].previous_output,
+            script: spent.script_pubkey.clone(),
+            sat: spent.value.to_sat(),
+            outgoing: htlc.received_until.is_some(),
+            expiry_height: htlc.received_until.unwrap_or(lock_time),
+            payment_hash160: htlc.payment_hash160,
+        }));
     }
     require(sighash == ALL, "an HTLC is claimed with ALL")?;
     Ok(Candidate::Claim(Class::HtlcClaim))

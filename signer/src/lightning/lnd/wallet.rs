@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bitcoin::transaction::{InputWeightPrediction, predict_weight};
 use bitcoin::{Address, Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use serde::{Deserialize, Serialize};
 use vls_protocol_signer::approver::Approve;
@@ -64,6 +65,8 @@ pub(super) struct Spending {
     pub funding: Vec<usize>,
     /// What others bring in, and the fee.
     pub onchain: Onchain,
+    /// The fee by the weight of 1,000 units, if all coins are of kinds that a wallet has.
+    pub feerate_sat_per_kw: Option<u64>,
 }
 
 /// An output that may fund a channel.
@@ -162,7 +165,8 @@ impl Wallet {
             return Err(bucket.into_iter().fold(refusal, Refusal::with_fact));
         }
         let onchain = limits.onchain().ok_or_else(|| Refusal::new(Reason::Fault, "the fee was not checked"))?;
-        let spending = Spending { leaving, funding, onchain };
+        let feerate_sat_per_kw = weight(tx, &inputs).map(|weight| onchain.fee_sat.saturating_mul(1_000) / weight);
+        let spending = Spending { leaving, funding, onchain, feerate_sat_per_kw };
         permit(&spending)?;
         let (mut facts, mut put) = (vec![Fact::number("onchain_send", sat(&unknown), Unit::Sat)], None);
         if !spending.funding.is_empty() {
@@ -231,6 +235,18 @@ fn require_its_own(packet: &Packet<'_>, (index, path, coin): Spend<'_>, keys: &K
         return Err(Refusal::new(Reason::CoinUnproven, detail));
     }
     Ok(())
+}
+
+/// What the transaction will weigh, signed. A coin of others that takes more to spend makes its feerate look higher than it is.
+fn weight(tx: &Transaction, inputs: &[(TxOut, bool)]) -> Option<u64> {
+    let signed = inputs.iter().map(|(coin, _)| match &coin.script_pubkey {
+        script if script.is_p2wpkh() => Some(InputWeightPrediction::P2WPKH_MAX),
+        script if script.is_p2sh() => Some(InputWeightPrediction::from_slice(23, &[72, 33])),
+        script if script.is_p2tr() => Some(InputWeightPrediction::P2TR_KEY_DEFAULT_SIGHASH),
+        _ => None,
+    });
+    let signed = signed.collect::<Option<Vec<_>>>()?;
+    Some(predict_weight(signed, tx.output.iter().map(|out| out.script_pubkey.len())).to_wu())
 }
 
 /// What all inputs spend, each with whether it is the wallet's.

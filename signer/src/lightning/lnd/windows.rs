@@ -106,6 +106,12 @@ impl Windows {
         })
     }
 
+    /// A channel has our funding key and our payment key of these indices.
+    pub(super) fn saw_channel(&mut self, keys: &Keys, funding: u32, payment: Option<u32>) {
+        self.changed |= self.funding.see(keys.secp(), funding);
+        self.changed |= payment.is_some_and(|payment| self.payment.see(keys.secp(), payment));
+    }
+
     /// A coin of the wallet at this path was spent: lnd may have come this far.
     pub(super) fn saw(&mut self, keys: &Keys, path: KeyPath) {
         let KeyPath::Wallet(purpose, chain, index) = path else { return };

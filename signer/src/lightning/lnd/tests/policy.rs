@@ -92,6 +92,18 @@ fn a_withdrawal_is_judged_by_amount_and_destination_and_the_wallet_pays_itself()
 }
 
 #[test]
+fn a_withdrawal_is_judged_by_its_feerate() {
+    let mut lnd = forbid("Withdraw", "context has feerate_sat_per_kw && context.feerate_sat_per_kw > 2000");
+    // One P2WPKH input, a P2WSH and a P2WPKH output: 610 weight units with the largest signature.
+    let pays = |fee_sat: u64| vec![out(20_000, cold()), out(80_000 - fee_sat, lnd.address(5))];
+    let (attack, honest) = (lnd.send(pays(1_221)), lnd.send(pays(1_220)));
+    lnd.is_forbidden(&attack);
+    assert!(lnd.class(&honest).is_ok());
+    let signed_weight = honest.unsigned_tx.weight().to_wu() + 2 + 1 + 73 + 34;
+    assert_eq!(lnd.fact(FactId::FeerateSatPerKw), Some(&Value::Number(1_220_000 / signed_weight)));
+}
+
+#[test]
 fn a_withdrawal_of_several_inputs_is_counted_once_and_a_refused_one_not_at_all() {
     let coins = [(0, 60_000), (1, 60_000)];
     let mut lnd = budget("Withdraw", "amount_msat", 20_000_000);
@@ -189,6 +201,59 @@ fn updates_and_force_closes_are_judged_and_what_lnd_tries_at_an_open_is_neither(
     let (attack, honest) = (update(&lnd, 2), update(&lnd, 1));
     lnd.is_forbidden(&attack);
     assert!(lnd.class(&honest).is_ok());
+}
+
+#[test]
+fn htlcs_are_judged_by_size_direction_expiry_and_hash_before_and_after_their_commitment() {
+    let hash = hex::encode([5; 20]);
+    for (condition, sat) in [
+        ("context.htlc_msat > 20000000 && context.direction == \"outgoing\"".to_owned(), 20_000),
+        ("context.expires_in_blocks > 100 || context.htlc_msat > 20000000".to_owned(), 20_000),
+        (format!("context.expiry_height > {} || context.htlc_msat > 20000000", HEIGHT + 100), 20_000),
+        (format!("context.payment_hash160 != \"{hash}\" || context.htlc_msat > 20000000"), 20_000),
+    ] {
+        let mut lnd = forbid(
+            "SignHtlc",
+            &condition.replace("context.expires", "context has expires_in_blocks && context.expires"),
+        );
+        lnd.open(0, 0);
+        let state = lnd.commitment(0, 1, Some(600_000));
+        let (attack, honest) =
+            (states::second_level(&lnd, &state, 1, 1, sat + 1), states::second_level(&lnd, &state, 1, 1, sat));
+        lnd.is_forbidden(&attack);
+        assert_eq!(lnd.class(&honest), Ok("counterparty-htlc".to_owned()), "{condition}");
+        assert_eq!(lnd.fact(FactId::Channel), None, "its commitment was not seen");
+        assert!(lnd.class(&state).is_ok());
+        lnd = lnd.restarted();
+        lnd.is_forbidden(&attack);
+        assert!(lnd.class(&honest).is_ok());
+        assert_eq!(lnd.fact(FactId::Channel), Some(&Value::Text(funding(0).to_string())));
+        assert_eq!(lnd.fact(FactId::ExpiresInBlocks), Some(&Value::Number(100)));
+    }
+    for forbidden in [
+        "context.direction == \"outgoing\"".to_owned(),
+        "context has expires_in_blocks && context.expires_in_blocks > 99".to_owned(),
+        format!("context.expiry_height > {}", HEIGHT + 99),
+        format!("context.payment_hash160 == \"{hash}\""),
+    ] {
+        let mut lnd = forbid("SignHtlc", &forbidden);
+        let state = lnd.commitment(0, 1, Some(600_000));
+        let attack = states::second_level(&lnd, &state, 1, 1, 20_000);
+        lnd.is_forbidden(&attack);
+    }
+}
+
+#[test]
+fn a_channel_with_too_many_unproven_states_takes_no_update_and_one_with_fewer_does() {
+    let mut lnd = forbid("UpdateChannel", "context has unproven_states && context.unproven_states >= 3");
+    lnd.share(Family::TowerSession as i32, 0, &peer_key(7)).expect("a session");
+    lnd.open(0, 3);
+    assert_eq!(lnd.fact(FactId::UnprovenStates), Some(&Value::Number(2)), "number 3 takes the place of one more");
+    let next = lnd.commitment(0, 4, Some(600_000));
+    // States 0, 1 and 2 are of the past.
+    lnd.is_forbidden(&next);
+    let mut lnd = lnd.restarted();
+    lnd.is_forbidden(&next);
 }
 
 #[test]
