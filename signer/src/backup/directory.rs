@@ -23,13 +23,19 @@ const ASIDE: &str = "next.partial";
 /// The paths of the segments there are, by generation and number.
 type Found = BTreeMap<(u32, u32), PathBuf>;
 
+fn file_name(generation: u32, segment: u32) -> String {
+    format!("{generation:06}-{segment:06}.segment")
+}
+
 fn find(dir: &Path) -> io::Result<Found> {
     let mut found = Found::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".segment"));
-        let numbers = name.and_then(|name| name.split_once('-'));
-        if let Some((Ok(generation), Ok(segment))) = numbers.map(|(a, b)| (a.parse(), b.parse())) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let numbers = name.strip_suffix(".segment").and_then(|name| name.split_once('-'));
+        if let Some((Ok(generation), Ok(segment))) = numbers.map(|(a, b)| (a.parse(), b.parse()))
+            && name == file_name(generation, segment)
+        {
             found.insert((generation, segment), path);
         }
     }
@@ -182,8 +188,9 @@ impl Directory {
     /// half written is removed. If `new_base`, what is there is not looked at, and stays until the new base is a whole.
     pub fn open(path: &Path, new_base: bool) -> Result<Self, BackupError> {
         match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-            _ => {}
+            Ok(()) => File::open(path.join(".."))?.sync_all()?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
         }
         let lock = File::open(path)?;
         match lock.try_lock() {
@@ -244,7 +251,7 @@ impl Directory {
             _ => return Err(BackupError::Unchained { segment: link.segment }),
         };
         let place = Segment { generation, segment: link.segment };
-        fs::rename(self.aside(), self.path.join(format!("{generation:06}-{:06}.segment", link.segment)))?;
+        fs::rename(self.aside(), self.path.join(file_name(generation, link.segment)))?;
         self.lock.sync_all()?;
         self.generation = generation;
         self.adopt(link, closed.beginning().to_vec(), written.metadata()?.len());

@@ -73,3 +73,6 @@ fn backup_failure(error: &BackupError) -> AdminFailure {
     };
     AdminFailure::new(kind, error, error.hint())
 }
+
+#[cfg(test)]
+mod tests;

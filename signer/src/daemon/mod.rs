@@ -19,7 +19,7 @@
 //! rotation.rs  everything sealed anew with another data key
 //! rollback/    state, or a clock, that was set back
 //! operators.rs  the lines of the log that say who changed the policy
-//! backup.rs    the whole of it in one file
+//! backup.rs    the whole of it in one file, or what changed since
 //! answers.rs   the administrator's calls
 //! ```
 

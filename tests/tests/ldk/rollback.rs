@@ -92,18 +92,19 @@ fn a_copy_from_any_time_of_a_channels_life_ends_in_quarantine_before_anything_is
     wait("the quarantine", &[&plain], || quarantine(&stage).is_some());
     stage.world.signer.cli(&["restore", "alice", "--why", "the latest journal is back"]).unwrap();
     assert_eq!(quarantine(&stage), None);
-    wait("the channel", &[&signed, &plain], || crate::stage::usable(&signed, &plain));
+    paid(&plain, &signed, payment_hash(&invoice));
 
     // Closed: a copy in which the channel lives on signs no state of it.
     let open = start_with(&mut stage, None);
     close(&signed, &plain);
-    stage.mine_until("the close", &[&signed, &plain], || signed.channels().is_empty() && plain.channels().is_empty());
+    stage.broadcast("the close", &[&signed, &plain]);
+    stage.mine(6, &[&signed, &plain]);
     let closed = start_with(&mut stage, Some(&open));
     wait("the quarantine", &[&plain], || quarantine(&stage).is_some_and(|why| why.contains("older than")));
     assert_nothing_new_is_signed(&stage, "after the close");
     start_with(&mut stage, Some(&closed));
     wait("the quarantine", &[&plain], || quarantine(&stage).is_some());
     stage.world.signer.cli(&["restore", "alice"]).unwrap();
+    stage.end_settled_refused(&[&signed, &plain], "quarantined");
     drop((signed, plain));
-    stage.end_refused("quarantined");
 }

@@ -142,10 +142,20 @@ impl Stage {
 
     /// The same after every channel was closed: what is not in a wallet was paid to miners.
     pub(crate) fn end_settled(&self, nodes: &[&LdkNode]) {
+        self.settled(nodes);
+        self.end();
+    }
+
+    /// The same of a signer that refused for this reason, and no other.
+    pub(crate) fn end_settled_refused(&self, nodes: &[&LdkNode], reason: &str) {
+        self.settled(nodes);
+        self.end_refused(reason);
+    }
+
+    fn settled(&self, nodes: &[&LdkNode]) {
         self.mine_until("every coin to be in a wallet", nodes, || self.books().astray.is_empty());
         let books = self.books();
         assert!(books.in_channels == Amount::ZERO && books.anchors <= ANCHORS, "{books:?}");
-        self.end();
     }
 
     fn books(&self) -> Books {
