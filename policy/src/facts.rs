@@ -135,6 +135,8 @@ facts! {
     UnknownDestinations "unknown_destinations" Number(Count) Derived
         always[CloseChannel Sweep Withdraw] maybe[] claimed[]
         "How many destinations are on no allow-list." "0";
+    Unrequested "unrequested" Number(Count) Proved always[] maybe[Withdraw] claimed[]
+        "Of a transaction that a Lightspark account is asked to sign: how many of its outputs no signed call requested. Absent elsewhere." "1";
     WeekdayUtc "weekday_utc" Number(Weekday) Derived always[] maybe[] claimed[]
         "The day of the week, UTC: 1 is Monday, 7 is Sunday." "5";
 }
