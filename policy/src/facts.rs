@@ -147,6 +147,8 @@ facts! {
         "How many destinations are on no allow-list." "0";
     UnprovenStates "unproven_states" Number(Count) Proved always[] maybe[UpdateChannel] claimed[]
         "States of the channel that were replaced, and for which lnd has asked for no penalty yet. Where lnd has a watchtower." "3";
+    Unrequested "unrequested" Number(Count) Proved always[] maybe[Withdraw] claimed[]
+        "Of a transaction that a Lightspark account is asked to sign: how many of its outputs no signed call requested. Absent elsewhere." "1";
     WeekdayUtc "weekday_utc" Number(Weekday) Derived always[] maybe[] claimed[]
         "The day of the week, UTC: 1 is Monday, 7 is Sunday." "5";
 }

@@ -46,7 +46,8 @@ pub(super) fn account(
     }
     let is_token = api_token.iter().all(u8::is_ascii_graphic)
         && api_token.iter().position(|byte| *byte == b':').is_some_and(|at| at > 0 && at + 1 < api_token.len());
-    if !api_token.is_empty() && !(is_token && TOKEN_BYTES.contains(&api_token.len())) {
+    let is_good = api_token.is_empty() || (is_token && TOKEN_BYTES.contains(&api_token.len()));
+    if !is_good {
         let hint = "Put the client id of the API token, a colon and the token itself on one line.";
         return invalid("the API token is not ID:TOKEN, of 8 to 512 bytes", hint);
     }

@@ -1,5 +1,5 @@
 """A real claviger and a double of Lightspark; between them services with the official SDKs, which hold no key. The services
-pay and withdraw, and then pass on Lightspark's webhooks and their answers. Usage: stage.py EVENTS COMMAND…; EVENTS as for
+pay and withdraw, and then pass on Lightspark's webhooks and their answers; at last the signer calls back itself. Usage: stage.py EVENTS COMMAND…; EVENTS as for
 `compare.py`, a COMMAND for each service; CLAVIGER_BIN names the signer's binary."""
 
 import hashlib
@@ -9,17 +9,19 @@ import os
 import re
 import shlex
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 from base64 import b64decode
 from datetime import datetime, timedelta, timezone
+from http.client import HTTPSConnection
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import lightspark_crypto
-from claviger_lightspark import ClavigerKey
+from claviger_lightspark import SIGNER, ClavigerKey
 from compare import SECRET, SEED, official
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -43,6 +45,7 @@ preset = "none"
 listen = "127.0.0.1:{}"
 [lightspark]
 listen = "127.0.0.1:{}"
+api = "{}/graphql/server/2023-09-13"
 [chain]
 url = "http://127.0.0.1:1"
 user = "u"
@@ -77,13 +80,13 @@ def free_ports():
 class Signer:
     """A running claviger with the account `acme`."""
 
-    def __init__(self, work):
+    def __init__(self, work, api):
         self.data, self.folder = work / "claviger", work / "acme.lightspark"
         self.cli("init", "--network", "regtest", "--allow-root", "--preset", "none", "--kdf-memory-kib", "8", "--kdf-passes", "1",
                  "--passphrase-fd", "0")
         write = lambda name, content: ((work / name).write_text(content), (work / name).chmod(0o600), work / name)[2]
         link, self.webhooks = free_ports()
-        config = CONFIG.format(link, self.webhooks, write("no-password", "p\n"))
+        config = CONFIG.format(link, self.webhooks, api, write("no-password", "p\n"))
         (self.data / "claviger.toml").write_text(config)
         command = [os.environ["CLAVIGER_BIN"], "--data-dir", self.data, "run", "--passphrase-fd", "0"]
         self.log = (work / "log").open("w+")
@@ -142,6 +145,35 @@ def run_jobs(lightspark, port, events):
     return len(events)
 
 
+def run_callbacks(signer, lightspark, events):
+    """Once the account has a token, the signer itself tells Lightspark the same."""
+    token = signer.data.with_name("token")
+    token.write_text("id:secret")
+    signer.cli("lightspark", "secrets", "acme", "--api-token", token)
+    told, expected = lightspark.answers, []
+    told.clear()
+    tls = ssl.create_default_context(cafile=signer.folder / "ca.pem")
+    for event in events:
+        body = event["body"].encode()
+        connection = HTTPSConnection("127.0.0.1", signer.webhooks)
+        connection.sock = tls.wrap_socket(socket.create_connection(("127.0.0.1", signer.webhooks)), server_hostname=SIGNER)
+        signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+        connection.request("POST", "/ln/webhooks/acme", body, {"lightspark-signature": signature})
+        assert connection.getresponse().status == 204
+        connection.close()
+        if theirs := official(body):
+            expected.append((shape(theirs.query), event["reply"]))
+
+    def all_told():
+        if len(told) < len(expected):
+            raise OSError("not yet")
+
+    eventually("the signer tells all", all_told)
+    told = [(shape(query), variables) for query, variables in told]
+    assert sorted(map(json.dumps, told)) == sorted(map(json.dumps, expected)), (told, expected)
+    return len(events)
+
+
 def check_rsa(signer, work):
     """An account without remote signing: a key that Lightspark's SDK encrypted signs, and what it signs is good as Lightspark has it."""
     key = rsa.generate_private_key(65537, 4096)
@@ -168,10 +200,10 @@ def main():
     events = [json.loads(line) for line in Path(events).read_text().splitlines()[-JOBS:]]
     keys = lightspark_crypto.LightsparkSigner.from_bytes(SEED, lightspark_crypto.Network.REGTEST)
     with tempfile.TemporaryDirectory() as work:
-        signer = Signer(Path(work))
+        lightspark = GraphQl(bytes.fromhex(keys.derive_public_key_hex("m/5")))
+        signer = Signer(Path(work), lightspark.url)
         started = [signer.daemon]
         try:
-            lightspark = GraphQl(bytes.fromhex(keys.derive_public_key_hex("m/5")))
             webhooks = f"https://127.0.0.1:{signer.webhooks}/ln/webhooks/acme"
             for count, command in enumerate(commands, 1):
                 arguments = [signer.folder, lightspark.url, webhooks, INVOICE, TOO_MUCH, EXCHANGE]
@@ -182,6 +214,7 @@ def main():
                 assert len(lightspark.moved) == 2 * count
                 jobs = run_jobs(lightspark, int(said.split()[-1]), events)
                 print(f"{Path(command.split()[-1]).name}: {said.split(';')[0]}; {jobs} jobs answered", file=report)
+            print(f"called back: {run_callbacks(signer, lightspark, events[-60:])} jobs answered", file=report)
             print(f"an imported RSA key of {check_rsa(signer, Path(work))} bits signs", file=report)
             spent = signer.cli("policy", "status")["budgets"][0]["spent"]
             assert spent == 60_000, f"one invoice, paid by each service, counted {spent} msat"

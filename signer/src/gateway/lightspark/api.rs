@@ -43,7 +43,8 @@ impl Endpoint {
         let host = uri.host().filter(|_| !url.contains('@'))?.to_owned();
         let is_tls = uri.scheme_str() == Some("https");
         let is_here = matches!(&*host, "127.0.0.1" | "localhost" | "[::1]");
-        if !is_tls && !(uri.scheme_str() == Some("http") && is_here) {
+        let is_private = is_tls || (uri.scheme_str() == Some("http") && is_here);
+        if !is_private {
             return None;
         }
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });

@@ -80,10 +80,10 @@ fn decrypt(cipher: &str, value: &str, password: &str) -> Result<Zeroizing<Vec<u8
         return Err(ImportError::Iterations(header.i));
     }
     let parts = match (header.v, header.lsv) {
-        (0 | 1, 0) => split(value, 0, 8, 0).map(|(_, salt, text, _)| (salt, text, 16, None)),
-        (2, 0) => split(value, 0, 8, 0).map(|(_, salt, text, _)| (salt, text, 16, None)),
-        (2, 2) | (3, 0) => split(value, 12, 0, 8).map(|(nonce, _, text, salt)| (salt, text, 0, Some(nonce))),
-        (4, 0) => split(value, 0, 16, 0).map(|(_, salt, text, _)| (salt, text, 12, None)),
+        (0 | 1, 0) => split(value, 0, 8, 0).map(|[_, salt, text, _]| (salt, text, 16, None)),
+        (2, 0) => split(value, 0, 8, 0).map(|[_, salt, text, _]| (salt, text, 16, None)),
+        (2, 2) | (3, 0) => split(value, 12, 0, 8).map(|[nonce, _, text, salt]| (salt, text, 0, Some(nonce))),
+        (4, 0) => split(value, 0, 16, 0).map(|[_, salt, text, _]| (salt, text, 12, None)),
         _ => return Err(ImportError::OperationKeyCipher),
     };
     let (salt, text, nonce_len, nonce) = parts.ok_or(ImportError::NoOperationKey)?;
@@ -115,11 +115,11 @@ fn decrypt(cipher: &str, value: &str, password: &str) -> Result<Zeroizing<Vec<u8
 }
 
 /// So many bytes at the start, so many after them, the middle, so many at the end.
-fn split(value: &[u8], start: usize, next: usize, end: usize) -> Option<(&[u8], &[u8], &[u8], &[u8])> {
+fn split(value: &[u8], start: usize, next: usize, end: usize) -> Option<[&[u8]; 4]> {
     let (first, rest) = value.split_at_checked(start)?;
     let (second, rest) = rest.split_at_checked(next)?;
     let (middle, last) = rest.split_at_checked(rest.len().checked_sub(end)?)?;
-    Some((first, second, middle, last))
+    Some([first, second, middle, last])
 }
 
 #[cfg(test)]

@@ -40,7 +40,8 @@ pub(super) fn withdrawal(
     max_fee_sat: u64,
 ) -> Result<(), Refusal> {
     let Withdrawal { to, amount_sat, cleared } = *asked;
-    withdraw(counter, format!("withdrawal:{key}"), [to].into_iter(), (amount_sat, max_fee_sat), cleared)
+    let more = |request| with_clearance(request, cleared);
+    withdraw(counter, format!("withdrawal:{key}"), [to].into_iter(), (amount_sat, max_fee_sat), more)
 }
 
 /// What a call withdraws.
@@ -60,7 +61,9 @@ fn with_clearance(request: Request, cleared: Option<&str>) -> Request {
 /// Coins of the wallet are about to pay `leaving`, none of which a withdrawal has asked for.
 pub(super) fn spend(counter: &Counter, txid: &Txid, leaving: &[&TxOut], fee_sat: u64) -> Result<(), Refusal> {
     let sat = leaving.iter().fold(0u64, |sum, out| sum.saturating_add(out.value.to_sat()));
-    withdraw(counter, format!("withdraw:{txid}"), leaving.iter().map(|out| &out.script_pubkey), (sat, fee_sat), None)
+    let (to, count) = (leaving.iter().map(|out| &out.script_pubkey), leaving.len() as u64);
+    let more = |request: Request| request.with(FactId::Unrequested, count);
+    withdraw(counter, format!("withdraw:{txid}"), to, (sat, fee_sat), more)
 }
 
 /// A channel is about to be closed by a commitment of ours, and what it pays collected in `collected`: each output beside its
@@ -88,10 +91,10 @@ fn withdraw<'a>(
     key: String,
     to: impl Iterator<Item = &'a ScriptBuf>,
     (amount_sat, fee_sat): (u64, u64),
-    cleared: Option<&str>,
+    more: impl FnOnce(Request) -> Request,
 ) -> Result<(), Refusal> {
     let Some(request) = counter.request(Action::Withdraw) else { return Ok(()) };
-    let request = with_clearance(request, cleared)
+    let request = more(request)
         .with(FactId::FeeMsat, fee_sat.saturating_mul(1_000))
         .with(FactId::AmountMsat, amount_sat.saturating_mul(1_000))
         .paying_to(counter.destinations(to));

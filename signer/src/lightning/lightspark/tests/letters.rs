@@ -49,7 +49,7 @@ fn an_answer_is_recorded_with_the_letter_that_tells_it_and_outlives_a_restart() 
 fn refused_jobs_leave_a_letter_that_declines_them_and_other_refusals_none() {
     let mut spark = calling_back();
     let theft = spark.theft();
-    assert_eq!(Spark::reason(spark.sign(&[theft.clone()])), Some(Reason::Limit));
+    assert_eq!(Spark::reason(spark.sign(&[theft])), Some(Reason::Limit));
     let letter = spark.letter().expect("a letter");
     assert!(letter.declines);
     assert_eq!(letter.variables, br#"{"payload_ids":["theft"]}"#);

@@ -39,9 +39,13 @@ pub(super) fn invoice(n: u64, amount_msat: u64) -> String {
 }
 
 fn governed() -> Spark {
+    governed_by(RULES)
+}
+
+fn governed_by(rules: &str) -> Spark {
     let mut files = Files::default();
     let list = format!("[[destination]]\nlabel = \"exchange\"\naddress = \"{}\"\n", exchange());
-    for (name, text) in [("policy.toml", BUDGETS), ("rules.cedar", RULES), ("lists/exchange.toml", &list)] {
+    for (name, text) in [("policy.toml", BUDGETS), ("rules.cedar", rules), ("lists/exchange.toml", &list)] {
         files.add(name, text.as_bytes().to_vec()).expect("a file of a bundle");
     }
     let desk = Desk::default();
@@ -161,6 +165,25 @@ fn a_withdrawal_is_signed_to_a_listed_address_and_its_transaction_counts_once() 
     let again = spark.payout("a", 6, p2wpkh(&peer(4)), 30_000);
     assert_eq!(Spark::reason(spark.sign(&[again])), Some(Reason::PolicyBudgetExceeded));
     spark.sign(&[honest]).expect("the same again");
+}
+
+/// Neither the call nor the job alone moves money, where a rule says so.
+#[test]
+fn hostile_a_job_that_pays_what_no_call_requested_is_refused_where_a_rule_wants_a_request() {
+    let unrequested = "@id(\"unrequested\") forbid (principal, action == Action::\"Withdraw\", resource) \
+                       when { context has unrequested && context.unrequested > 0 };";
+    let mut spark = governed_by(&format!("{RULES}\n{unrequested}"));
+    let job = spark.payout("p", 5, p2wpkh(&peer(4)), 30_000);
+    assert_eq!(Spark::reason(spark.sign(std::slice::from_ref(&job))), Some(Reason::PolicyForbidden));
+    spark.sign_body(&spark.withdraw(&exchange(), 29_999, "smaller")).expect("to the exchange");
+    assert_eq!(
+        Spark::reason(spark.sign(std::slice::from_ref(&job))),
+        Some(Reason::PolicyForbidden),
+        "less was requested"
+    );
+    let mut spark = governed_by(&format!("{RULES}\n{unrequested}"));
+    spark.sign_body(&spark.withdraw(&exchange(), 30_000, "w")).expect("to the exchange");
+    spark.sign(&[job]).expect("it was requested");
 }
 
 #[test]
