@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use claviger_hsm::file::write_atomically;
+use claviger_hsm::{Envelope, Wrapped};
 use claviger_proto::v1::BackupRequest;
 use serde_json::json;
 
@@ -68,6 +69,28 @@ pub(super) struct BackupArgs {
     until: Option<u32>,
     #[command(flatten)]
     open: OpenArgs,
+    /// The helper's command, or the module of a token, that the slot in the backup may use: it names one, and whoever made the file
+    /// may have named another than yours.
+    #[arg(long, value_name = "COMMAND", requires = "slot")]
+    trust: Option<String>,
+}
+
+impl BackupArgs {
+    /// Refuses a slot that would run a program or load a library which nobody named here: nothing of a backup is authentic before
+    /// it is open.
+    fn check_trust(&self, envelope: &Envelope) -> Result<(), CliError> {
+        let wrapped = envelope.records().find(|(id, _)| Some(*id) == self.open.slot).map(|(_, wrapped)| wrapped);
+        let named = match wrapped {
+            Some(Wrapped::Helper(record)) => record.command().join(" "),
+            Some(Wrapped::Pkcs11(record)) => record.module().display().to_string(),
+            _ => return Ok(()),
+        };
+        if self.trust.as_ref() == Some(&named) {
+            return Ok(());
+        }
+        let hint = "If that is yours, give it with --trust, in quotes; else open the backup with another slot.";
+        Err(CliError::new(format!("this slot of the backup would run: {named}"), hint))
+    }
 }
 
 /// Runs one `claviger backup` command.
@@ -176,6 +199,7 @@ impl<'a> Unlocked<'a> {
         if args.until.is_some() && chain.is_none() {
             return Err(CliError::new("--until is for a directory", "Leave it out: a file is of one moment."));
         }
+        args.check_trust(&envelope)?;
         let opener = args.open.read(&envelope, args.open.kind(&envelope)?)?;
         let unlocked = data_key::unlock_with(&envelope, &opener, args.open.slot);
         scrub_stack();
