@@ -96,7 +96,7 @@ facts! {
         "In how many blocks the HTLC expires, where the signer sees the chain." "144";
     ExpiresInS "expires_in_s" Number(Seconds) Proved always[] maybe[PayInvoice IssueInvoice] claimed[]
         "How long the invoice is still valid." "3_600";
-    ExpiryHeight "expiry_height" Number(Blocks) Proved always[SignHtlc] maybe[UpdateChannel] claimed[]
+    ExpiryHeight "expiry_height" Number(Count) Proved always[SignHtlc] maybe[UpdateChannel] claimed[]
         "The height at which the HTLC expires; of a whole commitment, at which its last one does." "900_000";
     FeeMsat "fee_msat" Number(Msat) Proved
         always[Withdraw BumpFee] maybe[OpenChannel PayInvoice Keysend CloseChannel Sweep] claimed[]
