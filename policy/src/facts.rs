@@ -98,7 +98,7 @@ facts! {
         "In how many blocks the HTLC expires, where the signer sees the chain." "144";
     ExpiresInS "expires_in_s" Number(Seconds) Proved always[] maybe[PayInvoice IssueInvoice] claimed[]
         "How long the invoice is still valid." "3_600";
-    ExpiryHeight "expiry_height" Number(Height) Proved always[SignHtlc] maybe[UpdateChannel] claimed[]
+    ExpiryHeight "expiry_height" Number(Count) Proved always[SignHtlc] maybe[UpdateChannel] claimed[]
         "The height at which the HTLC expires; of a whole commitment, at which its last one does." "900_000";
     FeeMsat "fee_msat" Number(Msat) Proved
         always[Withdraw BumpFee] maybe[OpenChannel PayInvoice Keysend CloseChannel Sweep] claimed[]
@@ -220,8 +220,6 @@ pub enum Unit {
     SatPerKw,
     /// Blocks.
     Blocks,
-    /// The height of a block.
-    Height,
     /// Seconds.
     Seconds,
     /// Bytes.
@@ -244,7 +242,7 @@ impl Unit {
             Self::Seconds => "s",
             Self::Bytes => "bytes",
             Self::Hour => "h",
-            Self::Height | Self::Weekday | Self::Count => "",
+            Self::Weekday | Self::Count => "",
         }
     }
 }
@@ -305,7 +303,6 @@ mod tests {
                 Some(Unit::Msat) => "_msat",
                 Some(Unit::SatPerKw) => "_sat_per_kw",
                 Some(Unit::Blocks) => "_blocks",
-                Some(Unit::Height) => "_height",
                 Some(Unit::Seconds) => "_s",
                 Some(Unit::Bytes) => "_bytes",
                 Some(Unit::Hour | Unit::Weekday) => "_utc",
