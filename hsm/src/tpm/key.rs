@@ -62,7 +62,7 @@ impl DeviceKey for TpmKey<'_> {
         let digest = chip.made(Digest::try_from(&Sha256::digest(message)[..]))?;
         let ticket = chip.made(no_ticket())?;
         let signed = chip.asked("sign", |tpm| {
-            tpm.execute_with_session(Some(session), |tpm| tpm.sign(key.into(), digest, scheme(), ticket))
+            tpm.execute_with_session(Some(session), |tpm| tpm.sign(key, digest, scheme(), ticket))
         })?;
         let Signed::EcDsa(signed) = signed else { return Err(DeviceKeyError::Faulty) };
         let mut rs = [0; 64];
