@@ -61,6 +61,9 @@ pub enum AdoptError {
     /// The commitment does not spend it, or its counterparty did not sign that.
     #[error("its counterparty did not sign the commitment in the backup")]
     Unsigned,
+    /// The commitment pays more than its channel holds.
+    #[error("the commitment in the backup pays more than the channel holds")]
+    Overspent,
     /// The commitment does not pay us as one with these base points and secrets would.
     #[error(
         "our balance is not found in the commitment; if it is all in payments that are on the way, try when they have ended"
@@ -189,6 +192,11 @@ fn judge(
     let signed = keys.secp().verify_ecdsa(&digest, signature, &their_funding).is_ok();
     if input.previous_output != single.funding || !signed {
         return Err(AdoptError::Unsigned);
+    }
+    // The counterparty may be in it: what it signed is a commitment only if the channel holds as much. No sum below overflows.
+    let paid_sat = tx.output.iter().try_fold(0_u64, |sum_sat, out| sum_sat.checked_add(out.value.to_sat()));
+    if paid_sat.is_none_or(|paid_sat| paid_sat > single.capacity_sat) {
+        return Err(AdoptError::Overspent);
     }
     // Its number is hidden by both payment base points, and its secret gives the key of our balance.
     let our_payment = public(Family::PaymentBase, payment_index);

@@ -31,6 +31,8 @@ struct Backup {
     /// By which keys the commitment is made.
     made_by: Option<[u32; 6]>,
     pays_us_sat: u64,
+    /// What else the commitment pays.
+    also_sat: Vec<u64>,
 }
 
 impl Backup {
@@ -48,6 +50,7 @@ impl Backup {
             signer: SecretKey::from_slice(&[3; 32]).expect("a key"),
             made_by: None,
             pays_us_sat: 600_000,
+            also_sat: Vec::new(),
         }
     }
 
@@ -78,6 +81,7 @@ impl Backup {
         if self.pays_us_sat > 0 {
             outputs.push(out(self.pays_us_sat, ours));
         }
+        outputs.extend(self.also_sat.iter().map(|also_sat| out(*also_sat, peer_script())));
         let tx = tx(vec![(self.funding, sequence)], lock_time, outputs);
         let script = funding_script(&lnd.key(Family::Multisig, made_by[0]), &peer_key(3));
         let amount = Amount::from_sat(CAPACITY_SAT);
@@ -234,6 +238,8 @@ fn hostile_backups_do_not_open_and_their_channels_are_not_taken_over() {
         (Backup { ours: [4, 4, 5, 4, 4, 5], made_by, ..honest.clone() }, AdoptError::OtherKeys),
         (Backup { ours: [4, 4, 4, 5, 4, 5], made_by, ..honest.clone() }, AdoptError::OtherKeys),
         (Backup { ours: [4, 4, 4, 4, 4, 6], made_by, ..honest.clone() }, AdoptError::OtherKeys),
+        (Backup { also_sat: vec![FEE_SAT + 1], ..honest.clone() }, AdoptError::Overspent),
+        (Backup { also_sat: vec![u64::MAX, 2], ..honest.clone() }, AdoptError::Overspent),
         (Backup { ours: [4, 4, 4, 4, 4, 1 << 25], made_by, ..honest.clone() }, AdoptError::Malformed),
     ] {
         let adopted = lnd.adopt(&attack.sealed(&lnd)).expect("it opens");
