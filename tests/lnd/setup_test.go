@@ -56,9 +56,9 @@ func TestTheDocumentedCommandsPairAnLnd(t *testing.T) {
 	// What is there before: a data directory, passwords, and an lnd.conf for the chain.
 	w.must(writeFile(filepath.Join(home, "passphrase"), passphrase))
 	w.must(writeFile(filepath.Join(home, "wallet-password"), passphrase))
-	run("claviger init --network regtest --allow-root --kdf-memory-kib 8 --kdf-passes 1 --passphrase-fd 0 < passphrase")
+	run("claviger init --network regtest --kdf-memory-kib 8 --kdf-passes 1 --passphrase-fd 0 < passphrase")
 	door := freeAddress(t)
-	conf := fmt.Sprintf("network = \"regtest\"\n[link]\nlisten = %q\n[lnd]\nlisten = %q\n[chain]\nurl = %q\nuser = \"u\"\n"+
+	conf := fmt.Sprintf("network = \"regtest\"\n[signer]\nallow_root = true\n[link]\nlisten = %q\n[lnd]\nlisten = %q\n[chain]\nurl = %q\nuser = \"u\"\n"+
 		"password_file = %q\n", freeAddress(t), door, "http://"+freeAddress(t), filepath.Join(home, "passphrase"))
 	w.must(writeFile(filepath.Join(home, ".claviger", "claviger.toml"), conf))
 	btcd := w.startChain("bcrt1qndus7l80wlr94fg7mc8z58g9f5eqwm4slra0p7")

@@ -30,10 +30,10 @@ func (w *World) signer(limits string) *Signer {
 		w.t.Fatal("CLAVIGER_BIN is not set: start these tests with tests/lnd/run")
 	}
 	s := &Signer{w: w, bin: bin, data: w.path("claviger"), lnd: freeAddress(w.t)}
-	s.cli(passphrase, "init", "--network", "regtest", "--allow-root", "--preset", "none", "--kdf-memory-kib", "8", "--kdf-passes", "1", "--passphrase-fd", "0")
+	s.cli(passphrase, "init", "--network", "regtest", "--preset", "none", "--kdf-memory-kib", "8", "--kdf-passes", "1", "--passphrase-fd", "0")
 	w.must(os.WriteFile(w.path("no-password"), []byte("p\n"), 0o600))
 	// lnd's keys need no view of the chain: nobody answers there.
-	conf := fmt.Sprintf("network = \"regtest\"\n[policy]\npreset = \"none\"\n[link]\nlisten = %q\n[lnd]\nlisten = %q\n[chain]\nurl = %q\nuser = \"u\"\n"+
+	conf := fmt.Sprintf("network = \"regtest\"\n[signer]\nallow_root = true\n[policy]\npreset = \"none\"\n[link]\nlisten = %q\n[lnd]\nlisten = %q\n[chain]\nurl = %q\nuser = \"u\"\n"+
 		"password_file = %q\n[limits]\n%s\n", freeAddress(w.t), s.lnd, "http://"+freeAddress(w.t), w.path("no-password"), limits)
 	w.must(os.WriteFile(filepath.Join(s.data, "claviger.toml"), []byte(conf), 0o600))
 	s.run()

@@ -39,6 +39,8 @@ INVOICE = "lnbcrt600n1p4sf5uqpp5dwrtyullxn7wr8ttsp807k3l2ar6mf825gh36jwqrefdmdu8
 TOO_MUCH = "lnbcrt1000010p1p4sf5uqpp563e4uw3xtctwacplt9cchx6aqvqecp7ckmz3lyx68fnxamqn4v6ssp5qurswpc8qurswpc8qurswpc8qurswpc8qurswpc8qurswpc8qursdqqxqyz5vq9qrsgqk9zsz4kcfq2mhn9sdgkwaq5s8kcqwh5y7fxhwcn2d9lmx0sz07rkn03knryrzjc4sg0dnkgmfss7upams8ma2vl5tguljsq3hhmsgucqhy2usu"
 EXCHANGE = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 CONFIG = """network = "regtest"
+[signer]
+allow_root = true
 [policy]
 preset = "none"
 [link]
@@ -82,7 +84,7 @@ class Signer:
 
     def __init__(self, work, api):
         self.data, self.folder = work / "claviger", work / "acme.lightspark"
-        self.cli("init", "--network", "regtest", "--allow-root", "--preset", "none", "--kdf-memory-kib", "8", "--kdf-passes", "1",
+        self.cli("init", "--network", "regtest", "--preset", "none", "--kdf-memory-kib", "8", "--kdf-passes", "1",
                  "--passphrase-fd", "0")
         write = lambda name, content: ((work / name).write_text(content), (work / name).chmod(0o600), work / name)[2]
         link, self.webhooks = free_ports()
