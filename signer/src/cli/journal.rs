@@ -137,14 +137,7 @@ fn verify_offline(
             JournalError::Damaged(damage) => damaged(&damage.key, &damage.what.to_string()),
             error => CliError::new(&error, error.hint()),
         })?;
-    let signed = result.signed.map(|signed| SignedCheckpoint {
-        sequence: signed.head.seq,
-        hash: hex::encode(signed.head.hash),
-        at_ms: signed.head.at_ms,
-        kind: signed.kind.to_string(),
-        key: signed.key.to_string(),
-    });
-    verified(result.records, &result.head, signed, by, output)
+    verified(result.records, &result.head, result.signed.map(Into::into), by, output)
 }
 
 /// Prints what holds; an error if somebody else than `by` signed, or nobody.

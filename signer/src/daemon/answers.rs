@@ -8,8 +8,8 @@ use claviger_proto::v1::{
     DoctorReply, DoctorRequest, EnrolmentReply, ExportLine, GrantInfo, GrantListRequest, HardeningReply, JournalStatus,
     LndAdoptReply, LndAdoptRequest, MemoryStatus, MetricsReply, NodeAddRequest, NodeInfo, NodeRemoveRequest,
     NodeRevokeRequest, OrderReply, OrderRequest, PolicyApplyRequest, PolicyFiles, PolicyInfo, PolicyRollbackRequest,
-    PolicyShadowReply, PolicyShadowRequest, RecoverChannelRequest, RecoveredChannel, RotationProgress,
-    SignedCheckpoint, StatusReply, UnsealReply, VerifyProgress,
+    PolicyShadowReply, PolicyShadowRequest, RecoverChannelRequest, RecoveredChannel, RotationProgress, StatusReply,
+    UnsealReply, VerifyProgress,
 };
 
 use super::explain::record;
@@ -146,13 +146,7 @@ impl AdminApi for Daemon {
                 done: true,
                 bad: None,
                 head_hash: verified.head,
-                signed: verified.signed.map(|signed| SignedCheckpoint {
-                    sequence: signed.head.seq,
-                    hash: hex::encode(signed.head.hash),
-                    at_ms: signed.head.at_ms,
-                    kind: signed.kind.to_string(),
-                    key: signed.key.to_string(),
-                }),
+                signed: verified.signed.map(Into::into),
             },
             Err(JournalError::Damaged(damage)) => VerifyProgress {
                 done: true,

@@ -3,6 +3,7 @@
 
 use claviger_hsm::KeyKind;
 use claviger_hsm::device_key::{PublicKey, Signature};
+use claviger_proto::v1::SignedCheckpoint;
 use serde::{Deserialize, Serialize};
 
 const VERSION: u8 = 1;
@@ -70,6 +71,13 @@ impl SignedHead {
     pub fn decode(bytes: &[u8]) -> Result<Self, SignedHeadUnreadable> {
         let head: Self = serde_json::from_slice(bytes).map_err(|_| SignedHeadUnreadable)?;
         if head.version == VERSION { Ok(head) } else { Err(SignedHeadUnreadable) }
+    }
+}
+
+impl From<SignedHead> for SignedCheckpoint {
+    fn from(SignedHead { head, kind, key, .. }: SignedHead) -> Self {
+        let (kind, key) = (kind.to_string(), key.to_string());
+        Self { sequence: head.seq, hash: hex::encode(head.hash), at_ms: head.at_ms, kind, key }
     }
 }
 

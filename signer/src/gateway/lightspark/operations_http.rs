@@ -11,13 +11,13 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::operations::Service;
-use super::server::{MAX_HEADER_BYTES, READ_WITHIN, response};
+use super::server::{READ_WITHIN, http1, response};
 use super::webhook::Answer;
 use crate::gateway::link::{Peer, TlsConnection};
 use crate::lightning::lightspark::MAX_OPERATION_BYTES;
@@ -43,12 +43,7 @@ async fn serve_one(connection: TlsConnection, operations: Service, in_hand: Arc<
         let (peer, operations, in_hand) = (peer.clone(), operations.clone(), Arc::clone(&in_hand));
         async move { Ok::<_, Infallible>(response(answer(request, &peer, &operations, &in_hand).await)) }
     });
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(READ_WITHIN)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(connection), service);
-    if let Err(error) = served.await {
+    if let Err(error) = http1().serve_connection(TokioIo::new(connection), service).await {
         tracing::debug!(%error, "operations: a connection ended");
     }
 }

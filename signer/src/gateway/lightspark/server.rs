@@ -8,6 +8,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,7 +27,7 @@ use crate::lightning::lightspark::MAX_BYTES;
 pub(super) const READ_WITHIN: Duration = Duration::from_secs(10);
 /// Webhooks in hand at once; each may hold a body in memory.
 const MAX_IN_HAND: usize = 32;
-pub(super) const MAX_HEADER_BYTES: usize = 16 * 1024;
+const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Beside variables: the GraphQL that takes them, for a service that sends them on itself.
 const MUTATION: HeaderName = HeaderName::from_static("lightspark-mutation");
 
@@ -83,14 +84,16 @@ async fn serve(connection: Connection, webhooks: Arc<Webhooks>, in_hand: Arc<Sem
         let (webhooks, in_hand) = (Arc::clone(&webhooks), Arc::clone(&in_hand));
         async move { Ok::<_, Infallible>(response(answer(request, &webhooks, &in_hand).await)) }
     });
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(READ_WITHIN)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(connection), service);
-    if let Err(error) = served.await {
+    if let Err(error) = http1().serve_connection(TokioIo::new(connection), service).await {
         tracing::debug!(%error, "lightspark: a connection ended");
     }
+}
+
+/// HTTP/1.1 that waits for no slow caller and holds no large headers.
+pub(super) fn http1() -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1.timer(TokioTimer::new()).header_read_timeout(READ_WITHIN).max_buf_size(MAX_HEADER_BYTES);
+    http1
 }
 
 async fn answer(request: Request<Incoming>, webhooks: &Webhooks, in_hand: &Semaphore) -> Answer {
