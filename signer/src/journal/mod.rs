@@ -32,6 +32,7 @@ use std::time::Duration;
 use crate::keys::cipher::RecordCipher;
 use crate::keys::memory::{self, Secret};
 use crate::metrics::Counters;
+use crate::turns;
 
 pub use anchor::{Anchor, AnchorUnreadable, Setback};
 pub use changes::{Change, Changes, Mark, is_decision, is_listed};
@@ -126,6 +127,7 @@ impl Journal {
         let queue = Arc::new(Queue::new(ledger, options));
         let shared = Arc::clone(&queue);
         let thread = memory::spawn("journal", move || {
+            turns::answers();
             shared.run();
         });
         let thread = thread.map_err(|error| JournalError::Store(error.into()))?;

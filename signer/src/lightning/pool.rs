@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::keys::memory::{scrub_stack, spawn};
+use crate::turns;
 
 /// How many items an actor handles in one turn.
 pub const ITEMS_PER_TURN: usize = 8;
@@ -109,6 +110,7 @@ impl Pool {
             .map(|n| {
                 let line = line.clone();
                 spawn(&format!("signing-{n}"), move || {
+                    turns::answers();
                     line.work();
                 })
             })
