@@ -25,3 +25,4 @@ pub mod names;
 pub mod pipeline;
 pub mod policy;
 pub mod reasons;
+pub mod turns;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::rig::{BenchError, Rig};
 use super::{Effort, percentile_us};
 use crate::chain::ChainSink;
-use crate::journal::store::{DelayStore, MemoryStore, RedbStore, Store};
+use crate::journal::store::{DelayStore, LoggedStore, MemoryStore, Store};
 use crate::journal::{FlushMode, Options};
 use crate::lightning::driver::{MiniChain, Script};
 use crate::names::NodeName;
@@ -106,7 +106,7 @@ pub(super) fn play(
     let dir = tempdir()?;
     let inner: Arc<dyn Store> = match store {
         "redb" => Arc::new(
-            RedbStore::open(&dir.0.join("journal.redb"), RedbStore::DEFAULT_CACHE).map_err(BenchError::system)?,
+            LoggedStore::open(&dir.0.join("journal.redb"), LoggedStore::DEFAULT_CACHE).map_err(BenchError::system)?,
         ),
         _ => Arc::new(MemoryStore::new()),
     };

@@ -19,7 +19,7 @@ use super::slots::OpenArgs;
 use super::{CliError, Output, admin, harden};
 use crate::backup::{BackupError, Chain, Closed, Contents, Header};
 use crate::datadir::DataDir;
-use crate::journal::store::{RedbStore, Row, Store, StoredPut};
+use crate::journal::store::{LoggedStore, Row, Store, StoredPut};
 use crate::journal::{JournalError, Verified};
 use crate::keys::data_key::{self, DataKey};
 use crate::keys::memory::scrub_stack;
@@ -151,7 +151,7 @@ fn restore(data_dir: &Path, args: &BackupArgs, output: &Output) -> Result<(), Cl
     let unlocked = Unlocked::by(args)?;
     unlocked.check(output, &mut |_| Ok(()))?; // a bad backup leaves nothing behind
     let dir = DataDir::create(data_dir).map_err(|error| CliError::new(&error, error.hint()))?;
-    let store = RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE);
+    let store = LoggedStore::open(&dir.journal(), LoggedStore::DEFAULT_CACHE);
     let store = store.map_err(|error| failed(&JournalError::from(error).into()))?;
     let put = |Row { key, version, value }| StoredPut { key, version, value: Some(value) };
     let mut take = |rows: Vec<Row>| {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{CliError, Output, PassphraseArgs, admin, harden, time};
 use crate::datadir::DataDir;
-use crate::journal::store::RedbStore;
+use crate::journal::store::LoggedStore;
 use crate::journal::{self, JournalError, Progress};
 use crate::keys::data_key;
 use crate::keys::memory::scrub_stack;
@@ -131,7 +131,7 @@ fn verify_offline(
         output.progress(&format!("{} of {} records", progress.done, progress.total));
         true
     };
-    let store = RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(JournalError::from);
+    let store = LoggedStore::open(&dir.journal(), LoggedStore::DEFAULT_CACHE).map_err(JournalError::from);
     let result =
         store.and_then(|store| journal::verify(&store, &cipher, &mut progress)).map_err(|error| match error {
             JournalError::Damaged(damage) => damaged(&damage.key, &damage.what.to_string()),

@@ -20,8 +20,9 @@ use crate::daemon::Daemon;
 use crate::datadir::DataDir;
 use crate::devices::{Devices, Known};
 use crate::harden::{Confinement, Hardening, Reach, become_owner, refuse_build, refuse_environment, refuse_root};
-use crate::keys::memory::{enclose_heap, on_secret_stack, secret_room_for, take_short_turns};
+use crate::keys::memory::{enclose_heap, on_secret_stack, secret_room_for};
 use crate::reasons::Reason;
+use crate::turns;
 
 /// What `run` is told.
 #[derive(Debug, Args)]
@@ -62,17 +63,23 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let devices = start_devices(&dir, &config)?;
     let socket = AdminSocket::listen(&dir.admin_socket()).map_err(|error| CliError::new(&error, error.hint()))?;
     enclose(config.signer.secret_heap)?;
-    if let Err(error) = take_short_turns() {
-        tracing::debug!(%error, "no short turns: on a busy processor answers take longer");
-    }
     confine(&mut hardening, &dir, &config)?;
     // A panic's message may quote what was in memory: only its place is told (P8).
     std::panic::set_hook(Box::new(
         |panic| tracing::error!(place = ?panic.location().map(ToString::to_string), "panic"),
     ));
 
+    if let Err(error) = turns::come_first() {
+        tracing::info!(%error, hint = "Set LimitRTPRIO=2 (ulimit -r 2).", "on a busy machine answers wait for their turns");
+    }
+
     // Secrets may come from here on.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(IO_THREADS).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .on_thread_start(turns::answers)
+        .on_thread_stop(turns::leave)
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| CliError::new(error, "Check the limits on threads."))?;
     let daemon = Daemon::new(dir, lock, config, hardening, runtime.handle().clone());
     on_secret_stack(|| serve(daemon.with_lnd_socket(lnd_socket).with_devices(devices), socket, &runtime, &args))

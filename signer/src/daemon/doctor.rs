@@ -12,6 +12,7 @@ use crate::datadir::DataDir;
 use crate::journal::Health;
 use crate::keys::memory::{Protection, heap_status, protection};
 use crate::lightning::status::Phase;
+use crate::turns::{self, Standing};
 
 /// From how far ahead the end of a certificate is told.
 const EXPIRY_WARNING_S: u64 = 30 * 24 * 3_600;
@@ -22,6 +23,7 @@ impl Daemon {
     pub(super) fn examine(&self, request: &DoctorRequest) -> Result<DoctorReply, AdminFailure> {
         let mut checks = vec![self.check_directory(), self.check_slots(), self.check_hardening(), check_memory()];
         checks.push(self.check_limits());
+        checks.push(check_turns());
         let Some(unsealed) = lock(&self.state).clone() else {
             checks.push(fail("sealed", "the signer is sealed: no node is answered", "Run `claviger unseal`."));
             return Ok(DoctorReply { checks, ..DoctorReply::default() });
@@ -145,6 +147,19 @@ impl Unsealed {
             Some((false, _)) => warn("certificates", format!("valid for less than 30 days: {}", names.join(", ")), fix),
         }
     }
+}
+
+fn check_turns() -> CheckInfo {
+    ok(
+        "turns",
+        match turns::standing() {
+            Standing::First => "answers come first, also on a busy machine",
+            Standing::Busy => "answers take their turns among all others: they have used much of the machine",
+            Standing::Among => {
+                "answers take their turns among all others on a busy machine (LimitRTPRIO=2 lets them come first)"
+            }
+        },
+    )
 }
 
 pub(super) fn check_memory() -> CheckInfo {

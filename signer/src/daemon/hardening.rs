@@ -14,9 +14,8 @@ use super::doctor::{check_memory, fail, ok, warn};
 
 /// A port that nobody listens on and no configuration names.
 const NO_PORT: u16 = 1;
-/// Sets of capabilities, as the kernel writes them.
-const NONE: &str = "0000000000000000";
-const IPC_LOCK: &str = "0000000000004000";
+/// Sets of capabilities, as the kernel writes them: none, to lock memory, to take turns at once, or both.
+const CAPABILITIES: [&str; 4] = ["0000000000000000", "0000000000004000", "0000000000800000", "0000000000804000"];
 /// Less lockable memory than this is too little for nodes with many channels.
 const LOCKABLE_BYTES: u64 = 256 << 20;
 
@@ -29,8 +28,8 @@ impl Daemon {
             threads.check(
                 "capabilities",
                 "CapPrm",
-                &[NONE, IPC_LOCK],
-                "none, but to lock memory where that needs one",
+                &CAPABILITIES,
+                "none, but to lock memory and to take turns at once where that needs one",
                 CONFINE,
             ),
             threads.check("privileges", "NoNewPrivs", &["1"], "programs gain no privileges", START),

@@ -26,7 +26,7 @@ use crate::config::{ChainConfig, Config, NO_PRESET};
 use crate::gateway::lightspark::{Accounts, Api, Courier, Endpoint, LightsparkServer};
 use crate::gateway::link::{LinkOptions, LinkServer, ServerIdentity};
 use crate::gateway::lnd::{LndServer, Mint};
-use crate::journal::store::{RedbStore, Store};
+use crate::journal::store::{LoggedStore, Store};
 use crate::journal::{Commit, CommitError, Decision, HOUSE, Journal, JournalError, Options, Put};
 use crate::keys::cipher::RecordCipher;
 use crate::keys::data_key::DataKey;
@@ -85,7 +85,8 @@ impl Unsealed {
     pub(super) fn open(daemon: &Daemon, data_key: &DataKey) -> Result<Self, AdminFailure> {
         let Daemon { dir, config, runtime, lnd_socket, devices, .. } = daemon;
         let store: Arc<dyn Store> = Arc::new(
-            RedbStore::open(&dir.journal(), RedbStore::DEFAULT_CACHE).map_err(|error| journal_failure(error.into()))?,
+            LoggedStore::open(&dir.journal(), LoggedStore::DEFAULT_CACHE)
+                .map_err(|error| journal_failure(error.into()))?,
         );
         let cipher = data_key.cipher(Purpose::Records);
         let journal = Arc::new(Journal::open(store, cipher, Options::default()).map_err(journal_failure)?);

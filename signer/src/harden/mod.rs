@@ -121,6 +121,8 @@ impl Hardening {
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step("become undumpable"))?;
         rustix::thread::set_no_new_privs(true).map_err(step("give up new privileges"))?;
         umask(Mode::RWXG | Mode::RWXO);
+        let urgent = Some(crate::turns::PRIORITIES);
+        let _ = setrlimit(Resource::Rtprio, Rlimit { current: urgent, maximum: urgent }); // who may not, has short turns
         let closed_descriptors = close_inherited(keep)
             .map_err(|error| HardenError { step: "close inherited descriptors", kind: error.kind() })?;
         Ok(Self {

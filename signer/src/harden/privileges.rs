@@ -48,11 +48,18 @@ pub(super) fn locks_without_limit() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
 }
 
-/// Gives up every capability, for this thread and those that it starts. Where the memory lock limit cannot be raised, the capability
-/// to lock memory stays, which is good for nothing else: secrets in memory that is swapped would be the worse choice.
+/// Gives up every capability, for this thread and those that it starts, but those that stand in for a limit that cannot be raised:
+/// to lock memory (secrets in memory that is swapped would be the worse choice), and to take turns at once ([`crate::turns`]).
+/// Neither is good for anything else that a signer has.
 pub(super) fn give_up() -> io::Result<()> {
-    let limited = getrlimit(Resource::Memlock).current.is_some();
-    let kept = if limited && locks_without_limit() { CapabilitySet::IPC_LOCK } else { CapabilitySet::empty() };
+    let mut kept = CapabilitySet::empty();
+    if getrlimit(Resource::Memlock).current.is_some() {
+        kept |= CapabilitySet::IPC_LOCK;
+    }
+    if getrlimit(Resource::Rtprio).current.is_some_and(|limit| limit < crate::turns::PRIORITIES) {
+        kept |= CapabilitySet::SYS_NICE;
+    }
+    kept &= capabilities(None)?.effective;
     if capabilities(None)?.permitted == kept {
         return Ok(()); // a service manager's sandbox may refuse what follows
     }

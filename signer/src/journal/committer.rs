@@ -1,32 +1,44 @@
-//! Group commit: one thread takes all commits that are waiting, writes them in one batch with one flush, and only then
-//! has them told, in the order in which they were submitted (P1).
+//! Group commit: one thread at a time takes all commits that are waiting, writes them in one batch with one flush, and only
+//! then tells what became of them, in the order in which they were submitted (P1).
+//!
+//! Who writes? Whoever handed in something and has nothing else to do ([`Queue::write`]): on a busy machine each thread
+//! that an answer goes through waits for a processor anew. If somebody is writing, that one goes on with it. The journal's
+//! own thread writes for those who cannot wait, and tries a store that failed again.
 //!
 //! When a batch fails, all its commits fail and their tenants are *poisoned*: what they submitted after it was computed
 //! from a state that is not recorded, so it fails too, until [`super::Journal::load`] has handed out the recorded state.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::mpsc::{Sender, SyncSender};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::changes::Changes;
 use super::commit::{Commit, CommitError, Tenant};
 use super::error::JournalError;
 use super::ledger::{Ledger, Loading, Resealed};
-use super::teller::{Completion, Done, Ended, Group};
+use super::telling::{Completion, Done, Ended, Group, Telling};
 use super::{FlushMode, Health, Options, Stats};
 use crate::metrics::{Counted, Counters};
 
-/// What waits for the committer; shared with all submitters.
+/// Groups that one of the submitters writes before it leaves what has come meanwhile to the journal's thread.
+const GROUPS_PER_VISIT: usize = 8;
+
+/// What waits to be written, and who writes; shared with all submitters.
 pub(super) struct Queue {
     state: Mutex<State>,
     /// What was recorded, for `claviger metrics`.
     pub(super) counters: Counters,
     wake: Condvar,
+    /// Whoever writes takes its turn to tell before it puts the committer back: what is told stays in order.
+    telling: Telling,
+    options: Options,
 }
 
-#[derive(Default)]
 struct State {
+    /// Whoever takes it writes; not there while somebody does, and once it has ended.
+    committer: Option<Box<Committer>>,
     items: VecDeque<Item>,
     /// Commits that were submitted and not completed, by tenant.
     pending: HashMap<Tenant, usize>,
@@ -34,6 +46,8 @@ struct State {
     poisoned: HashSet<Tenant>,
     stats: Stats,
     closing: bool,
+    /// The committer has ended, and will not be put back.
+    ended: bool,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly all items are the large ones")]
@@ -58,8 +72,6 @@ pub(super) type Reply = SyncSender<Result<Loading, CommitError>>;
 enum Work {
     Group(Vec<(Commit, Completion)>),
     Errand(Errand),
-    /// Nothing is waiting, but the disk may be back.
-    Probe,
 }
 
 impl Queue {
@@ -68,14 +80,28 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A queue in front of a journal whose last decision is number `last_seq`.
-    pub(super) fn new(last_seq: u64) -> Self {
-        let state = State { stats: Stats { last_seq, ..Stats::default() }, ..State::default() };
-        Self { state: Mutex::new(state), counters: Counters::default(), wake: Condvar::new() }
+    /// A queue in front of what `ledger` writes.
+    pub(super) fn new(ledger: Ledger, options: Options) -> Self {
+        let stats = Stats { last_seq: ledger.seq(), ..Stats::default() };
+        Self {
+            state: Mutex::new(State {
+                committer: Some(Box::new(Committer { ledger, options, fault: None })),
+                items: VecDeque::new(),
+                pending: HashMap::new(),
+                poisoned: HashSet::new(),
+                stats,
+                closing: false,
+                ended: false,
+            }),
+            counters: Counters::default(),
+            wake: Condvar::new(),
+            telling: Telling::default(),
+            options,
+        }
     }
 
-    /// See [`super::Journal::submit`].
-    pub(super) fn submit(&self, commit: Commit, done: Done) {
+    /// See [`super::Journal::enqueue`].
+    pub(super) fn enqueue(&self, commit: Commit, done: Done) {
         let mut state = self.lock();
         if state.closing {
             drop(state);
@@ -92,8 +118,78 @@ impl Queue {
             None => drop(state.pending.insert(commit.tenant.clone(), 1)),
         }
         state.items.push_back(Item::Commit(commit, Completion::new(done)));
-        drop(state);
+    }
+
+    /// Wakes the journal's thread, to write what is waiting.
+    pub(super) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Writes what is waiting, unless somebody is at it, who goes on with it then.
+    pub(super) fn write(&self) {
+        for _ in 0..GROUPS_PER_VISIT {
+            let mut state = self.lock();
+            if state.items.is_empty() {
+                return;
+            }
+            let Some(committer) = state.committer.take() else { return };
+            drop(state);
+            self.turn(committer);
+        }
+        self.wake();
+    }
+
+    /// The journal's thread: works until the queue is closed and empty.
+    pub(super) fn run(&self) {
+        while let Some(committer) = self.wait() {
+            self.turn(committer);
+        }
+        let last = self.lock().committer.take();
+        if let Some(mut committer) = last {
+            committer.close();
+        }
+        drop(self.telling.begin()); // one of the submitters may still be telling what it wrote
+        self.abandon();
+    }
+
+    /// Waits for something to do; `None` when closing and all is done.
+    fn wait(&self) -> Option<Box<Committer>> {
+        let mut state = self.lock();
+        loop {
+            if state.ended {
+                return None;
+            }
+            if state.committer.is_some() && (state.closing || !state.items.is_empty()) {
+                return if state.items.is_empty() { None } else { state.committer.take() };
+            }
+            if state.stats.health == Health::Good {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let woken = self.wake.wait_timeout(state, self.options.probe_every);
+            let (after, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
+            state = after;
+            if timeout.timed_out() && state.committer.is_some() {
+                return state.committer.take(); // the disk may be back
+            }
+        }
+    }
+
+    /// One group or errand, if there is one, and puts the committer back.
+    fn turn(&self, mut committer: Box<Committer>) {
+        let Ok(group) = catch_unwind(AssertUnwindSafe(|| committer.turn(self))) else { return self.abandon() };
+        let telling = group.map(|group| (self.telling.begin(), group));
+        let mut state = self.lock();
+        state.committer = Some(committer);
+        // Only the journal's thread waits for these.
+        let missed = state.closing || matches!(state.stats.health, Health::Faulted(_));
+        drop(state);
+        if missed {
+            self.wake();
+        }
+        if let Some((telling, group)) = telling {
+            telling.tell(group, |tenant| self.landed(tenant));
+        }
     }
 
     /// Asks for `tenant`'s entries, and for its poison to be cleared, after all that was submitted before.
@@ -131,13 +227,19 @@ impl Queue {
     }
 
     /// The committer has ended, as told or by a panic: whoever still waits is told so.
-    pub(super) fn abandon(&self) {
+    fn abandon(&self) {
         let mut state = self.lock();
-        state.closing = true;
+        (state.closing, state.ended) = (true, true);
         state.stats.health = Health::Faulted(CommitError::Closed);
         let items = std::mem::take(&mut state.items);
         drop(state); // callbacks run without the lock
         drop(items);
+        self.wake();
+    }
+
+    /// Whether it is this thread that tells.
+    pub(super) fn is_telling(&self) -> bool {
+        self.telling.is_mine()
     }
 
     /// Lets the committer finish what is waiting and end.
@@ -147,7 +249,7 @@ impl Queue {
     }
 
     /// A commit of `tenant` has ended, and whoever submitted it was told.
-    pub(super) fn landed(&self, tenant: &str) {
+    fn landed(&self, tenant: &str) {
         let mut state = self.lock();
         if let Some(pending) = state.pending.get_mut(tenant) {
             *pending -= 1;
@@ -162,26 +264,10 @@ impl Queue {
         self.lock().stats.clone()
     }
 
-    /// The next work in order of submission, or `None` when closing and all is done.
-    fn take(&self, mode: FlushMode, patience: Option<Duration>) -> Option<Work> {
+    /// The next work in order of submission, if there is any.
+    fn take(&self) -> Option<Work> {
         let mut state = self.lock();
-        while state.items.is_empty() {
-            if state.closing {
-                return None;
-            }
-            state = match patience {
-                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(patience) => {
-                    let (state, timeout) =
-                        self.wake.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
-                    if timeout.timed_out() && state.items.is_empty() && !state.closing {
-                        return Some(Work::Probe);
-                    }
-                    state
-                }
-            };
-        }
-        let limit = match mode {
+        let limit = match self.options.flush {
             FlushMode::Group => usize::MAX,
             FlushMode::Each => 1,
         };
@@ -198,16 +284,14 @@ impl Queue {
                 None => break,
             }
         }
-        Some(Work::Group(group))
+        (!group.is_empty()).then_some(Work::Group(group))
     }
 }
 
-/// The committer's thread.
-pub(super) struct Committer<'q> {
-    queue: &'q Queue,
+/// What writes: one for a journal.
+struct Committer {
     ledger: Ledger,
     options: Options,
-    ends: Sender<Group>,
     /// Why nothing can be written, and when that was last tried.
     fault: Option<(CommitError, Instant)>,
 }
@@ -222,26 +306,20 @@ enum Fate {
     Failed(CommitError),
 }
 
-impl<'q> Committer<'q> {
-    /// A committer of what `queue` holds, which hands what became of it to `ends`.
-    pub(super) fn new(queue: &'q Queue, ledger: Ledger, options: Options, ends: Sender<Group>) -> Self {
-        Self { queue, ledger, options, ends, fault: None }
+impl Committer {
+    /// Does what comes next; with what there is to tell of it.
+    fn turn(&mut self, queue: &Queue) -> Option<Group> {
+        self.probe(queue);
+        match queue.take()? {
+            Work::Group(group) => return Some(self.commit(queue, group)),
+            Work::Errand(Errand::Reload(tenant, reply)) => self.reload(queue, &tenant, &reply),
+            Work::Errand(Errand::Changes(since, reply)) => self.changes(since, &reply),
+            Work::Errand(Errand::Reseal(after, reply)) => self.reseal(queue, &after, &reply),
+        }
+        None
     }
 
-    /// Works until the queue is closed and empty.
-    pub(super) fn run(mut self) {
-        loop {
-            let patience = self.fault.is_some().then_some(self.options.probe_every);
-            let Some(work) = self.queue.take(self.options.flush, patience) else { break };
-            self.probe();
-            match work {
-                Work::Group(group) => self.commit(group),
-                Work::Errand(Errand::Reload(tenant, reply)) => self.reload(&tenant, &reply),
-                Work::Errand(Errand::Changes(since, reply)) => self.changes(since, &reply),
-                Work::Errand(Errand::Reseal(after, reply)) => self.reseal(&after, &reply),
-                Work::Probe => {}
-            }
-        }
+    fn close(&mut self) {
         if self.fault.is_none()
             && let Err(error) = self.ledger.close()
         {
@@ -249,8 +327,8 @@ impl<'q> Committer<'q> {
         }
     }
 
-    fn commit(&mut self, group: Vec<(Commit, Completion)>) {
-        let mut poisoned = self.queue.lock().poisoned.clone();
+    fn commit(&mut self, queue: &Queue, group: Vec<(Commit, Completion)>) -> Group {
+        let mut poisoned = queue.lock().poisoned.clone();
         let mut batch = self.ledger.begin();
         let mut commits = Vec::with_capacity(group.len());
         for (commit, done) in group {
@@ -274,14 +352,14 @@ impl<'q> Committer<'q> {
         let batched = commits.iter().filter(|(_, fate, _)| matches!(fate, Fate::Batched(_))).count();
         let written = if batched > 0 { self.ledger.write(batch) } else { Ok(()) };
         if let Err(cause) = &written {
-            self.fail(cause.clone());
+            self.fail(queue, cause.clone());
         }
 
         let mut ends = Group::with_capacity(commits.len());
         for (tenant, fate, done) in commits {
             let result = match fate {
                 Fate::Failed(error) => Err(error),
-                Fate::Batched(counted) => written.clone().inspect(|()| self.queue.counters.add(counted)),
+                Fate::Batched(counted) => written.clone().inspect(|()| queue.counters.add(counted)),
                 Fate::Barrier if poisoned.contains(&tenant) => Err(CommitError::Poisoned),
                 Fate::Barrier => Ok(()),
             };
@@ -290,25 +368,20 @@ impl<'q> Committer<'q> {
             }
             ends.push(Ended { tenant, done, result });
         }
-        self.complete(poisoned, ends, batched as u64);
-    }
-
-    /// Makes the poison known to submitters, then has them told.
-    fn complete(&self, poisoned: HashSet<Tenant>, ends: Group, batched: u64) {
-        let mut state = self.queue.lock();
+        // Submitters know of the poison before they are told.
+        let mut state = queue.lock();
         state.poisoned = poisoned;
         state.stats.last_seq = self.ledger.seq();
-        state.stats.commits += batched;
+        state.stats.commits += batched as u64;
         state.stats.flushes += u64::from(batched > 0);
-        drop(state);
-        let _ = self.ends.send(ends); // without the thread that tells, dropping them does
+        ends
     }
 
-    fn reload(&self, tenant: &str, reply: &Reply) {
+    fn reload(&self, queue: &Queue, tenant: &str, reply: &Reply) {
         let result = match &self.fault {
             Some((cause, _)) => Err(cause.clone()),
             None => self.ledger.load(tenant).inspect(|_| {
-                self.queue.lock().poisoned.remove(tenant);
+                queue.lock().poisoned.remove(tenant);
             }),
         };
         let _ = reply.try_send(result); // if nobody waits any more, the tenant is loaded again later
@@ -322,12 +395,12 @@ impl<'q> Committer<'q> {
         let _ = reply.try_send(result); // whoever asked may have ended
     }
 
-    fn reseal(&mut self, after: &str, reply: &SyncSender<Result<Resealed, JournalError>>) {
+    fn reseal(&mut self, queue: &Queue, after: &str, reply: &SyncSender<Result<Resealed, JournalError>>) {
         let result = match &self.fault {
             Some((cause, _)) => Err(JournalError::Unavailable(cause.clone())),
             None => self.ledger.reseal(after).inspect_err(|error| {
                 if let JournalError::Unavailable(cause) = error {
-                    self.fail(cause.clone());
+                    self.fail(queue, cause.clone());
                 }
             }),
         };
@@ -335,7 +408,7 @@ impl<'q> Committer<'q> {
     }
 
     /// While faulted, and not too often: finds out whether the store works again.
-    fn probe(&mut self) {
+    fn probe(&mut self, queue: &Queue) {
         match &self.fault {
             Some((cause, tried)) if *cause != CommitError::Fenced && tried.elapsed() >= self.options.probe_every => {}
             _ => return,
@@ -344,17 +417,17 @@ impl<'q> Committer<'q> {
             Ok(()) => {
                 tracing::info!("the journal can be written again");
                 self.fault = None;
-                self.queue.lock().stats.health = Health::Good;
+                queue.lock().stats.health = Health::Good;
             }
-            Err(cause) => self.fail(cause),
+            Err(cause) => self.fail(queue, cause),
         }
     }
 
-    fn fail(&mut self, cause: CommitError) {
+    fn fail(&mut self, queue: &Queue, cause: CommitError) {
         if self.fault.as_ref().is_none_or(|(known, _)| *known != cause) {
             tracing::error!(%cause, hint = cause.hint(), "the journal cannot be written; nothing is signed");
         }
-        self.queue.lock().stats.health = Health::Faulted(cause.clone());
+        queue.lock().stats.health = Health::Faulted(cause.clone());
         self.fault = Some((cause, Instant::now()));
     }
 }

@@ -18,14 +18,13 @@ mod record;
 mod signed;
 pub mod store;
 mod tally;
-mod teller;
+mod telling;
 mod verify;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -33,6 +32,7 @@ use std::time::Duration;
 use crate::keys::cipher::RecordCipher;
 use crate::keys::memory::{self, Secret};
 use crate::metrics::Counters;
+use crate::turns;
 
 pub use anchor::{Anchor, AnchorUnreadable, Setback};
 pub use changes::{Change, Changes, Mark, is_decision, is_listed};
@@ -46,10 +46,10 @@ pub use log::LogLine;
 pub use read::EXPLAIN_REACH;
 pub use record::{BadRecord, HEAD, META};
 pub use signed::{HeadAt, SignedHead, SignedHeadUnreadable};
-pub use teller::Done;
+pub use telling::Done;
 pub use verify::{Check, Progress, Verified, verify};
 
-use committer::{Committer, Queue};
+use committer::Queue;
 use ledger::Ledger;
 use read::Reader;
 use store::Store;
@@ -110,12 +110,11 @@ pub struct Stats {
     pub flushes: u64,
 }
 
-/// The signer's memory. Dropping it finishes what was submitted, writes a checkpoint and ends its threads.
+/// The signer's memory. Dropping it finishes what was submitted, writes a checkpoint and ends its thread.
 pub struct Journal {
     queue: Arc<Queue>,
     reader: Reader,
-    /// The committer, then the one that tells: in the order in which they end.
-    threads: Vec<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Journal {
@@ -124,24 +123,40 @@ impl Journal {
     pub fn open(store: Arc<dyn Store>, cipher: RecordCipher, options: Options) -> Result<Self, JournalError> {
         let cipher = Arc::new(cipher);
         let ledger = Ledger::open(Arc::clone(&store), Arc::clone(&cipher), options.checkpoint_every)?;
-        let queue = Arc::new(Queue::new(ledger.seq()));
         let reader = Reader::new(store, cipher, ledger.meta());
-        let (ends, groups) = teller::line();
+        let queue = Arc::new(Queue::new(ledger, options));
         let shared = Arc::clone(&queue);
-        let teller = spawn("journal-tells", move || teller::run(&shared, &groups))?; // ends with the committer
-        let shared = Arc::clone(&queue);
-        let committer = spawn("journal", move || {
-            let _ = catch_unwind(AssertUnwindSafe(|| Committer::new(&shared, ledger, options, ends).run()));
-            shared.abandon();
-        })?;
-        Ok(Self { queue, reader, threads: vec![committer, teller] })
+        let thread = memory::spawn("journal", move || {
+            turns::answers();
+            shared.run();
+        });
+        let thread = thread.map_err(|error| JournalError::Store(error.into()))?;
+        Ok(Self { queue, reader, thread: Some(thread) })
     }
 
     /// Hands in `commit`; `done` is told once, after the record is on stable storage or has failed. Callbacks of one
     /// tenant run in the order of submission, as do all callbacks of commits that record something; a barrier waits for
     /// its own tenant only, and runs at once, within this call, if nothing of its tenant is in flight.
     pub fn submit(&self, commit: Commit, done: Done) {
-        self.queue.submit(commit, done);
+        self.enqueue(commit, done);
+        self.queue.wake();
+    }
+
+    /// [`Journal::submit`] for who goes on to [`Journal::write`], or to hand in more of what one flush may serve: until then
+    /// it may wait.
+    pub fn enqueue(&self, commit: Commit, done: Done) {
+        self.queue.enqueue(commit, done);
+    }
+
+    /// Has what was enqueued written, by another thread.
+    pub fn wake(&self) {
+        self.queue.wake();
+    }
+
+    /// Writes what was enqueued and tells it, on this thread, unless another one is at it and sees to it. Blocks for a
+    /// flush or a few.
+    pub fn write(&self) {
+        self.queue.write();
     }
 
     /// [`Journal::submit`], waiting for the outcome.
@@ -248,16 +263,12 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         self.queue.close();
-        for thread in self.threads.drain(..) {
-            // A callback may own the last reference; then this is the thread that tells.
-            if thread.thread().id() != std::thread::current().id() {
-                let _ = thread.join(); // panics are caught within
-            }
+        // A callback may own the last reference: then the journal's thread waits for it, or runs it.
+        if let Some(thread) = self.thread.take()
+            && !self.queue.is_telling()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join(); // panics are caught within
         }
     }
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, JournalError> {
-    let thread = memory::spawn(name, work);
-    thread.map_err(|error| JournalError::Store(error.into()))
 }

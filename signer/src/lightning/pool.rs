@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::keys::memory::{scrub_stack, spawn};
+use crate::turns;
 
 /// How many items an actor handles in one turn.
 pub const ITEMS_PER_TURN: usize = 8;
@@ -27,6 +28,9 @@ pub trait Turn: Send + Sync {
 
     /// The same one for every turn of the same actor.
     fn account(&self) -> &Account;
+
+    /// What is left to do after a turn, while others may take the actor's next one already. May wait for the disk.
+    fn finish(&self) {}
 }
 
 /// How a turn ended.
@@ -95,17 +99,20 @@ enum Next {
 }
 
 impl Pool {
-    /// Starts `threads` workers; 0 means one per core.
+    /// Starts `threads` workers; 0 means one per core, and one more, as one of them may be waiting for the disk.
     pub fn start(threads: usize) -> std::io::Result<Self> {
         let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => std::thread::available_parallelism().map_or(1, usize::from) + 1,
             n => n,
         };
         let line = Arc::new(Line::default());
         let workers = (0..threads)
             .map(|n| {
                 let line = line.clone();
-                spawn(&format!("signing-{n}"), move || line.work())
+                spawn(&format!("signing-{n}"), move || {
+                    turns::answers();
+                    line.work();
+                })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { line, workers: Mutex::new(workers) })
@@ -117,7 +124,8 @@ impl Pool {
         let mut line = self.line.lock();
         if line.closed {
             drop(line);
-            return while turn(&*actor).more {};
+            while turn(&*actor).more {}
+            return finish(&*actor);
         }
         line.stand(actor);
         drop(line);
@@ -171,9 +179,10 @@ impl Line {
                     let ended = turn(&*actor);
                     actor.account().charge(ended.took);
                     if ended.more {
-                        self.lock().stand(actor);
+                        self.lock().stand(actor.clone());
                         self.changed.notify_one();
                     }
+                    finish(&*actor);
                 }
             }
         }
@@ -213,6 +222,12 @@ fn turn(actor: &dyn Turn) -> Ended {
         tracing::error!("a node's turn ended with a panic");
         Ended { more: true, took: TIME_PER_TURN }
     })
+}
+
+fn finish(actor: &dyn Turn) {
+    if catch_unwind(AssertUnwindSafe(|| actor.finish())).is_err() {
+        tracing::error!("what is left to do after a turn ended with a panic");
+    }
 }
 
 fn run(errand: Errand) {

@@ -13,13 +13,16 @@ fn quarantine(stage: &Stage) -> Option<String> {
     frozen.and_then(|frozen| frozen["why"].as_str()).map(str::to_owned)
 }
 
-/// Kills the signer and starts it again with `journal`, which it returns, or with the one it had.
-fn start_with(stage: &mut Stage, journal: Option<&[u8]>) -> Vec<u8> {
-    let path = stage.world.signer.dir().join("journal.redb");
+/// A journal's files.
+type Journal = [Vec<u8>; 2];
+
+/// Kills the signer and starts it again with `journal`, or with the one it had, which is returned.
+fn start_with(stage: &mut Stage, journal: Option<&Journal>) -> Journal {
+    let paths = ["journal.redb", "journal.wal"].map(|name| stage.world.signer.dir().join(name));
     stage.world.signer.kill().unwrap();
-    let latest = fs::read(&path).unwrap();
-    if let Some(journal) = journal {
-        fs::write(&path, journal).unwrap();
+    let latest = paths.each_ref().map(|path| fs::read(path).unwrap());
+    for (path, bytes) in paths.iter().zip(journal.into_iter().flatten()) {
+        fs::write(path, bytes).unwrap();
     }
     stage.world.signer.start().unwrap();
     latest
@@ -88,7 +91,7 @@ fn a_copy_from_any_time_of_a_channels_life_ends_in_quarantine_before_anything_is
         wait("a refusal", &[&signed, &plain], || stage.refused().iter().any(|line| line.contains("quarantined")));
         assert_nothing_new_is_signed(&stage, moment);
     }
-    start_with(&mut stage, latest.as_deref());
+    start_with(&mut stage, latest.as_ref());
     wait("the quarantine", &[&plain], || quarantine(&stage).is_some());
     stage.world.signer.cli(&["restore", "alice", "--why", "the latest journal is back"]).unwrap();
     assert_eq!(quarantine(&stage), None);

@@ -53,15 +53,10 @@ impl Scene {
         self.world.daemon.node_remove(&node).unwrap();
     }
 
-    fn journal(&self) -> Vec<u8> {
-        fs::read(self.world.daemon.dir.journal()).unwrap()
-    }
-
-    /// Starts with another journal in place.
-    fn put_back(&self, journal: &[u8]) {
-        self.world.daemon.close(Reason::Sealed);
-        fs::write(self.world.daemon.dir.journal(), journal).unwrap();
-        self.world.reopen().unwrap();
+    /// The journal's files.
+    fn journal(&self) -> Snapshot {
+        let tree = self.world.daemon.dir.journal();
+        [tree.with_extension("wal"), tree].map(|path| (path.clone(), fs::read(path).unwrap())).into()
     }
 
     /// Everything in the data directory.
@@ -119,7 +114,7 @@ fn an_old_copy_from_any_moment_ends_in_quarantine() {
     scene.world.reopen().unwrap();
     for (moment, copy) in copies {
         assert_eq!(scene.quarantine(), None, "{moment}");
-        scene.put_back(&copy);
+        scene.restore(&copy);
         let why = scene.quarantine().unwrap_or_else(|| panic!("{moment}: not noticed"));
         assert!(why.contains("older than its counter"), "{moment}: {why}");
         scene.end_quarantine();
@@ -185,7 +180,7 @@ fn a_snapshot_from_a_data_keys_rotation_ends_in_quarantine_and_the_rotation_goes
     snapshots.push(("turned", scene.snapshot()));
     {
         // As far as a kill let it get: a few rows.
-        let store = crate::journal::store::RedbStore::open(&scene.world.daemon.dir.journal(), 1 << 20).unwrap();
+        let store = crate::journal::store::LoggedStore::open(&scene.world.daemon.dir.journal(), 1 << 20).unwrap();
         let cipher = turned.cipher(Purpose::Records);
         let journal = crate::journal::Journal::open(std::sync::Arc::new(store), cipher, Default::default()).unwrap();
         assert!(journal.seals_with(&subkey(turned.current(), Purpose::Records)));
@@ -224,7 +219,8 @@ fn a_single_file_that_is_put_back_is_noticed_or_harmless() {
     let scene = Scene::new();
     let keyslots = scene.world.daemon.dir.keyslots();
     scene.world.daemon.close(Reason::Sealed);
-    let (old_journal, old_counter) = (scene.journal(), fs::read(&scene.counter).unwrap());
+    let mut old = scene.journal();
+    old.push((scene.counter.clone(), fs::read(&scene.counter).unwrap()));
     let old_keyslots = fs::read(&keyslots).unwrap();
     // Another slot: the same data key.
     let mut envelope = Envelope::read(&keyslots).unwrap();
@@ -245,7 +241,7 @@ fn a_single_file_that_is_put_back_is_noticed_or_harmless() {
     assert!(scene.quarantine().is_some_and(|why| why.contains("counter was set back")), "the counter alone");
     scene.end_quarantine();
     // Both of one moment, from where a file counter can be copied: the limit of a file, which docs/rollback.md names.
-    scene.restore(&vec![(scene.world.daemon.dir.journal(), old_journal), (scene.counter.clone(), old_counter)]);
+    scene.restore(&old);
     assert_eq!(scene.quarantine(), None, "what a TPM's counter is for");
 
     // After a rotation, key slots of before open nothing.
@@ -279,13 +275,13 @@ fn the_latest_state_is_never_in_quarantine() {
     let (journal, counter) = (scene.journal(), fs::read(&scene.counter).unwrap());
     scene.world.daemon.close(Reason::Sealed);
     fs::write(&scene.counter, counter).unwrap();
-    scene.put_back(&journal);
+    scene.restore(&journal);
     assert_eq!(scene.quarantine(), None, "killed");
     // Sealed and put in the same state elsewhere, with its counter.
     scene.world.daemon.close(Reason::Sealed);
     let journal = scene.journal();
-    fs::remove_file(scene.world.daemon.dir.journal()).unwrap();
-    scene.put_back(&journal);
+    journal.iter().for_each(|(path, _)| fs::remove_file(path).unwrap());
+    scene.restore(&journal);
     assert_eq!(scene.quarantine(), None, "moved");
 }
 

@@ -39,7 +39,7 @@ fn node_ids(world: &World) -> Vec<String> {
 
 /// Whether `data_key` alone opens the journal of `world`, which is closed, and every seed in it.
 fn opens(world: &World, data_key: &DataKey) -> bool {
-    let store = crate::journal::store::RedbStore::open(&world.daemon.dir.journal(), 1 << 20).unwrap();
+    let store = crate::journal::store::LoggedStore::open(&world.daemon.dir.journal(), 1 << 20).unwrap();
     let of = |purpose| RecordCipher::new(subkey(data_key.current(), purpose));
     let Ok(journal) = Journal::open(Arc::new(store), of(Purpose::Records), Default::default()) else { return false };
     let whole = journal.verify(&mut |_| true).is_ok();

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use super::faulty::FaultyStore;
-use super::torn::TornDisk;
-use super::{DelayStore, MAX_ROW, MemoryStore, Order, RedbStore, Row, Store, StoreError, StoredPut, prefix_end, scan};
+use super::torn::{TornDisk, TornDisks};
+use super::{
+    DelayStore, LoggedStore, MAX_ROW, MemoryStore, Order, RedbStore, Row, Store, StoreError, StoredPut, prefix_end,
+    scan,
+};
 
 /// Opens the same store again, after the last handle was dropped.
 type Reopen<'a> = &'a dyn Fn() -> Arc<dyn Store>;
@@ -25,6 +28,14 @@ fn redb_keeps_the_contract() {
 fn redb_keeps_the_contract_on_a_simulated_disk() {
     let disk = TornDisk::new(1);
     contract(&|| Arc::new(disk.open().unwrap()));
+}
+
+#[test]
+fn a_tree_with_a_write_ahead_file_keeps_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    contract(&|| Arc::new(LoggedStore::open(&directory.path().join("rows"), 1 << 20).unwrap()));
+    let disks = TornDisks::new(1);
+    contract(&|| Arc::new(disks.open().unwrap()));
 }
 
 #[test]

@@ -14,8 +14,10 @@
 //! version grows with every batch, into each batch, so an outdated writer is refused by the head.
 
 mod delay;
+mod logged;
 mod memory;
 mod redb;
+mod wal;
 
 #[cfg(test)]
 mod contract;
@@ -25,8 +27,9 @@ pub(crate) mod faulty;
 pub(crate) mod torn;
 
 pub use delay::DelayStore;
+pub use logged::LoggedStore;
 pub use memory::MemoryStore;
-pub use redb::RedbStore;
+use redb::RedbStore;
 
 /// The largest value a store takes, in bytes.
 pub const MAX_ROW: usize = 32 << 20;

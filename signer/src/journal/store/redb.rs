@@ -1,4 +1,4 @@
-//! Rows in one redb file: the store of a single signer.
+//! Rows in one redb file: the tree of a [`super::LoggedStore`].
 //!
 //! A batch is one transaction with one flush. redb checks pages by checksums when it opens a file that was not closed,
 //! and falls back to the previous batch if the last one is torn; our own records are authenticated on top of that.
@@ -17,7 +17,7 @@ use super::{Order, Row, Store, StoreError, StoredPut, View, check_sizes, judge};
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 
 /// A [`Store`] in one file, mode 0600, locked against other processes while open.
-pub struct RedbStore {
+pub(super) struct RedbStore {
     /// Opens the file again after an error.
     reopen: Reopen,
     /// Empty after a failed [`Store::recover`].
@@ -27,18 +27,13 @@ pub struct RedbStore {
 type Reopen = Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>;
 
 impl RedbStore {
-    /// Memory for cached pages, in bytes, unless the caller says otherwise.
-    pub const DEFAULT_CACHE: usize = 64 << 20;
-
     /// Opens the file at `path`, or creates it; keeps at most `cache` bytes of pages in memory.
-    pub fn open(path: &Path, cache: usize) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, cache: usize) -> Result<Self, StoreError> {
         create_file(path)?;
         let database = guarded(|| Ok(Builder::new().set_cache_size(cache).create(path)?))?;
         let path: PathBuf = path.to_owned();
         let reopen = move || {
-            // After a failed flush the page cache may hold what the disk does not: read from the disk.
-            let file = File::open(&path)?;
-            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(std::io::Error::from)?;
+            forget_cached(&File::open(&path)?)?;
             Ok(Builder::new().set_cache_size(cache).open(&path)?)
         };
         Self::new(database, Box::new(reopen))
@@ -158,8 +153,13 @@ fn split<'a>(stored: &'a AccessGuard<'_, &[u8]>) -> Result<(u64, &'a [u8]), Stor
     }
 }
 
+/// After a failed flush the page cache may hold what the disk does not: `file` is read from the disk.
+pub(super) fn forget_cached(file: &File) -> Result<(), StoreError> {
+    Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).map_err(std::io::Error::from)?)
+}
+
 /// Creates an empty file that only its owner can read, and makes its directory entry durable.
-fn create_file(path: &Path) -> Result<(), StoreError> {
+pub(super) fn create_file(path: &Path) -> Result<(), StoreError> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error.into()),

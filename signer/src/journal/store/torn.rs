@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use redb::{Builder, Database, StorageBackend};
 
-use super::{RedbStore, StoreError};
+use super::wal;
+use super::{LoggedStore, RedbStore, StoreError};
 
 /// The disk; clones are the same disk.
 #[derive(Clone, Debug)]
@@ -20,10 +21,12 @@ struct Disk {
     flushed: Vec<u8>,
     unflushed: Vec<Write>,
     fails: Option<ErrorKind>,
-    /// Writes until the power goes.
-    power: Option<u64>,
+    power: Power,
     random: u64,
 }
+
+/// Writes until the power goes, on all disks that it feeds.
+type Power = Arc<Mutex<Option<u64>>>;
 
 #[derive(Clone, Debug)]
 enum Write {
@@ -36,12 +39,12 @@ impl TornDisk {
     pub(crate) fn new(seed: u64) -> Self {
         let (seen, flushed) = (Vec::new(), Vec::new());
         let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let disk = Disk { seen, flushed, unflushed: Vec::new(), fails: None, power: None, random };
+        let disk = Disk { seen, flushed, unflushed: Vec::new(), fails: None, power: Power::default(), random };
         Self(Arc::new(Mutex::new(disk)))
     }
 
     /// A store on this disk.
-    pub(crate) fn open(&self) -> std::result::Result<RedbStore, StoreError> {
+    pub(super) fn open(&self) -> std::result::Result<RedbStore, StoreError> {
         let disk = self.clone();
         let reopen = move || disk.database();
         RedbStore::new(reopen()?, Box::new(reopen))
@@ -51,19 +54,28 @@ impl TornDisk {
         Ok(Builder::new().set_cache_size(1 << 20).create_with_backend(self.clone())?)
     }
 
+    /// The same bytes on a disk of their own.
+    pub(crate) fn copy(&self) -> Self {
+        let disk = self.disk();
+        let (seen, flushed) = (disk.seen.clone(), disk.flushed.clone());
+        let (unflushed, random) = (disk.unflushed.clone(), disk.random);
+        let copy = Disk { seen, flushed, unflushed, fails: None, power: Power::default(), random };
+        Self(Arc::new(Mutex::new(copy)))
+    }
+
     /// From now on, writes fail so; `None` repairs the disk.
     pub(crate) fn fail(&self, fails: Option<ErrorKind>) {
         self.disk().fails = fails;
     }
 
     /// The power goes after `writes` more writes: from then on everything fails.
-    pub(crate) fn cut_power_after(&self, writes: u64) {
-        self.disk().power = Some(writes);
+    fn cut_power_after(&self, writes: u64) {
+        *self.disk().power.lock().unwrap() = Some(writes);
     }
 
     /// The disk as found after the power came back: of the writes that were not flushed, any may be there, half there
     /// or missing.
-    pub(crate) fn after_power_cut(&self) -> Self {
+    fn after_power_cut(&self) -> Self {
         let mut disk = self.disk();
         let mut found = disk.flushed.clone();
         for write in disk.unflushed.clone() {
@@ -77,8 +89,8 @@ impl TornDisk {
             }
         }
         let random = disk.random() | 1;
-        let disk =
-            Disk { seen: found.clone(), flushed: found, unflushed: Vec::new(), fails: None, power: None, random };
+        let (seen, unflushed, power) = (found.clone(), Vec::new(), Power::default());
+        let disk = Disk { seen, flushed: found, unflushed, fails: None, power, random };
         Self(Arc::new(Mutex::new(disk)))
     }
 
@@ -97,7 +109,7 @@ impl Disk {
 
     fn write(&mut self, write: Write) -> Result<()> {
         self.check()?;
-        if let Some(left) = &mut self.power {
+        if let Some(left) = &mut *self.power.lock().unwrap() {
             *left = left.saturating_sub(1);
         }
         write.apply(&mut self.seen);
@@ -106,7 +118,7 @@ impl Disk {
     }
 
     fn check(&self) -> Result<()> {
-        match (self.power, self.fails) {
+        match (*self.power.lock().unwrap(), self.fails) {
             (Some(0), _) => Err(ErrorKind::BrokenPipe.into()),
             (_, Some(fails)) => Err(fails.into()),
             _ => Ok(()),
@@ -126,6 +138,67 @@ impl Write {
                 bytes[at..at + new.len()].copy_from_slice(new);
             }
         }
+    }
+}
+
+/// The two disks of a [`LoggedStore`], fed by the same power.
+pub(crate) struct TornDisks {
+    tree: TornDisk,
+    wal: TornDisk,
+}
+
+impl TornDisks {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self::fed(TornDisk::new(seed), TornDisk::new(seed ^ 0x5555))
+    }
+
+    fn fed(tree: TornDisk, wal: TornDisk) -> Self {
+        let power = tree.disk().power.clone();
+        wal.disk().power = power;
+        Self { tree, wal }
+    }
+
+    /// A store on them.
+    pub(crate) fn open(&self) -> std::result::Result<LoggedStore, StoreError> {
+        let wal = self.wal.clone();
+        let reopen = move || Ok(Box::new(wal.clone()) as Box<dyn wal::Disk>);
+        LoggedStore::new(self.tree.open()?, Box::new(reopen), 64 << 10) // is full often
+    }
+
+    /// The tree of these and the write-ahead file of `other`, as they are now.
+    pub(crate) fn mixed(&self, other: &Self) -> Self {
+        Self::fed(self.tree.copy(), other.wal.copy())
+    }
+
+    /// See [`TornDisk::fail`].
+    pub(crate) fn fail(&self, fails: Option<ErrorKind>) {
+        self.tree.fail(fails);
+        self.wal.fail(fails);
+    }
+
+    /// The power goes after `writes` more writes to either: from then on everything fails.
+    pub(crate) fn cut_power_after(&self, writes: u64) {
+        self.tree.cut_power_after(writes);
+    }
+
+    /// See [`TornDisk::after_power_cut`].
+    pub(crate) fn after_power_cut(&self) -> Self {
+        Self::fed(self.tree.after_power_cut(), self.wal.after_power_cut())
+    }
+}
+
+impl wal::Disk for TornDisk {
+    fn read(&self, most: usize) -> Result<Vec<u8>> {
+        let disk = self.disk();
+        Ok(disk.seen[..disk.seen.len().min(most)].to_vec())
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        StorageBackend::write(self, at, bytes)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.sync_data()
     }
 }
 

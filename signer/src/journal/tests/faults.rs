@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 
 use super::super::store::faulty::{Failure, FaultyStore};
-use super::super::store::torn::TornDisk;
-use super::super::store::{MemoryStore, RedbStore, StoreError};
+use super::super::store::torn::TornDisks;
+use super::super::store::{LoggedStore, MemoryStore, StoreError};
 use super::*;
 
 /// Waits until the journal has found out that its disk is back.
@@ -142,13 +142,13 @@ fn a_store_rolled_back_during_a_fault_is_fenced() {
 }
 
 #[test]
-fn redb_names_the_fault_and_comes_back() {
+fn the_store_names_the_fault_and_comes_back() {
     let faults = [
         (ErrorKind::StorageFull, StoreError::Full),
         (ErrorKind::ReadOnlyFilesystem, StoreError::ReadOnly),
         (ErrorKind::Other, StoreError::Io("other error".to_owned())),
     ];
-    let disk = TornDisk::new(1);
+    let disk = TornDisks::new(1);
     let journal = open(disk.open().unwrap());
     for (n, (kind, expected)) in faults.into_iter().enumerate() {
         journal.commit(commit("alice", 1, "a", &[n as u8, 0])).unwrap();
@@ -171,7 +171,7 @@ fn redb_names_the_fault_and_comes_back() {
 #[test]
 fn power_cuts_and_torn_writes_lose_nothing_acknowledged() {
     for seed in 0..60 {
-        let disk = TornDisk::new(seed);
+        let disk = TornDisks::new(seed);
         let journal = open(disk.open().unwrap());
         disk.cut_power_after(20 + seed * 7 % 200);
         let mut acknowledged = 0;
@@ -196,26 +196,50 @@ fn power_cuts_and_torn_writes_lose_nothing_acknowledged() {
 }
 
 #[test]
+fn files_of_different_times_are_refused() {
+    let disks = TornDisks::new(1);
+    let journal = open(disks.open().unwrap());
+    let write = |range: std::ops::Range<u64>| {
+        for n in range {
+            journal.commit(commit("alice", n, &format!("entry/{n}"), &[n as u8; 3000])).unwrap();
+        }
+    };
+    write(1..10);
+    let before = disks.mixed(&disks);
+    write(10..60); // the write-ahead file is full in between
+    let after = disks.mixed(&disks);
+    drop(journal);
+    for (disks, found) in [(&before, 9), (&after, 59)] {
+        assert_eq!(verified(&open(disks.mixed(disks).open().unwrap())).entries, found, "its own files");
+    }
+    let mixed = after.mixed(&before).open().map(drop);
+    assert!(matches!(mixed, Err(StoreError::Damaged(_))), "{mixed:?}");
+    let mixed = before.mixed(&after).open().map(|store| Journal::open(Arc::new(store), cipher(), Options::default()));
+    let error = mixed.unwrap().map(drop).unwrap_err();
+    assert!(matches!(error, JournalError::Damaged(_)), "{error:?}");
+}
+
+#[test]
 fn opening_a_file_that_is_not_ours_is_a_named_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal.redb");
     std::fs::write(&path, b"something else entirely".repeat(500)).unwrap();
-    assert!(matches!(RedbStore::open(&path, 1 << 20), Err(StoreError::Damaged(_))));
+    assert!(matches!(LoggedStore::open(&path, 1 << 20), Err(StoreError::Damaged(_))));
     assert_eq!(
-        RedbStore::open(&directory.path().join("no/such/directory"), 1 << 20).err().map(|error| error.to_string()),
+        LoggedStore::open(&directory.path().join("no/such/directory"), 1 << 20).err().map(|error| error.to_string()),
         Some("input/output error: No such file or directory (os error 2)".to_owned())
     );
 
     let path = directory.path().join("good.redb");
-    let store = RedbStore::open(&path, 1 << 20).unwrap();
-    assert_eq!(RedbStore::open(&path, 1 << 20).err(), Some(StoreError::InUse));
+    let store = LoggedStore::open(&path, 1 << 20).unwrap();
+    assert_eq!(LoggedStore::open(&path, 1 << 20).err(), Some(StoreError::InUse));
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     drop(store);
-    RedbStore::open(&path, 1 << 20).unwrap();
+    LoggedStore::open(&path, 1 << 20).unwrap();
 }
 
-/// Fills a real file system: `./test` mounts one of 8 MB, at `CLAVIGER_TEST_SMALL_DISK`.
+/// Fills a real file system: `./test` mounts one of 16 MB, at `CLAVIGER_TEST_SMALL_DISK`.
 #[test]
 #[ignore = "run by ./test, which gives it a small file system of its own"]
 fn a_real_disk_runs_full_and_is_freed() {
@@ -224,7 +248,7 @@ fn a_real_disk_runs_full_and_is_freed() {
     let ballast = directory.join("ballast");
     std::fs::write(&ballast, vec![1; 2 << 20]).unwrap();
     let path = directory.join("journal.redb");
-    let journal = open(RedbStore::open(&path, 1 << 20).unwrap());
+    let journal = open(LoggedStore::open(&path, 1 << 20).unwrap());
     let (mut recorded, mut refused) = (0, Ok(()));
     while refused.is_ok() {
         refused = journal.commit(commit("alice", recorded, &format!("entry/{recorded}"), &[1; 50_000]));
@@ -241,6 +265,7 @@ fn a_real_disk_runs_full_and_is_freed() {
     journal.commit(commit("alice", 1, "large", &[1; 1 << 20])).unwrap();
     assert_eq!(verified(&journal).entries, recorded + 1);
     drop(journal);
-    verified(&open(RedbStore::open(&path, 1 << 20).unwrap()));
+    verified(&open(LoggedStore::open(&path, 1 << 20).unwrap()));
+    std::fs::remove_file(path.with_extension("wal")).unwrap();
     std::fs::remove_file(path).unwrap();
 }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::super::store::RedbStore;
+use super::super::store::LoggedStore;
 use super::*;
 
 const DIRECTORY: &str = "CLAVIGER_TEST_KILL_DIRECTORY";
@@ -57,7 +57,7 @@ fn note(line: &str, acknowledged: &mut [u64]) -> u64 {
 }
 
 fn open_file(directory: &Path) -> Journal {
-    open(RedbStore::open(&directory.join("journal.redb"), 1 << 20).unwrap())
+    open(LoggedStore::open(&directory.join("journal.redb"), 1 << 20).unwrap())
 }
 
 fn counter(journal: &Journal, node: u64) -> u64 {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::record;
-use super::super::store::{MemoryStore, Order, RedbStore, StoreError};
+use super::super::store::{LoggedStore, MemoryStore, Order, StoreError};
 use super::*;
 
 const LAST: u64 = 20;
@@ -190,8 +190,9 @@ fn a_newer_format_is_a_named_error() {
 fn a_changed_byte_in_the_file_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal.redb");
-    fill(open(RedbStore::open(&path, 1 << 20).unwrap()));
-    let rows = RedbStore::open(&path, 1 << 20).unwrap().view().unwrap().page("", "~", Order::Ascending, 1000).unwrap();
+    fill(open(LoggedStore::open(&path, 1 << 20).unwrap()));
+    let rows =
+        LoggedStore::open(&path, 1 << 20).unwrap().view().unwrap().page("", "~", Order::Ascending, 1000).unwrap();
     let intact = std::fs::read(&path).unwrap();
     for row in rows {
         let tail = &row.value[row.value.len() - 24..];
@@ -200,7 +201,7 @@ fn a_changed_byte_in_the_file_is_named() {
             bytes[at + 5] ^= 1;
         }
         std::fs::write(&path, bytes).unwrap();
-        match verify(&RedbStore::open(&path, 1 << 20).unwrap(), &cipher(), &mut |_| true) {
+        match verify(&LoggedStore::open(&path, 1 << 20).unwrap(), &cipher(), &mut |_| true) {
             Err(JournalError::Damaged(damage)) => assert_eq!(damage.key, row.key),
             Err(JournalError::WrongKey) if row.key == META => {}
             other => panic!("{}: {other:?}", row.key),
@@ -213,7 +214,7 @@ fn a_changed_byte_in_the_file_is_named() {
 fn a_file_damaged_anywhere_never_panics() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal.redb");
-    fill(open(RedbStore::open(&path, 1 << 20).unwrap()));
+    fill(open(LoggedStore::open(&path, 1 << 20).unwrap()));
     let intact = std::fs::read(&path).unwrap();
     let mut random = 1u64;
     for round in 0..150 {
@@ -234,7 +235,7 @@ fn a_file_damaged_anywhere_never_panics() {
 }
 
 fn try_everything(path: &Path) -> Result<(), JournalError> {
-    let store = Arc::new(RedbStore::open(path, 1 << 20)?);
+    let store = Arc::new(LoggedStore::open(path, 1 << 20)?);
     let _ = verify(&*store, &cipher(), &mut |_| true);
     let journal = Journal::open(store, cipher(), Options::default())?;
     let _ = journal.load("alice");

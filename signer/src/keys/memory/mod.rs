@@ -17,7 +17,7 @@ pub(crate) use descriptors::{close_inherited, duplicate};
 pub use heap::{HeapStatus, enclose_heap, heap_status, open_heap, secret_room_for};
 pub use secret::Secret;
 pub use stack::{on_secret_stack, scrub_stack, scrubbed, spawn};
-pub use turns::take_short_turns;
+pub use turns::{Thread, Turns};
 
 #[cfg(test)]
 pub(crate) use pages::code_can_be_written;

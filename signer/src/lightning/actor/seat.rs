@@ -61,7 +61,7 @@ impl Actor {
 
     fn build(&self) -> Result<Machine, Refusal> {
         // What is still on its way belongs to the state that the journal is about to give back.
-        self.flights.wait();
+        self.land_all();
         let tenant = self.spec.name.as_str();
         let mut entries = self.house.journal.load(tenant).map_err(unloaded)?;
         self.flights.broken.store(false, Ordering::SeqCst);

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::seat::{Seat, drop_engine};
 use super::{Actor, Step, Work, lock};
@@ -24,6 +24,9 @@ use crate::reasons::{Reason, Refusal};
 /// Blocks between two prunings of what is long over.
 const PRUNE_EVERY: u32 = 6;
 
+/// What the items of a turn have to be recorded waits this long for the next one's, so that one flush serves them.
+const TIME_PER_FLUSH: Duration = Duration::from_millis(1);
+
 /// Lets an `Arc<Actor>` take turns.
 pub(super) struct Turns(pub(super) Arc<Actor>);
 
@@ -37,6 +40,9 @@ impl Turn for Turns {
                 if n > 0 && begun.elapsed() >= TIME_PER_TURN {
                     break;
                 }
+                if n > 0 && begun.elapsed() >= TIME_PER_FLUSH {
+                    actor.house.journal.wake();
+                }
                 let Some(work) = actor.mailbox.pop() else { break };
                 actor.work(&mut seat, work);
             }
@@ -47,6 +53,11 @@ impl Turn for Turns {
 
     fn account(&self) -> &Account {
         &self.0.account
+    }
+
+    /// Writes what the turn has to be recorded: nobody else has to come for it.
+    fn finish(&self) {
+        self.0.house.journal.write();
     }
 }
 
@@ -66,7 +77,7 @@ impl Actor {
                     }
                 }
                 self.record_tally();
-                self.flights.wait();
+                self.land_all();
                 drop_engine(seat);
                 lock(&self.status).phase = Phase::Stopped;
                 let _ = done.send(()); // whoever asked may be gone
@@ -157,7 +168,13 @@ impl Actor {
             }
             flights.land();
         };
-        self.house.journal.submit(commit, Box::new(landed));
+        self.house.journal.enqueue(commit, Box::new(landed)); // written at the end of the turn
+    }
+
+    /// Waits until nothing is on its way.
+    pub(super) fn land_all(&self) {
+        self.house.journal.write();
+        self.flights.wait();
     }
 
     /// One block, with the answer after its commit.

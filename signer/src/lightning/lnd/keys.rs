@@ -4,12 +4,14 @@
 //! `m/purpose'/0'/0'/change/index` on every network.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 
 use bitcoin::bip32::{ChainCode, ChildNumber, Fingerprint, Xpriv, Xpub};
-use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
+use bitcoin::secp256k1::{self, All, PublicKey, Scalar, Secp256k1, SecretKey};
 use bitcoin::{Network, NetworkKind};
 
+use super::lately::Lately;
 use crate::keys::memory::{Secret, scrubbed};
 
 /// Accounts below the purpose of channel keys that lnd imports: families 0 to 255.
@@ -24,7 +26,7 @@ const HARDENED: u32 = 1 << 31;
 macro_rules! families {
     ($( $variant:ident $number:literal $doc:literal; )*) => {
         /// What a channel key, or one of the node itself, is for.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Family { $( #[doc = $doc] $variant = $number, )* }
 
         impl Family {
@@ -60,7 +62,7 @@ impl Family {
 }
 
 /// Whose wallet accounts lnd keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
     /// P2WPKH nested in P2SH; change is plain P2WPKH.
     Nested = 49,
@@ -76,7 +78,7 @@ impl Purpose {
 }
 
 /// Where a key stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeyPath {
     /// A key of a family.
     Channel(Family, u32),
@@ -85,7 +87,7 @@ pub enum KeyPath {
 }
 
 /// BIP 44's chains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Chain {
     /// For receiving.
     External = 0,
@@ -123,6 +125,10 @@ pub struct Keys {
     /// `m/purpose'/0'/0'/chain`
     wallet: BTreeMap<(Purpose, Chain), Parent>,
     node_id: PublicKey,
+    /// By where they stand.
+    children: Lately<KeyPath>,
+    /// By the key and what was added to it.
+    tweaked: Lately<(PublicKey, [u8; 32])>,
 }
 
 /// What the keys of a family, or of a chain of the wallet, come from. Its public half is at hand: BIP 32 makes each
@@ -172,7 +178,7 @@ impl Keys {
                 }
             }
             let node_id = families[&Family::NodeKey].public(&secp, 0);
-            Self { secp, coin, families, wallet, node_id }
+            Self { secp, coin, families, wallet, node_id, children: Lately::new(), tweaked: Lately::new() }
         })
     }
 
@@ -194,8 +200,20 @@ impl Keys {
 
     /// The public key at `path`.
     pub fn public(&self, path: KeyPath) -> PublicKey {
-        let (parent, index) = self.parent(path);
-        parent.public(&self.secp, index)
+        let child = || {
+            let (parent, index) = self.parent(path);
+            Ok::<_, Infallible>(parent.public(&self.secp, index))
+        };
+        let Ok(key) = self.children.key(path, child);
+        key
+    }
+
+    /// `key` plus `tweak` times the generator.
+    pub fn tweaked(&self, key: &PublicKey, tweak: [u8; 32]) -> Result<PublicKey, secp256k1::Error> {
+        self.tweaked.key((*key, tweak), || {
+            let tweak = Scalar::from_be_bytes(tweak).map_err(|_| secp256k1::Error::InvalidTweak)?;
+            key.add_exp_tweak(&self.secp, &tweak)
+        })
     }
 
     /// What the public keys of a family come from.

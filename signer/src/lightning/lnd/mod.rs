@@ -22,6 +22,7 @@ pub mod channel;
 pub mod channels;
 mod coins;
 pub mod keys;
+mod lately;
 mod messages;
 mod method;
 pub mod psbt;

@@ -42,7 +42,7 @@ impl LndNode {
             let candidate = transactions::classify(&packet, *index, *key, keys, |out| windows.payment(keys, out))?;
             let coin = transactions::spent(&packet, *index)?;
             let all = || (0..packet.inputs.len()).map(|at| transactions::spent(&packet, at)).collect();
-            signatures.push(signing::sign(&packet, *index, *path, keys, &coin, all)?);
+            signatures.push(signing::sign(&packet, *index, *key, keys, &coin, all)?);
             candidates.push((*index, *path, coin, candidate));
         }
         let now_ms = self.clock.now_ms();

@@ -35,13 +35,11 @@ impl Tweak {
 
     /// The key that verifies what `key` signs.
     pub(super) fn public(&self, keys: &Keys, key: &PublicKey) -> Result<PublicKey, Refusal> {
-        let secp = keys.secp();
-        let tweaked = match self {
+        match self {
             Self::None => Ok(*key),
-            Self::Single(tweak) => key.add_exp_tweak(secp, &scalar(*tweak)?),
-            Self::Double(secret) => return revocation_key(secp, key, &secret.public_key(secp)),
-        };
-        tweaked.map_err(|_| impossible())
+            Self::Single(tweak) => keys.tweaked(key, *tweak).map_err(|_| impossible()),
+            Self::Double(secret) => revocation_key(keys.secp(), key, &secret.public_key(keys.secp())),
+        }
     }
 
     fn secret(&self, keys: &Keys, key: SecretKey) -> Result<SecretKey, Refusal> {
@@ -58,11 +56,11 @@ impl Tweak {
     }
 }
 
-/// Signs input `index`, which spends `spent`, with the key at `path`. `prevouts` is what all inputs spend, for taproot.
+/// Signs input `index`, which spends `spent`, with the key that stands at `path`. `prevouts` is what all inputs spend, for taproot.
 pub(super) fn sign(
     packet: &Packet<'_>,
     index: usize,
-    path: KeyPath,
+    (path, key): (KeyPath, PublicKey),
     keys: &Keys,
     spent: &TxOut,
     prevouts: impl FnOnce() -> Result<Vec<TxOut>, Refusal>,
@@ -90,10 +88,11 @@ pub(super) fn sign(
             cache.p2wsh_signature_hash(index, script, spent.value, sighash).map_err(|error| unknown(&error))?
         }
     };
-    let secret = Tweak::of(input)?.secret(keys, keys.secret(path))?;
+    let tweak = Tweak::of(input)?;
+    let secret = tweak.secret(keys, keys.secret(path))?;
     let signature = secp.sign_ecdsa(&Message::from_digest(digest.to_byte_array()), &secret);
     let value = [&signature.serialize_der()[..], &[sighash as u8]].concat();
-    Ok(Signature { input: index, kind: SignatureKind::Ecdsa(secret.public_key(secp), value) })
+    Ok(Signature { input: index, kind: SignatureKind::Ecdsa(tweak.public(keys, &key)?, value) })
 }
 
 /// The witness program of a P2WPKH output, plain or nested.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::chain::Attestor;
 use crate::config::SignerConfig;
-use crate::journal::store::RedbStore;
+use crate::journal::store::LoggedStore;
 use crate::journal::{Journal, Options};
 use crate::keys::cipher::RecordCipher;
 use crate::lightning::actor::House;
@@ -59,7 +59,7 @@ fn median(mut times: Vec<Duration>) -> u128 {
 fn a_batch_with_two_htlcs_is_timed_with_its_record_on_the_disk() {
     let path = std::env::var_os(FILE).expect(FILE);
     let store = Arc::new(
-        RedbStore::open(&std::path::Path::new(&path).with_extension("redb"), RedbStore::DEFAULT_CACHE)
+        LoggedStore::open(&std::path::Path::new(&path).with_extension("redb"), LoggedStore::DEFAULT_CACHE)
             .expect("a store"),
     );
     let cipher = RecordCipher::new(Secret::init(|key| key.fill(7)));

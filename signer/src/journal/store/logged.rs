@@ -1,0 +1,251 @@
+//! The store of a single signer: a redb tree, and a write-ahead file for what the tree does not have yet.
+//!
+//! A batch is one write and one flush of the file; the tree takes all of the file at once when it is full, when the store is
+//! opened, and when it is closed. What the file holds is in memory, too, and seen before the tree.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::ops::Bound;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::redb::{create_file, forget_cached};
+use super::wal::{Disk, Wal};
+use super::{Effect, LAST_KEY, Order, RedbStore, Row, Store, StoreError, StoredPut, View, check_sizes, judge};
+
+/// How large the write-ahead file is: the tree takes some thousand batches at once, within some 10 ms.
+const AHEAD: usize = 4 << 20;
+
+/// A [`Store`] in two files, mode 0600, locked against other processes while open.
+pub struct LoggedStore {
+    tree: RedbStore,
+    /// Opens the write-ahead file, anew after an error.
+    reopen: Reopen,
+    /// How many bytes the file has.
+    size: usize,
+    /// Not there after an error, until [`Store::recover`] has succeeded. One thread applies at a time.
+    wal: Mutex<Option<Wal>>,
+    /// What the write-ahead file holds. Views share it; a batch copies it while one is alive.
+    ahead: Mutex<Arc<Ahead>>,
+}
+
+type Reopen = Box<dyn Fn() -> Result<Box<dyn Disk>, StoreError> + Send + Sync>;
+
+/// By key.
+type Ahead = BTreeMap<Arc<str>, Newest>;
+
+/// What a key came to.
+#[derive(Clone)]
+struct Newest {
+    version: u64,
+    /// None: it was deleted.
+    value: Option<Arc<[u8]>>,
+}
+
+impl LoggedStore {
+    /// Memory for cached pages, in bytes, unless the caller says otherwise.
+    pub const DEFAULT_CACHE: usize = 64 << 20;
+
+    /// Opens the tree at `path` and its write-ahead file beside it, or creates them; keeps at most `cache` bytes of the tree's
+    /// pages in memory.
+    pub fn open(path: &Path, cache: usize) -> Result<Self, StoreError> {
+        let tree = RedbStore::open(path, cache)?; // and locks out others
+        let path = path.with_extension("wal");
+        create_file(&path)?;
+        let reopen = move || {
+            let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(&path)?;
+            forget_cached(&file)?;
+            Ok(Box::new(file) as Box<dyn Disk>)
+        };
+        Self::new(tree, Box::new(reopen), AHEAD)
+    }
+
+    /// A store over `tree`, and over what `reopen` opens, which takes `size` bytes.
+    pub(super) fn new(tree: RedbStore, reopen: Reopen, size: usize) -> Result<Self, StoreError> {
+        let store = Self { tree, reopen, size, wal: Mutex::default(), ahead: Mutex::default() };
+        store.reread(&mut lock(&store.wal))?;
+        Ok(store)
+    }
+
+    /// Takes what the write-ahead file holds into the tree.
+    fn reread(&self, slot: &mut Option<Wal>) -> Result<(), StoreError> {
+        *slot = None;
+        let (mut wal, batches) = Wal::open((self.reopen)()?, self.size)?;
+        let mut ahead = Ahead::new();
+        batches.into_iter().flatten().for_each(|put| insert(&mut ahead, put));
+        *lock(&self.ahead) = Arc::new(ahead);
+        self.settle(&mut wal).map_err(|error| match error {
+            StoreError::Stale { .. } | StoreError::Conflict { .. } => {
+                StoreError::Damaged("its two files are not of the same time".to_owned())
+            }
+            error => error,
+        })?;
+        *slot = Some(wal);
+        Ok(())
+    }
+
+    /// Has the tree take what the write-ahead file holds, and the file begin anew.
+    fn settle(&self, wal: &mut Wal) -> Result<(), StoreError> {
+        let ahead = lock(&self.ahead).clone();
+        if ahead.is_empty() {
+            return Ok(());
+        }
+        let put = |(key, newest): (&Arc<str>, &Newest)| StoredPut {
+            key: key.to_string(),
+            version: newest.version,
+            value: newest.value.as_ref().map(|value| value.to_vec()),
+        };
+        self.tree.apply(&ahead.iter().map(put).collect::<Vec<_>>())?;
+        *lock(&self.ahead) = Arc::default();
+        wal.restart()
+    }
+
+    /// Whether there is no row at all.
+    fn is_new(&self) -> Result<bool, StoreError> {
+        let nothing_ahead = lock(&self.ahead).is_empty();
+        Ok(nothing_ahead && self.tree.view()?.page("", LAST_KEY, Order::Ascending, 1)?.is_empty())
+    }
+
+    /// Both, at one moment.
+    fn seen(&self) -> Result<LoggedView, StoreError> {
+        let ahead = lock(&self.ahead);
+        // Within the lock: what leaves `ahead` is in the tree before.
+        Ok(LoggedView { tree: self.tree.view()?, ahead: ahead.clone() })
+    }
+
+    /// Writes `batch`; in the tree itself if it is too large for the file, or the first one: a journal that lost its write-ahead file
+    /// is an older journal, not a new one.
+    fn write(&self, wal: &mut Wal, batch: Vec<StoredPut>) -> Result<(), StoreError> {
+        if !self.is_new()? {
+            let fits = wal.append(&batch)? || {
+                self.settle(wal)?;
+                wal.append(&batch)?
+            };
+            if fits {
+                let mut ahead = lock(&self.ahead);
+                let ahead = Arc::make_mut(&mut ahead);
+                batch.into_iter().for_each(|put| insert(ahead, put));
+                return Ok(());
+            }
+        }
+        self.tree.apply(&batch)
+    }
+}
+
+impl Store for LoggedStore {
+    fn apply(&self, batch: &[StoredPut]) -> Result<(), StoreError> {
+        check_sizes(batch)?;
+        let mut slot = lock(&self.wal);
+        let Some(wal) = slot.as_mut() else {
+            return Err(StoreError::Io("the write-ahead file is closed after an error".to_owned()));
+        };
+        let seen = self.seen()?;
+        let mut effective = Vec::with_capacity(batch.len());
+        for put in batch {
+            let effect = match seen.ahead.get(&*put.key) {
+                Some(Newest { version, value }) => judge(put, value.as_deref().map(|value| (*version, value)))?,
+                // The bytes matter only if the version is the same.
+                None => match seen.tree.version(&put.key)? {
+                    None => judge(put, None)?,
+                    Some(version) if version != put.version => judge(put, Some((version, &[])))?,
+                    Some(_) => {
+                        let row = seen.tree.get(&put.key)?;
+                        judge(put, row.as_ref().map(|row| (row.version, row.value.as_slice())))?
+                    }
+                },
+            };
+            if let Effect::Write = effect {
+                effective.push(put.clone());
+            }
+        }
+        drop(seen);
+        if effective.is_empty() {
+            return Ok(());
+        }
+        let written = self.write(wal, effective);
+        if written.is_err() {
+            *slot = None; // what it holds is found out by opening it again
+        }
+        written
+    }
+
+    fn view(&self) -> Result<Box<dyn View>, StoreError> {
+        Ok(Box::new(self.seen()?))
+    }
+
+    fn recover(&self) -> Result<(), StoreError> {
+        let mut slot = lock(&self.wal);
+        *slot = None;
+        self.tree.recover()?;
+        self.reread(&mut slot)
+    }
+}
+
+impl Drop for LoggedStore {
+    /// Leaves a tree that has everything.
+    fn drop(&mut self) {
+        if let Some(mut wal) = lock(&self.wal).take()
+            && let Err(error) = self.settle(&mut wal)
+        {
+            tracing::warn!(%error, "the journal's write-ahead file is taken into its tree when it is opened next");
+        }
+    }
+}
+
+/// The tree, and before it what was ahead of it.
+struct LoggedView {
+    tree: Box<dyn View>,
+    ahead: Arc<Ahead>,
+}
+
+impl View for LoggedView {
+    fn get(&self, key: &str) -> Result<Option<Row>, StoreError> {
+        match self.ahead.get_key_value(key) {
+            Some(found) => Ok(row(found)),
+            None => self.tree.get(key),
+        }
+    }
+
+    fn version(&self, key: &str) -> Result<Option<u64>, StoreError> {
+        match self.ahead.get(key) {
+            Some(newest) => Ok(newest.value.as_ref().map(|_| newest.version)),
+            None => self.tree.version(key),
+        }
+    }
+
+    fn page(&self, from: &str, to: &str, order: Order, limit: usize) -> Result<Vec<Row>, StoreError> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let ahead = self.ahead.range::<str, _>((Bound::Included(from), Bound::Excluded(to)));
+        // Each one that was deleted may stand for a row of the tree: without as many more the page would fall short.
+        let deleted = ahead.clone().filter(|(_, newest)| newest.value.is_none()).count();
+        let tree = self.tree.page(from, to, order, limit.saturating_add(deleted))?;
+        // By key; none where the row is ahead, so that only those of the page are copied.
+        let mut keys: BTreeMap<&str, Option<&Row>> = tree.iter().map(|row| (row.key.as_str(), Some(row))).collect();
+        keys.extend(ahead.map(|(key, _)| (&**key, None)));
+        let found = |(key, of_tree): (&str, Option<&Row>)| match of_tree {
+            Some(row) => Some(row.clone()),
+            None => row(self.ahead.get_key_value(key)?),
+        };
+        let rows = keys.into_iter();
+        Ok(match order {
+            Order::Ascending => rows.filter_map(found).take(limit).collect(),
+            Order::Descending => rows.rev().filter_map(found).take(limit).collect(),
+        })
+    }
+}
+
+fn insert(ahead: &mut Ahead, put: StoredPut) {
+    ahead.insert(put.key.into(), Newest { version: put.version, value: put.value.map(Arc::from) });
+}
+
+fn row((key, newest): (&Arc<str>, &Newest)) -> Option<Row> {
+    Some(Row { key: key.to_string(), version: newest.version, value: newest.value.as_ref()?.to_vec() })
+}
+
+/// Both locks guard what is whole between statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
