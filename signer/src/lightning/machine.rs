@@ -86,9 +86,8 @@ impl Machine {
     pub(super) fn overview(&self) -> Result<Overview, Refusal> {
         match self {
             Self::Vls(engine) => Ok(engine.overview()),
-            Self::Lnd(_) | Self::Lightspark(_) => {
-                Err(Refusal::new(Reason::NotAllowed, "channels of a node of this kind cannot be shown"))
-            }
+            Self::Lnd(_) => Err(Refusal::new(Reason::NotAllowed, "channels of a node of this kind cannot be shown")),
+            Self::Lightspark(node) => Ok(node.overview()),
         }
     }
 
