@@ -77,7 +77,7 @@ facts! {
         always[] maybe[Forward] claimed[]
         "How much later the incoming HTLC ends than the outgoing one." "40";
     DecreaseMsat "decrease_msat" Number(Msat) Proved always[] maybe[UpdateChannel] claimed[]
-        "By how much the commitment pays us less than the one before: payments and forwards going out, and fees. Of lnd's channels." "50_000_000";
+        "By how much the commitment pays us less than the one before: payments and forwards going out, and fees. Of lnd's and Lightspark's channels." "50_000_000";
     Description "description" Text Proved
         always[] maybe[PayInvoice IssueInvoice] claimed[]
         "What the invoice says it is for." "\"coffee\"";
@@ -149,6 +149,8 @@ facts! {
         "States of the channel that were replaced, and for which lnd has asked for no penalty yet. Where lnd has a watchtower." "3";
     Unrequested "unrequested" Number(Count) Proved always[] maybe[Withdraw] claimed[]
         "Of a transaction that a Lightspark account is asked to sign: how many of its outputs no signed call requested. Absent elsewhere." "1";
+    UnrequestedMsat "unrequested_msat" Number(Msat) Proved always[] maybe[UpdateChannel] claimed[]
+        "Of a channel of a Lightspark account: how much leaves with this commitment, in HTLCs or otherwise, that belongs to no payment which a signed call requested. Absent elsewhere; unless a rule or a budget looks at it, an account's channels are updated without asking." "5_000_000";
     WeekdayUtc "weekday_utc" Number(Weekday) Derived always[] maybe[] claimed[]
         "The day of the week, UTC: 1 is Monday, 7 is Sunday." "5";
 }

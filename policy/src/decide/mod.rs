@@ -11,6 +11,7 @@ use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, ScriptBuf};
 use serde::{Deserialize, Serialize};
 
+use crate::actions::Action;
 use crate::budget::{Budget, Budgets, ReservationKey, Room, Scope, Standing};
 use crate::engine::{Evaluation, Memberships, Rules};
 use crate::facts::FactId;
@@ -38,6 +39,14 @@ pub struct Policy {
     pub limits: Limits,
     /// SHA-256 of the bundle: the journal names it with every verdict.
     pub hash: [u8; 32],
+}
+
+impl Policy {
+    /// Whether a rule or a budget looks at `fact` when `node` asks for `action`.
+    pub fn looks_at(&self, fact: FactId, action: Action, node: &str) -> bool {
+        let counts = |budget: &Budget| budget.fact == Some(fact) && budget.actions.contains(&action);
+        self.rules.look_at(fact, action, node) || self.budgets.iter().any(counts)
+    }
 }
 
 /// What was spent and approved before.

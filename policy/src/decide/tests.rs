@@ -29,7 +29,18 @@ fn policy() -> Policy {
         "[[destination]]\nlabel = \"exchange\"\naddress = \"{KNOWN}\"\n\n[[payee]]\nlabel = \"ACME\"\nnode_id = \"{NODE_ID}\"\n"
     );
     let list = List::parse("exchange", &list, bitcoin::Network::Regtest).unwrap();
-    let hourly = Budget {
+    Policy {
+        rules: Rules::compile(&[Source { file: "rules.cedar".into(), text: RULES.into() }]).unwrap(),
+        budgets: vec![hourly()],
+        lists: Lists::new(vec![list]).unwrap(),
+        approvals: Approvals::default(),
+        limits: Limits::new(),
+        hash: [0; 32],
+    }
+}
+
+fn hourly() -> Budget {
+    Budget {
         name: "hourly".into(),
         actions: vec![Action::PayInvoice, Action::Withdraw],
         fact: Some(FactId::AmountMsat),
@@ -37,14 +48,6 @@ fn policy() -> Policy {
         window_s: 3_600,
         limit: 2_000,
         unless_approved: Some("treasury".into()),
-    };
-    Policy {
-        rules: Rules::compile(&[Source { file: "rules.cedar".into(), text: RULES.into() }]).unwrap(),
-        budgets: vec![hourly],
-        lists: Lists::new(vec![list]).unwrap(),
-        approvals: Approvals::default(),
-        limits: Limits::new(),
-        hash: [0; 32],
     }
 }
 
@@ -164,4 +167,26 @@ fn a_decision_is_made_again_from_its_record_byte_for_byte() {
         let made_again = judge(&policy, &again, &inputs);
         assert_eq!(serde_json::to_string(&made_again).unwrap(), serde_json::to_string(&verdict).unwrap());
     }
+}
+
+#[test]
+fn a_policy_tells_what_it_looks_at_for_an_action_of_a_node() {
+    let bobs = "@id(\"bob\") forbid (principal == Node::\"bob\", action == Action::\"UpdateChannel\", resource)\n\
+        when { context has unrequested_msat && context.unrequested_msat > 0 };";
+    let policy = Policy {
+        rules: Rules::compile(&[Source { file: "rules.cedar".into(), text: format!("{RULES}{bobs}") }]).unwrap(),
+        ..policy()
+    };
+    for (fact, action, node, looks) in [
+        (FactId::UnrequestedMsat, Action::UpdateChannel, "bob", true),
+        (FactId::UnrequestedMsat, Action::UpdateChannel, "alice", false),
+        (FactId::UnrequestedMsat, Action::Withdraw, "bob", false),
+        (FactId::UnknownDestinations, Action::Withdraw, "alice", true),
+        (FactId::UnknownDestinations, Action::PayInvoice, "alice", false),
+    ] {
+        assert_eq!(policy.looks_at(fact, action, node), looks, "{} {action} {node}", fact.id());
+    }
+    let counted = Budget { actions: vec![Action::UpdateChannel], fact: Some(FactId::UnrequestedMsat), ..hourly() };
+    let policy = Policy { budgets: vec![counted], ..policy };
+    assert!(policy.looks_at(FactId::UnrequestedMsat, Action::UpdateChannel, "alice"), "a budget counts it");
 }

@@ -23,6 +23,7 @@ pub use self::bounds::{MAX_DEPTH, MAX_OPERATORS, MAX_RULE_BYTES, MAX_RULES, MAX_
 pub use self::fault::{RuleError, RuleFault};
 use self::looks::{Facts, Looks};
 use self::slices::Slice;
+use crate::actions::Action;
 use crate::facts::FactId;
 use crate::place::Place;
 use crate::request::Request;
@@ -125,6 +126,11 @@ impl Rules {
             ids.dedup();
         }
         Ok(evaluation)
+    }
+
+    /// Whether a rule that can concern `action` of `node` looks at `fact`.
+    pub(crate) fn look_at(&self, fact: FactId, action: Action, node: &str) -> bool {
+        self.slices[action as usize].sets(node).any(|set| set.reads.contains(fact))
     }
 
     /// All rules, in the order of their files.

@@ -111,3 +111,11 @@ fn a_wrong_name_or_number_is_told_with_what_there_is() {
     assert_eq!(errors[1], PresetError::TooLarge { number: "max_chain_fee_msat", value: u64::MAX });
     assert_eq!(errors[0].number(), Some("max_payment_sat"));
 }
+
+#[test]
+fn no_preset_looks_at_who_requested_what_leaves_a_channel() {
+    for preset in Preset::all() {
+        let looks = rules(preset.name, &[]).look_at(FactId::UnrequestedMsat, Action::UpdateChannel, "alice");
+        assert!(!looks, "{}: payments begin elsewhere, too", preset.name);
+    }
+}

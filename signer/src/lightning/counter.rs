@@ -82,6 +82,11 @@ impl Counter {
         self.desk.is_open().then(|| Request::new(self.node.as_str(), action, self.clock.now_ms()))
     }
 
+    /// Whether the policy in force looks at `fact` when it is asked about `action`.
+    pub fn looks_at(&self, fact: FactId, action: Action) -> bool {
+        self.desk.looks_at(fact, action, &self.node, self.clock.now_ms())
+    }
+
     /// Asks the desk. `key` is what the request is known by if it comes again.
     pub fn ask(&self, request: Request, key: String, ends: Ends) -> Result<(), Refusal> {
         let now_ms = request.time_ms;

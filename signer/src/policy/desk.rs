@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use claviger_policy::actions::Action;
 use claviger_policy::budget::{self, Budgets, BudgetsUnreadable, Change, ReservationKey, Standing};
 use claviger_policy::bundle::{Bundle, InForce};
 use claviger_policy::decide::{self, Policy, State as Known};
@@ -138,6 +139,11 @@ impl Desk {
     pub fn is_open(&self) -> bool {
         let state = self.lock();
         state.bundle.is_some() || state.pending.is_some()
+    }
+
+    /// Whether the bundle in force looks at `fact` when `node` asks for `action`.
+    pub fn looks_at(&self, fact: FactId, action: Action, node: &NodeName, now_ms: u64) -> bool {
+        self.active(now_ms).is_some_and(|bundle| bundle.policy().looks_at(fact, action, node.as_str()))
     }
 
     /// Decides, and sets aside what a permit takes; `None` if no bundle is in force.

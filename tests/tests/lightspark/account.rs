@@ -59,15 +59,20 @@ pub(crate) struct Account {
 impl Account {
     /// A signer that logs everything, with the account in it, under the limits of `claviger.toml` alone. It answers directly.
     pub(crate) fn new() -> Self {
-        Self::with(None)
+        Self::with(None, &hex::encode(SEED), &[])
     }
 
     /// The same, calling back to the API at this URL.
     pub(crate) fn calling_back(api: &str) -> Self {
-        Self::with(Some(api))
+        Self::with(Some(api), &hex::encode(SEED), &[])
     }
 
-    fn with(api: Option<&str>) -> Self {
+    /// The same with another seed, in hex; any amount may go to the addresses `allow`.
+    pub(crate) fn of(seed: &str, allow: &[&str]) -> Self {
+        Self::with(None, seed, allow)
+    }
+
+    fn with(api: Option<&str>, seed: &str, allow: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let program = Program::binary(env!("CARGO_BIN_EXE_claviger-under-test"));
         let cookie = dir.path().join("cookie");
@@ -82,6 +87,7 @@ impl Account {
                 config["log"]["level"] = "trace".into();
                 config["limits"]["max_onchain_sat"] = 50_000.into();
                 config["limits"]["max_onchain_sat_per_day"] = 60_000.into();
+                config["limits"]["allow"] = allow.to_vec().into();
                 let listen = ("listen", webhooks.as_str());
                 let keys = [Some(listen), api.map(|api| ("api", api))].into_iter().flatten();
                 let lightspark: toml::Table = keys.map(|(key, value)| (key.to_owned(), value.into())).collect();
@@ -90,7 +96,7 @@ impl Account {
             .unwrap();
         signer.start().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
-        std::fs::write(path("seed"), hex::encode(SEED)).unwrap();
+        std::fs::write(path("seed"), seed).unwrap();
         std::fs::write(path("secret"), SECRET).unwrap();
         std::fs::write(path("token"), TOKEN).unwrap();
         let (seed, secret, token) = (path("seed"), path("secret"), path("token"));

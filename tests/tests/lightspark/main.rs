@@ -4,6 +4,7 @@
 
 mod account;
 mod callback;
+mod channels;
 mod osk;
 mod over_http;
 mod recovery;

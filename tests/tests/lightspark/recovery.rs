@@ -1,9 +1,7 @@
-//! `claviger lightspark recover` over the real daemon. What a kit that is signed looks like, the account's own tests say.
+//! `claviger lightspark recover` over the real daemon, of what is not the account's. `channels.rs` has a kit that is signed.
 
 use crate::account::Account;
-
-/// One channel of Lightspark's own recovery kits, of another seed than the account's.
-const KITS: &str = include_str!("../../../signer/src/lightning/lightspark/tests/recovery_kits.jsonl");
+use crate::channels::KITS;
 
 #[test]
 fn a_kit_of_another_account_is_refused_channel_by_channel_and_nothing_is_written_over() {

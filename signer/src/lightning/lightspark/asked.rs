@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `PayInvoice` | the call that pays it is signed | its payment hash |
 //! | `ForceClose`, `Sweep` | a channel of a recovery kit is signed | its funding; the transactions that collect |
+//! | `UpdateChannel` | a commitment of the counterparty's is signed, or an HTLC of it; where the policy looks at what no call asked for | the commitment; the HTLC |
 //! | `Withdraw` | the call that requests it is signed; an L1 transaction pays somebody whom no such call named | the call; the transaction |
 //!
 //! What is permitted counts as spent: what became of a payment, Lightspark tells by nothing that is signed.
@@ -14,6 +15,7 @@ use claviger_policy::facts::FactId;
 use claviger_policy::request::Request;
 use lightning_signer::invoice::Invoice;
 
+use super::channel::Newest;
 use crate::lightning::asked::paying;
 use crate::lightning::counter::Counter;
 use crate::policy::Ends;
@@ -66,6 +68,37 @@ pub(super) fn spend(counter: &Counter, txid: &Txid, leaving: &[&TxOut], fee_sat:
     withdraw(counter, format!("withdraw:{txid}"), to, (sat, fee_sat), more)
 }
 
+/// A commitment of the counterparty's is about to be signed, or HTLCs of it that show only now; `unrequested_sat` of what leaves
+/// belong to no payment that a signed call asked for. Payments begin elsewhere, too: asked only where the policy looks at that.
+pub(super) fn update(
+    counter: &Counter,
+    funding: OutPoint,
+    before: &Newest,
+    newest: &Newest,
+    unrequested_sat: u64,
+) -> Result<(), Refusal> {
+    if !counter.looks_at(FactId::UnrequestedMsat, Action::UpdateChannel) {
+        return Ok(());
+    }
+    let Some(request) = counter.request(Action::UpdateChannel) else { return Ok(()) };
+    let outgoing_sat = newest.htlcs.iter().filter(|htlc| htlc.outgoing).map(|htlc| htlc.amount_sat);
+    let request = request
+        .with(FactId::Channel, funding.to_string())
+        .with(FactId::Htlcs, newest.htlcs.len() as u64)
+        .with(FactId::OutgoingMsat, msat(outgoing_sat.fold(0, u64::saturating_add)))
+        .with(FactId::DecreaseMsat, msat(before.ours_sat.saturating_sub(newest.ours_sat)))
+        .with(FactId::UnrequestedMsat, msat(unrequested_sat));
+    let key = match before.txid == newest.txid {
+        true => format!("htlcs:{}:{}", newest.txid, newest.htlcs.len()),
+        false => format!("commitment:{}", newest.txid),
+    };
+    counter.ask(request, key, Ends::AtOnce)
+}
+
+fn msat(sat: u64) -> u64 {
+    sat.saturating_mul(1_000)
+}
+
 /// A channel is about to be closed by a commitment of ours, and what it pays collected in `collected`: each output beside its
 /// transaction.
 pub(super) fn recovery(
@@ -79,7 +112,7 @@ pub(super) fn recovery(
     for (tx, output) in collected {
         let Some(sweep) = counter.request(Action::Sweep) else { return Ok(()) };
         let sweep = sweep
-            .with(FactId::AmountMsat, output.value.to_sat().saturating_mul(1_000))
+            .with(FactId::AmountMsat, msat(output.value.to_sat()))
             .paying_to(counter.destinations([&output.script_pubkey].into_iter()));
         counter.ask(sweep, format!("sweep:{}:{:x}", tx.compute_txid(), output.script_pubkey), Ends::AtOnce)?;
     }
@@ -95,8 +128,8 @@ fn withdraw<'a>(
 ) -> Result<(), Refusal> {
     let Some(request) = counter.request(Action::Withdraw) else { return Ok(()) };
     let request = more(request)
-        .with(FactId::FeeMsat, fee_sat.saturating_mul(1_000))
-        .with(FactId::AmountMsat, amount_sat.saturating_mul(1_000))
+        .with(FactId::FeeMsat, msat(fee_sat))
+        .with(FactId::AmountMsat, msat(amount_sat))
         .paying_to(counter.destinations(to));
     counter.ask(request, key, Ends::AtOnce)
 }

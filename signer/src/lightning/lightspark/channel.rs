@@ -3,13 +3,19 @@
 //! Commitments of both sides carry their number, hidden by a constant of the channel (BOLT 3, "Commitment Transaction
 //! Construction"). The first one that is signed has number 0 and so tells the constant.
 
+use std::collections::BTreeMap;
+
+use bitcoin::hashes::ripemd160;
 use bitcoin::{OutPoint, ScriptBuf, Txid};
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{Fact, Unit};
 use crate::reasons::{Reason, Refusal};
 
-/// A channel: version 1 of the entry `lightspark/channel/n`.
+/// The version of what is written; 1 had no HTLCs.
+const VERSION: u8 = 2;
+
+/// A channel: the entry `lightspark/channel/n`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Channel {
@@ -44,6 +50,56 @@ struct Funding {
     ours_sat: u64,
     /// Its outputs, which its HTLC transactions spend.
     outputs: Vec<(u64, ScriptBuf)>,
+    /// Those of them that jobs showed to be HTLCs.
+    #[serde(default)]
+    htlcs: BTreeMap<u32, Htlc>,
+}
+
+/// An HTLC of the counterparty's commitment, as the job that signs for it shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Htlc {
+    /// RIPEMD-160 of the payment hash: what its script has of it (BOLT 3).
+    pub(super) payment_hash160: ripemd160::Hash,
+    /// Whether we offered it.
+    pub(super) outgoing: bool,
+    /// What its output holds.
+    pub(super) amount_sat: u64,
+    /// The height at which it times out.
+    pub(super) expiry_height: u32,
+}
+
+/// The counterparty's newest commitment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Newest {
+    /// Its id.
+    pub(super) txid: Txid,
+    /// What it pays us.
+    pub(super) ours_sat: u64,
+    /// HTLCs in it that jobs showed, sorted.
+    pub(super) htlcs: Vec<Htlc>,
+}
+
+/// What is known of a channel with a funding output, to be shown.
+pub(super) struct Known<'a> {
+    /// The funding output.
+    pub(super) funding: OutPoint,
+    /// What it holds.
+    pub(super) capacity_sat: u64,
+    /// The number of the counterparty's newest commitment.
+    pub(super) number: u64,
+    /// What that pays us.
+    pub(super) ours_sat: u64,
+    /// Its outputs.
+    pub(super) outputs: &'a [(u64, ScriptBuf)],
+    /// Those of them that are shown HTLCs.
+    pub(super) htlcs: &'a BTreeMap<u32, Htlc>,
+    /// How many of our commitments are revoked, counted from number 0.
+    pub(super) revoked: u64,
+    /// The number of our newest commitment that the counterparty has a point for.
+    pub(super) told: u64,
+    /// Something that closes it was signed.
+    pub(super) closing: bool,
 }
 
 /// A transaction that spends a funding output.
@@ -70,12 +126,14 @@ impl Channel {
     /// A channel whose first per-commitment point is asked for.
     pub(super) fn new(entity: &str, first: u64) -> Self {
         let entity = entity.to_owned();
-        Self { version: 1, entity, first, told: first, released: None, funding: None, closing: false, closed: vec![] }
+        let version = VERSION;
+        Self { version, entity, first, told: first, released: None, funding: None, closing: false, closed: vec![] }
     }
 
     /// Reads an entry.
     pub(super) fn read(entry: &[u8]) -> Option<Self> {
-        serde_json::from_slice(entry).ok().filter(|channel: &Self| channel.version == 1)
+        let channel: Self = serde_json::from_slice(entry).ok()?;
+        (1..=VERSION).contains(&channel.version).then_some(Self { version: VERSION, ..channel })
     }
 
     /// The entry.
@@ -122,7 +180,8 @@ impl Channel {
                 return Err(Refusal::new(Reason::ChannelUnknown, detail));
             }
             let mask = obscured;
-            self.funding = Some(Funding { outpoint, amount_sat, script, mask, number: 0, txid, ours_sat, outputs });
+            let (number, htlcs) = (0, BTreeMap::new());
+            self.funding = Some(Funding { outpoint, amount_sat, script, mask, number, txid, ours_sat, outputs, htlcs });
             return Ok((0, 0));
         };
         funding.require(outpoint, amount_sat, &script)?;
@@ -140,8 +199,55 @@ impl Channel {
             return Err(Refusal::new(Reason::CommitmentOrder, detail).with_fact(fact));
         }
         let less_sat = funding.ours_sat.saturating_sub(ours_sat);
-        *funding = Funding { number, txid, ours_sat, outputs, ..funding.clone() };
+        let htlcs = BTreeMap::new();
+        *funding = Funding { number, txid, ours_sat, outputs, htlcs, script, ..*funding };
         Ok((number, less_sat))
+    }
+
+    /// A job shows what output `vout` of the counterparty's newest commitment is.
+    pub(super) fn show(&mut self, vout: u32, htlc: Htlc) {
+        if let Some(funding) = &mut self.funding {
+            funding.htlcs.insert(vout, htlc);
+        }
+    }
+
+    /// The counterparty's newest commitment.
+    pub(super) fn newest(&self) -> Option<Newest> {
+        let Funding { txid, ours_sat, htlcs, .. } = self.funding.as_ref()?;
+        let mut htlcs: Vec<Htlc> = htlcs.values().copied().collect();
+        htlcs.sort_unstable();
+        Some(Newest { txid: *txid, ours_sat: *ours_sat, htlcs })
+    }
+
+    /// The funding output, once a commitment was signed that spends it.
+    pub(super) fn outpoint(&self) -> Option<OutPoint> {
+        self.funding.as_ref().map(|funding| funding.outpoint)
+    }
+
+    /// The number that hides behind `obscured`, of a commitment that follows the first one.
+    pub(super) fn number(&self, obscured: u64) -> Option<u64> {
+        self.funding.as_ref().map(|funding| obscured ^ funding.mask)
+    }
+
+    /// The number of our commitment whose secrets have this index.
+    pub(super) fn number_of(&self, index: u64) -> Option<u64> {
+        self.first.checked_sub(index)
+    }
+
+    /// All that can be shown of it; `None` before its first commitment.
+    pub(super) fn known(&self) -> Option<Known<'_>> {
+        let Funding { outpoint, amount_sat, number, ours_sat, outputs, htlcs, .. } = self.funding.as_ref()?;
+        Some(Known {
+            funding: *outpoint,
+            capacity_sat: *amount_sat,
+            number: *number,
+            ours_sat: *ours_sat,
+            outputs,
+            htlcs,
+            revoked: self.released.map_or(0, |released| self.first - released + 1),
+            told: self.first - self.told,
+            closing: self.closing,
+        })
     }
 
     /// Our own commitment is signed, which closes the channel. Returns its number.

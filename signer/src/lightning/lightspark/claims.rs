@@ -1,7 +1,9 @@
 //! A transaction that claims what a commitment left: by which rule, and for whom.
 
+use bitcoin::hashes::{Hash, ripemd160};
+
 use super::LightsparkNode;
-use super::channel::Channel;
+use super::channel::{Channel, Htlc};
 use super::event::{Job, MAX_INDEX};
 use super::jobs::{Checked, unproven};
 use super::paths::{ChannelKey, KeyPath};
@@ -13,15 +15,18 @@ use crate::reasons::{Reason, Refusal};
 /// How many revealed secrets are tried, newest first, for the one that a punishment claims with.
 const MAX_TRIED: u64 = 1 << 16;
 
+/// What a claim is, and which output of the counterparty's newest commitment it shows to be an HTLC.
+pub(super) type Claim = (&'static str, Option<(u32, Htlc)>);
+
 impl LightsparkNode {
-    /// A transaction that claims from a commitment. Returns its class.
+    /// A transaction that claims from a commitment.
     pub(super) fn judge_claim(
         &self,
         channel: &Channel,
         number: u32,
         batch: &[Checked<'_>],
         checked: &Checked<'_>,
-    ) -> Result<&'static str, Refusal> {
+    ) -> Result<Claim, Refusal> {
         let Checked { job, tx, key, .. } = checked;
         let KeyPath::ChannelKey(_, purpose) = job.path else {
             return Err(Refusal::new(Reason::KeyPurpose, format!("{} signs no transaction", job.path)));
@@ -68,7 +73,7 @@ impl LightsparkNode {
                             "it is of no commitment of ours that was signed to close the channel",
                         ));
                     }
-                    (true, _, _) => return self.second_level(batch, checked).map(|()| "holder-htlc"),
+                    (true, _, _) => return self.second_level(batch, checked).map(|()| ("holder-htlc", None)),
                     (false, true, true) => {
                         let [input] = &tx.input[..] else { return Err(unknown("it has more than one input")) };
                         let output = transactions::output_script(&job.script);
@@ -76,7 +81,15 @@ impl LightsparkNode {
                             let detail = format!("job {}: {} is none of its outputs", job.id, input.previous_output);
                             return Err(Refusal::new(Reason::HtlcUnknown, detail));
                         }
-                        return self.second_level(batch, checked).map(|()| "counterparty-htlc");
+                        self.second_level(batch, checked)?;
+                        let shown = Htlc {
+                            payment_hash160: ripemd160::Hash::from_byte_array(htlc.payment_hash160),
+                            // What the commitment's owner received, we offered.
+                            outgoing: htlc.received_until.is_some(),
+                            amount_sat: job.amount_sat,
+                            expiry_height: htlc.received_until.unwrap_or(tx.lock_time.to_consensus_u32()),
+                        };
+                        return Ok(("counterparty-htlc", Some((input.previous_output.vout, shown))));
                     }
                     (false, true, false) => "htlc-claim",
                     (false, false, _) => return Err(unknown("the HTLC is not ours")),
@@ -90,7 +103,7 @@ impl LightsparkNode {
             return Err(Refusal::new(Reason::OutputForeign, detail).with_fact(Fact::text("pays", to)));
         }
         self.bounded_fee(batch, checked, Reason::SweepFee)?;
-        Ok(class)
+        Ok((class, None))
     }
 
     /// BOLT 3, "HTLC-Timeout and HTLC-Success Transactions": one output, behind a delay.

@@ -3,7 +3,7 @@
 //! | key | class | tweak | what is required |
 //! |---|---|---|---|
 //! | `m/84'/…` | L1 spend | none | all inputs shown; outputs to us or `limits.allow`, else within the limits for sends; the fee |
-//! | `m/3/n/0` | counterparty's commitment | none | the channel's coin; the next number; what we lose is a payment within the limits |
+//! | `m/3/n/0` | counterparty's commitment | none | the channel's coin; the next number; what we lose is a payment within the limits, and one that was asked for where a rule wants that |
 //! | `m/3/n/0` | our commitment | none | the channel's coin; not revoked; closes the channel |
 //! | `m/3/n/0` | mutual close | none | the channel's coin; pays us what the last commitment does, less a fee |
 //! | `m/3/n/1` | punishment | both, recomputed from a revealed secret | pays us |
@@ -20,15 +20,17 @@ use lightning_signer::lightning::types::payment::PaymentHash;
 use serde_json::json;
 use vls_protocol_signer::approver::Approve;
 
-use super::channel::{Channel, Spend};
+use super::channel::{Channel, Newest, Spend};
 use super::event::Job;
 use super::keys::{Keys, tweaked};
 use super::paths::{ChannelKey, KeyPath};
+use super::payments::Change;
 use super::{Answer, LightsparkNode, REMEMBERED, WALLET, asked, put, transactions};
 use crate::facts::{Fact, Unit};
 use crate::journal::Put;
 use crate::lightning::limits::Limits;
 use crate::lightning::lnd::scripts::{ChannelScript, payment_outputs};
+use crate::lightning::standing::Step;
 use crate::reasons::{Reason, Refusal};
 
 /// A job whose transaction, script, amount and digest agree.
@@ -164,6 +166,7 @@ impl LightsparkNode {
         batch: &[Checked<'_>],
     ) -> Result<(Vec<Put>, Vec<Fact>), Refusal> {
         let mut channel = self.channel(entity, number)?.clone();
+        let before = channel.newest();
         let mut facts = vec![Fact::text("channel", channel.entity.as_str())];
         let is_funding = |checked: &&Checked<'_>| is(checked, ChannelKey::Funding);
         // Its HTLCs are those of the commitment beside them.
@@ -175,14 +178,48 @@ impl LightsparkNode {
             return Err(Refusal::new(Reason::TransactionUnknown, "two transactions spend the funding output"));
         }
         for checked in batch.iter().filter(|checked| !is(checked, ChannelKey::Funding)) {
-            facts.push(Fact::text("class", self.judge_claim(&channel, number, batch, checked)?));
+            let (class, shown) = self.judge_claim(&channel, number, batch, checked)?;
+            facts.push(Fact::text("class", class));
+            if let Some((vout, htlc)) = shown {
+                channel.show(vout, htlc);
+            }
         }
-        Ok((self.keep(number, channel), facts))
+        let mut puts = self.judge_leaving(before.as_ref(), &channel, &mut facts)?;
+        puts.extend(self.keep(number, channel));
+        Ok((puts, facts))
+    }
+
+    /// What leaves with a commitment of the counterparty that is new, or with HTLCs of it that are shown only now: matched
+    /// with the payments that signed calls asked for.
+    fn judge_leaving(
+        &mut self,
+        before: Option<&Newest>,
+        channel: &Channel,
+        facts: &mut Vec<Fact>,
+    ) -> Result<Vec<Put>, Refusal> {
+        let (Some(newest), Some(funding)) = (channel.newest(), channel.outpoint()) else { return Ok(Vec::new()) };
+        if before == Some(&newest) {
+            return Ok(Vec::new());
+        }
+        if let Some(stopped) = self.stopped(channel) {
+            return Err(stopped);
+        }
+        let change = Change::between(before, &newest);
+        let matched = self.payments.matched(&change, self.clock.now_ms());
+        facts.extend(matched.requested.iter().map(|hash| Fact::text("payment_hash", hash.to_string())));
+        if matched.unrequested_sat > 0 {
+            facts.push(Fact::number("unrequested", matched.unrequested_sat, Unit::Sat));
+        }
+        // What a channel begins with is nobody's payment.
+        if let Some(before) = before {
+            asked::update(&self.counter, funding, before, &newest, matched.unrequested_sat)?;
+        }
+        Ok(self.payments.take(matched))
     }
 
     /// A transaction that spends the funding output.
     pub(super) fn judge_funding(
-        &self,
+        &mut self,
         channel: &mut Channel,
         number: u32,
         batch: &[Checked<'_>],
@@ -226,13 +263,13 @@ impl LightsparkNode {
         };
         // Ours pay the counterparty at once and us after a delay; the counterparty's the other way round.
         let pays_them = tx.output.iter().any(|out| out.script_pubkey.is_p2wpkh());
-        if spend.ours_sat == 0 && (pays_them || channel.pays_us()) {
+        let is_holders = spend.ours_sat == 0 && (pays_them || channel.pays_us());
+        let step = if is_holders { Step::Close } else { Step::SignTheirs };
+        self.claimed = Some((number, step, channel.number(obscured).unwrap_or_default()));
+        if is_holders {
             facts.push(Fact::count("commitment_number", channel.holder_commitment(&spend, obscured)?));
             facts.push(Fact::text("class", "holder-commitment"));
             return Ok(());
-        }
-        if let Some(frozen) = self.frozen() {
-            return Err(frozen);
         }
         facts.push(Fact::number("ours", spend.ours_sat, Unit::Sat));
         let (commitment, less_sat) = channel.counterparty_commitment(spend, obscured)?;

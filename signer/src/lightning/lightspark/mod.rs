@@ -9,6 +9,9 @@
 //! channel.rs   what is known of each channel
 //! jobs.rs      a batch of signing jobs        claims.rs        those that claim from a commitment
 //! operations/  what the account's own services call Lightspark for
+//! payments.rs  the payments among it, and the HTLCs in which they leave
+//! view.rs      its channels, as the operator sees them
+//! secrets.rs   per-commitment points and secrets of both sides
 //! recovery/    what collects the money without Lightspark
 //! asked.rs     what all of it asks of the spending policy
 //! ```
@@ -27,18 +30,21 @@ mod keys;
 mod letter;
 mod operations;
 mod paths;
+mod payments;
 mod recovery;
+mod secrets;
 mod seen;
 mod transactions;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bitcoin::hashes::{Hash, sha256};
-use bitcoin::secp256k1::{PublicKey, SecretKey};
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Address, Network, ScriptBuf, Txid};
 use lightning::ln::chan_utils::CounterpartyCommitmentSecrets;
-use lightning::util::ser::{Readable, Writeable};
+use lightning::util::ser::Readable;
 use serde_json::json;
 
 pub use self::event::{Ask, Event, EventError, Job, Method, SubEvent};
@@ -50,6 +56,7 @@ pub use self::recovery::{RECOVER, Recovered, Signed};
 
 use self::channel::Channel;
 use self::keys::Keys;
+use self::payments::Payments;
 use self::seen::{Kind, Seen};
 use super::clock::NodeClock;
 use super::counter::Counter;
@@ -58,11 +65,12 @@ use super::guard::Row;
 use super::identity;
 use super::limits::{self, Limits};
 use super::orders::{Given, Order, OrderError, Orders};
+use super::standing::{Claim, Claims, Step};
 use crate::config::LimitsConfig;
 use crate::facts::Fact;
 use crate::journal::Put;
 use crate::keys::rsa::RsaKey;
-use crate::pipeline::Request;
+use crate::pipeline::{ChannelName, Request};
 use crate::reasons::{Reason, Refusal};
 
 /// The entry that says whose the others are.
@@ -92,6 +100,10 @@ pub struct LightsparkNode {
     charged: Vec<Txid>,
     /// Withdrawals that the policy permitted and no transaction has paid out yet: where to, and how much in sat. Oldest first.
     withdrawals: Vec<(ScriptBuf, u64)>,
+    payments: Payments,
+    /// What was last asked about channels, and what is being asked: the channel's number, and the commitment's.
+    claims: Claims,
+    claimed: Option<(u32, Step, u64)>,
     allow: BTreeSet<ScriptBuf>,
     seen: Seen,
     operations: Seen,
@@ -176,6 +188,7 @@ impl LightsparkNode {
         let charged = charged.map_err(|_| unreadable(&WALLET))?;
         let withdrawals = entries.remove(WITHDRAWALS).map_or(Ok(Vec::new()), |entry| serde_json::from_slice(&entry));
         let withdrawals = withdrawals.map_err(|_| unreadable(&WITHDRAWALS))?;
+        let payments = Payments::restore(&mut entries).ok_or_else(|| unreadable(&"a payment"))?;
         let mut seen = |kind| Seen::restore(kind, &mut entries, &clock).ok_or_else(|| unreadable(&"what was answered"));
         let (seen, operations, signed) = (seen(Kind::Event)?, seen(Kind::Operation)?, seen(Kind::Signature)?);
         if !letter::take(&mut entries) {
@@ -209,6 +222,9 @@ impl LightsparkNode {
             revealed,
             charged,
             withdrawals,
+            payments,
+            claims: Claims::default(),
+            claimed: None,
             allow,
             seen,
             operations,
@@ -236,12 +252,14 @@ impl LightsparkNode {
         &self.clock
     }
 
-    /// Carries out an operator's order. Channels cannot be named yet. Returns what must be durable before it counts.
+    /// Carries out an operator's order. Returns what must be durable before it counts.
     pub fn order(&mut self, order: &Order, given: Given) -> Result<Vec<Put>, OrderError> {
-        match order.channel() {
-            Some(channel) => Err(OrderError::NoChannel(channel)),
-            None => self.orders.carry_out(order, given),
+        if let Order::Freeze(Some(name)) | Order::Exempt { channel: name, .. } = order
+            && !self.channels.values().any(|channel| channel.outpoint().map(ChannelName::from) == Some(*name))
+        {
+            return Err(OrderError::NoChannel(*name));
         }
+        self.orders.carry_out(order, given)
     }
 
     /// Answers one webhook, as [`request`] hands it in, one operation, as [`operation_request`] does, or one channel of a recovery
@@ -249,12 +267,14 @@ impl LightsparkNode {
     pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
         self.limits.begin();
         self.counter.begin(None);
+        self.claimed = None;
         let (answer, letter) = match request.message.get(2..).unwrap_or_default() {
             body if row.number == SIGN_OPERATION => (self.sign_operation(body), None),
             body if row.number == RECOVER => (self.recover(body), None),
             [calls_back, body @ ..] => self.answer(row, *calls_back != 0, body),
             [] => (Err(refusal(&JsonError::Syntax.into())), None),
         };
+        self.note_claim(answer.as_ref().err());
         let settled = self.counter.finish(answer.is_ok());
         let (mut puts, policy) = (settled.puts, settled.records);
         puts.extend(letter);
@@ -347,50 +367,6 @@ impl LightsparkNode {
         }
     }
 
-    fn tell_point(&mut self, entity: &str, number: u32, index: u64) -> Result<Answer, Refusal> {
-        let mut channel = match (self.channels.get(&number), self.entities.get(entity)) {
-            (None, None) => Channel::new(entity, index),
-            _ => self.channel(entity, number)?.clone(),
-        };
-        channel.tell_point(index)?;
-        let point = self.keys.per_commitment_point(number, index);
-        let variables = json!({
-            "channel_id": entity, "per_commitment_point": point.to_string(), "per_commitment_point_index": index,
-        });
-        Ok(Answer { puts: self.keep(number, channel), ..Answer::new(&variables) })
-    }
-
-    fn release_secret(&mut self, entity: &str, number: u32, index: u64) -> Result<Answer, Refusal> {
-        // An old state does not know which commitments were signed to close since.
-        self.orders.require_latest()?;
-        let mut channel = self.channel(entity, number)?.clone();
-        channel.release_secret(index)?;
-        let secret = self.keys.per_commitment_secret(number, index);
-        let variables = json!({
-            "channel_id": entity, "per_commitment_secret": hex::encode(&secret[..]), "per_commitment_index": index,
-        });
-        Ok(Answer { puts: self.keep(number, channel), ..Answer::new(&variables) })
-    }
-
-    /// The counterparty's secret of a commitment: kept, for it proves claims on that commitment.
-    fn reveal(&mut self, entity: &str, index: u64, secret: [u8; 32]) -> Result<Answer, Refusal> {
-        let Some(number) = self.entities.get(entity).copied() else {
-            return Err(Refusal::new(Reason::ChannelUnknown, entity));
-        };
-        let known = self.revealed.get(&number).cloned();
-        let mut secrets = known.unwrap_or_else(CounterpartyCommitmentSecrets::new);
-        let follows = secrets.get_min_seen_secret().checked_sub(1) == Some(index);
-        let is_known = secrets.get_secret(index) == Some(secret);
-        let is_new = || follows && SecretKey::from_slice(&secret).is_ok();
-        if !is_known && (!is_new() || secrets.provide_secret(index, secret).is_err()) {
-            let detail = format!("secret {index} does not follow from those before it");
-            return Err(Refusal::new(Reason::SecretOrder, detail));
-        }
-        let entry = secrets.encode();
-        self.revealed.insert(number, secrets);
-        Ok(Answer { puts: vec![put(format!("{REVEALED}{number}"), entry)], ..Answer::nothing() })
-    }
-
     /// The channel with this number, which must be the one that the event is about.
     fn channel(&self, entity: &str, number: u32) -> Result<&Channel, Refusal> {
         let channel = self.channels.get(&number).filter(|channel| channel.entity == entity);
@@ -419,6 +395,22 @@ impl LightsparkNode {
 
     fn frozen(&self) -> Option<Refusal> {
         self.orders.node_stopped("account")
+    }
+
+    /// Why a channel takes no new state.
+    fn stopped(&self, channel: &Channel) -> Option<Refusal> {
+        match channel.outpoint() {
+            Some(funding) => self.orders.channel_stopped(&funding.into(), self.clock.now_ms()),
+            None => self.frozen(),
+        }
+    }
+
+    /// Keeps what was asked about a channel, with what came of it.
+    fn note_claim(&mut self, refusal: Option<&Refusal>) {
+        let Some((number, step, commitment)) = self.claimed.take() else { return };
+        let Some(funding) = self.channels.get(&number).and_then(Channel::outpoint) else { return };
+        let (at_ms, refused) = (self.clock.now_ms(), refusal.map(|refusal| refusal.reason));
+        self.claims.keep(funding, Claim { step, number: commitment, balance: None, at_ms, refused });
     }
 }
 

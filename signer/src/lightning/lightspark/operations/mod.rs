@@ -12,6 +12,7 @@ mod operation;
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{All, Message, Secp256k1, SecretKey};
+use lightning_signer::invoice::InvoiceAttributes;
 use lightning_signer::lightning::types::payment::PaymentHash;
 use vls_protocol_signer::approver::Approve;
 
@@ -35,6 +36,11 @@ pub fn operation_request(clearance: &[u8], body: &[u8]) -> Vec<u8> {
 
 /// The official SDKs' operations end after an hour; the caller's clock may be a little ahead.
 const EXPIRES_WITHIN_MS: u64 = (60 + 2) * 60 * 1_000;
+
+/// No payment is tried for longer, whatever its call says.
+const TRIED_WITHIN_MS: u64 = 24 * 60 * 60 * 1_000;
+/// The first job of a payment's HTLC may come so late.
+const LATE_MS: u64 = 10 * 60 * 1_000;
 
 /// As Lightspark verifies it: ECDSA, in DER.
 pub(super) fn signature(secp: &Secp256k1<All>, key: &SecretKey, body_sha256: sha256::Hash) -> Vec<u8> {
@@ -102,6 +108,14 @@ impl LightsparkNode {
                 puts.push(self.keep_withdrawals(withdrawals));
             }
         }
+        if let Moves::Payment { invoice, amount_msat, max_fee_msat, timeout_s } = &operation.moves
+            && self.operations_key.is_none()
+        {
+            let tried_ms = timeout_s.saturating_mul(1_000).min(TRIED_WITHIN_MS).saturating_add(LATE_MS);
+            let until_ms = operation.expires_ms.saturating_add(tried_ms);
+            let leaves_msat = (*amount_msat, *max_fee_msat);
+            puts.extend(self.payments.sign(invoice.payment_hash().0, leaves_msat, until_ms, now_ms));
+        }
         Ok(Answer { reply: signature, puts, facts })
     }
 
@@ -122,7 +136,7 @@ impl LightsparkNode {
         facts: &mut Vec<Fact>,
     ) -> Result<(), Refusal> {
         match &operation.moves {
-            Moves::Payment { invoice, amount_msat, max_fee_msat } => {
+            Moves::Payment { invoice, amount_msat, max_fee_msat, .. } => {
                 facts.push(Fact::number("amount", *amount_msat, Unit::Msat));
                 facts.push(Fact::number("fee", *max_fee_msat, Unit::Msat));
                 facts.extend(operation.moves.payment_hash().map(|hash| Fact::text("payment_hash", hash)));

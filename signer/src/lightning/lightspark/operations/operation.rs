@@ -71,6 +71,8 @@ pub(super) enum Moves {
         amount_msat: u64,
         /// What routing may cost.
         max_fee_msat: u64,
+        /// How long it is tried.
+        timeout_s: u64,
     },
     /// To an address.
     Withdrawal {
@@ -186,8 +188,8 @@ fn payment(fields: &Fields<'_>, network: Network) -> Result<Moves, OperationErro
     };
     let amount_msat = amount_msat.ok_or_else(|| missing("amount_msats"))?;
     let max_fee_msat = fields.number("maximum_fees_msats").ok_or_else(|| missing("maximum_fees_msats"))?;
-    fields.number("timeout_secs").ok_or_else(|| missing("timeout_secs"))?;
-    Ok(Moves::Payment { invoice: Box::new(Invoice::Bolt11(invoice)), amount_msat, max_fee_msat })
+    let timeout_s = fields.number("timeout_secs").ok_or_else(|| missing("timeout_secs"))?;
+    Ok(Moves::Payment { invoice: Box::new(Invoice::Bolt11(invoice)), amount_msat, max_fee_msat, timeout_s })
 }
 
 fn withdrawal(fields: &Fields<'_>, network: Network) -> Result<Moves, OperationError> {

@@ -65,7 +65,8 @@ impl LightsparkNode {
         }
         self.require_countersigned(&parts[0], &batch[0].key)?;
         for (part, checked) in parts.iter().zip(&batch).skip(1) {
-            facts.push(Fact::text("class", self.judge_claim(&channel, number, &batch, checked)?));
+            let (class, _) = self.judge_claim(&channel, number, &batch, checked)?;
+            facts.push(Fact::text("class", class));
             self.require_followed(part, &parts)?;
         }
         asked::recovery(&self.counter, parts[0].tx.input[0].previous_output, &collected(&parts))?;

@@ -3,11 +3,12 @@
 use bitcoin::absolute::LockTime;
 use bitcoin::bip32::Xpriv;
 use bitcoin::consensus::encode::serialize_hex;
-use bitcoin::hashes::Hash;
-use bitcoin::secp256k1::{Message, Scalar, Secp256k1, ecdsa};
+use bitcoin::hashes::{Hash, ripemd160};
+use bitcoin::secp256k1::{Message, Scalar, Secp256k1, SecretKey, ecdsa};
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, Sequence, Transaction, TxIn, TxOut, Witness};
+use claviger_policy::bundle::Files;
 use lightning::ln::chan_utils::{build_commitment_secret, make_funding_redeemscript};
 use serde_json::Value;
 
@@ -19,9 +20,10 @@ use crate::keys::memory::Secret;
 use crate::lightning::guard;
 use crate::lightning::lnd::scripts::{Htlc, delayed_script};
 use crate::names::{NodeKind, NodeName};
-use crate::policy::Desk;
+use crate::policy::{ApplyFailed, Desk};
 
 mod attacks;
+mod channels;
 mod claims;
 mod clearances;
 mod commitments;
@@ -29,6 +31,7 @@ mod differential;
 mod events;
 mod letters;
 mod operations;
+mod payments;
 mod recovery;
 mod recovery_kits;
 mod refusals;
@@ -50,6 +53,16 @@ struct Spark {
     events: u32,
     calls_back: bool,
     clearance: Vec<u8>,
+    /// What the last answer says of itself.
+    told: Vec<Fact>,
+}
+
+/// An HTLC of the counterparty's commitment.
+#[derive(Clone, Copy)]
+struct Offer {
+    payment_hash: [u8; 32],
+    sat: u64,
+    outgoing: bool,
 }
 
 fn spec() -> NodeSpec {
@@ -76,6 +89,17 @@ fn keys_of(seed: &str, network: Network) -> Keys {
 fn settings() -> Settings {
     let limits = LimitsConfig { max_onchain_sat: 50_000, max_onchain_sat_per_day: 60_000, ..LimitsConfig::default() };
     Settings { limits, funding_depth: 1, oracle: peer(9), desk: Arc::default() }
+}
+
+/// A desk with this policy in force.
+fn desk(policy: &str, rules: &str) -> Arc<Desk> {
+    let mut files = Files::default();
+    for (name, text) in [("policy.toml", policy), ("rules.cedar", rules)] {
+        files.add(name, text.as_bytes().to_vec()).expect("a file of a bundle");
+    }
+    let desk = Desk::default();
+    desk.apply(files, Network::Regtest, None, 1, |_| Ok::<_, ApplyFailed>(())).expect("a bundle");
+    Arc::new(desk)
 }
 
 fn peer_secret(byte: u8) -> SecretKey {
@@ -124,7 +148,7 @@ impl Spark {
     fn with(entries: BTreeMap<String, Vec<u8>>, desk: Arc<Desk>, events: u32) -> Self {
         let settings = Settings { desk: desk.clone(), ..settings() };
         let node = LightsparkNode::restore(&spec(), &settings, Arc::default(), entries.clone()).expect("restores");
-        Self { node, entries, desk, events, calls_back: false, clearance: vec![] }
+        Self { node, entries, desk, events, calls_back: false, clearance: vec![], told: vec![] }
     }
 
     /// The account as it is after a restart.
@@ -157,6 +181,7 @@ impl Spark {
 
     fn handle(&mut self, row: &Row, message: Vec<u8>) -> Result<Vec<u8>, Refusal> {
         let handled = self.node.handle(row, &Request { request_id: 0, channel: None, message });
+        self.told = handled.facts;
         for Put { key, value } in handled.puts {
             match value {
                 Some(value) => self.entries.insert(key, value),
@@ -232,12 +257,49 @@ impl Spark {
 
     /// A channel whose first commitment pays us `ours_sat`.
     fn opened(ours_sat: u64) -> Self {
-        let mut spark = Self::new();
-        spark.point(MAX_INDEX).expect("the first point");
-        spark.point(MAX_INDEX - 1).expect("the next point");
-        let tx = spark.commitment(0, ours_sat, &[]);
-        spark.sign_commitment(&tx).expect("the first commitment");
-        spark
+        Self::new().open(ours_sat)
+    }
+
+    /// Opens a channel whose first commitment pays us `ours_sat`.
+    fn open(mut self, ours_sat: u64) -> Self {
+        self.point(MAX_INDEX).expect("the first point");
+        self.point(MAX_INDEX - 1).expect("the next point");
+        let tx = self.commitment(0, ours_sat, &[]);
+        self.sign_commitment(&tx).expect("the first commitment");
+        self
+    }
+
+    /// The jobs of the counterparty's commitment `number`, which pays us `ours_sat` and has these HTLCs.
+    fn batch(&self, number: u64, ours_sat: u64, offers: &[Offer]) -> Vec<Value> {
+        let base = self.node.keys.secret(KeyPath::ChannelKey(5, ChannelKey::HtlcBase));
+        let add = hash_of(&peer(6), &self.key(ChannelKey::HtlcBase));
+        let ours = tweaked(base, None, Some(&add)).expect("a key").public_key(self.node.keys.secp());
+        let script = |offer: &Offer| {
+            let htlc = Htlc {
+                revocation_hash: [1; 20],
+                owner: peer(5),
+                other: ours,
+                payment_hash160: ripemd160::Hash::hash(&offer.payment_hash).to_byte_array(),
+                received_until: offer.outgoing.then_some(800_000),
+                anchors: false,
+            };
+            htlc.script()
+        };
+        let outputs: Vec<_> = offers.iter().map(|offer| output(offer.sat, script(offer).to_p2wsh())).collect();
+        let tx = self.commitment(number, ours_sat, &outputs);
+        let job = |(vout, offer): (u32, &Offer)| {
+            let outpoint = OutPoint { txid: tx.compute_txid(), vout };
+            let on = delayed_script(&peer(1), 144, &peer(2)).to_p2wsh();
+            let mut second = transaction(outpoint, vec![output(offer.sat - 500, on)]);
+            if !offer.outgoing {
+                second.lock_time = LockTime::from_consensus(800_001);
+            }
+            let mut job = self.job(&format!("h{vout}"), "m/3/5/4", &second, &script(offer), offer.sat);
+            job["add_tweak"] = hex::encode(add).into();
+            job
+        };
+        let commitment = self.job("c", "m/3/5/0", &tx, &self.funding_script(), CAPACITY_SAT);
+        [commitment].into_iter().chain((2..).zip(offers).map(job)).collect()
     }
 
     /// Our commitment `number`, closing the channel.

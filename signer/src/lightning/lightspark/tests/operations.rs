@@ -1,12 +1,10 @@
 //! Operations: what is signed, under which policy, and how often it counts.
 
 use bitcoin::Address;
-use claviger_policy::bundle::Files;
 use vls_protocol::msgs;
 
 use super::*;
 use crate::lightning::driver::invoice_to_pay;
-use crate::policy::ApplyFailed;
 
 const PAY: &str = "mutation PayInvoice($node_id: ID! $encoded_invoice: String! $timeout_secs: Int! \
     $maximum_fees_msats: Long! $amount_msats: Long $idempotency_key: String) { pay_invoice(input: { node_id: $node_id \

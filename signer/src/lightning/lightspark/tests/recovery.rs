@@ -2,10 +2,8 @@
 
 use bitcoin::Address;
 use bitcoin::consensus::encode::{deserialize_hex, serialize};
-use claviger_policy::bundle::Files;
 
 use super::*;
-use crate::policy::ApplyFailed;
 
 /// Two channels of Lightspark's own recovery kits, whose keys follow from [`SEED`]: one plain, one with an HTLC on both
 /// commitments.
@@ -56,7 +54,7 @@ fn account(late: u64, desk: Arc<Desk>, allow: &[ScriptBuf]) -> Spark {
     let limits = LimitsConfig { allow: allow.iter().map(address).collect(), ..settings().limits };
     let settings = Settings { desk: desk.clone(), limits, ..settings() };
     let node = LightsparkNode::restore(&spec_of_kits(), &settings, Arc::default(), entries.clone()).expect("restores");
-    Spark { node, entries, desk, events: 0, calls_back: false, clearance: vec![] }
+    Spark { node, entries, desk, events: 0, calls_back: false, clearance: vec![], told: vec![] }
 }
 
 fn newest() -> Spark {
@@ -175,14 +173,7 @@ fn hostile_a_kit_that_was_changed_is_refused() {
 
 #[test]
 fn recovery_is_asked_of_the_policy_and_signed_where_it_permits() {
-    let desk = |rules: &str| {
-        let mut files = Files::default();
-        files.add("policy.toml", b"version = 1\n".to_vec()).expect("a file of a bundle");
-        files.add("rules.cedar", rules.as_bytes().to_vec()).expect("a file of a bundle");
-        let desk = Desk::default();
-        desk.apply(files, Network::Regtest, None, 1, |_| Ok::<_, ApplyFailed>(())).expect("a bundle");
-        Arc::new(desk)
-    };
+    let desk = |rules: &str| desk("version = 1\n", rules);
     const ALL: &str = "@id(\"all\") permit (principal, action, resource);\n";
     for action in ["ForceClose", "Sweep"] {
         let rules = format!("{ALL}@id(\"no\") forbid (principal, action == Action::\"{action}\", resource);");
