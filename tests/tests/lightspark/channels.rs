@@ -94,6 +94,8 @@ fn a_channel_is_listed_and_takes_no_new_state_while_it_is_frozen() {
     let funding = opened.commitment().input[0].previous_output.to_string();
     assert_eq!(list["channels"][0]["channel"], funding.as_str(), "{list}");
     assert_eq!(list["channels"][0]["capacity_sat"], CAPACITY_SAT);
+    assert_eq!(list["channels"][0]["standing"], "in-step", "{list}");
+    assert_eq!(list["channels"][0]["counterparty"]["balance"]["theirs_sat"], 499_000, "{list}");
     let shown = opened.show(&funding);
     let id = shown["aliases"][0].as_str().unwrap().to_owned();
     assert_eq!((&opened.show(&id), &opened.show(PATH)), (&shown, &shown), "by any of its names");

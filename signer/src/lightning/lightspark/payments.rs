@@ -7,6 +7,7 @@
 //! came in and are gone as well; otherwise it counts as paid. So an attempt that failed makes room for the next, and a payment that
 //! was made leaves none for a second one with its hash.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::OutPoint;
@@ -181,11 +182,13 @@ impl Payments {
     }
 
     fn touch<'a>(&self, touched: &'a mut BTreeMap<ripemd160::Hash, Payment>, htlc: &Htlc) -> Option<&'a mut Payment> {
-        let hash160 = htlc.payment_hash160;
-        if !touched.contains_key(&hash160) {
-            touched.insert(hash160, self.payments.get(&hash160)?.clone());
+        match touched.entry(htlc.payment_hash160) {
+            Entry::Occupied(known) => Some(known.into_mut()),
+            Entry::Vacant(new) => {
+                let payment = self.payments.get(new.key())?.clone();
+                Some(new.insert(payment))
+            }
         }
-        touched.get_mut(&hash160)
     }
 
     /// Forgets some that are over.
