@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bitcoin::OutPoint;
+
 use crate::reasons::Refusal;
 
 /// Which channel of the calling node a message concerns.
@@ -21,19 +23,61 @@ impl fmt::Display for ChannelRef {
     }
 }
 
-/// Not `peer:number`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a channel is called by its peer's node id in hex, a colon and its number")]
-pub struct BadChannelRef;
-
 impl FromStr for ChannelRef {
-    type Err = BadChannelRef;
+    type Err = BadChannelName;
 
-    fn from_str(text: &str) -> Result<Self, BadChannelRef> {
-        let (peer, number) = text.split_once(':').ok_or(BadChannelRef)?;
+    fn from_str(text: &str) -> Result<Self, BadChannelName> {
+        let (peer, number) = text.split_once(':').ok_or(BadChannelName)?;
         let mut peer_id = [0; 33];
-        hex::decode_to_slice(peer, &mut peer_id).map_err(|_| BadChannelRef)?;
-        Ok(Self { peer_id, dbid: number.parse().map_err(|_| BadChannelRef)? })
+        hex::decode_to_slice(peer, &mut peer_id).map_err(|_| BadChannelName)?;
+        Ok(Self { peer_id, dbid: number.parse().map_err(|_| BadChannelName)? })
+    }
+}
+
+/// What people, orders and the journal call a channel, of whatever kind its node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ChannelName {
+    /// `peer:number`, where the node numbers its channels.
+    Numbered(ChannelRef),
+    /// `txid:vout`, its funding output, where it does not.
+    Funded(OutPoint),
+}
+
+impl fmt::Display for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Numbered(channel) => channel.fmt(f),
+            Self::Funded(funding) => funding.fmt(f),
+        }
+    }
+}
+
+/// Neither `peer:number` nor `txid:vout`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a channel is called by its peer's node id in hex, a colon and its number, or by its funding output, txid:vout"
+)]
+pub struct BadChannelName;
+
+impl FromStr for ChannelName {
+    type Err = BadChannelName;
+
+    fn from_str(text: &str) -> Result<Self, BadChannelName> {
+        // A node id has two digits more than a txid.
+        let numbered = text.parse().map(Self::Numbered);
+        numbered.or_else(|_| text.parse().map(Self::Funded).map_err(|_| BadChannelName))
+    }
+}
+
+impl From<ChannelRef> for ChannelName {
+    fn from(channel: ChannelRef) -> Self {
+        Self::Numbered(channel)
+    }
+}
+
+impl From<OutPoint> for ChannelName {
+    fn from(funding: OutPoint) -> Self {
+        Self::Funded(funding)
     }
 }
 

@@ -6,13 +6,13 @@ use std::path::Path;
 use clap::Subcommand;
 use claviger_proto::v1::{
     BalanceInfo, ChannelInfo, ChannelListRequest, ChannelShowRequest, ClaimInfo, CommitmentsInfo, ExemptionInfo,
-    FreezeInfo, OrderRequest, PaymentInfo,
+    FreezeInfo, HtlcInfo, OrderRequest, PaymentInfo,
 };
 
 use super::{CliError, Output, admin, time};
 
-const CHANNEL: &str =
-    "A channel is called by `peer:number`, by its number alone, or by its funding output `txid:vout`.";
+const CHANNEL: &str = "A channel is called by `peer:number`, by its number alone, or by its funding output `txid:vout`, which is \
+                       the only name of an lnd's channels. One of a Lightspark account has an id there, too.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ChannelCommand {
@@ -98,11 +98,14 @@ pub(super) fn order(daemon: &admin::Daemon, request: OrderRequest, output: &Outp
 /// One channel in one line.
 fn line(channel: &ChannelInfo) -> String {
     let numbers = |side: &Option<CommitmentsInfo>| side.as_ref().map_or("-".to_owned(), numbers);
-    let ours = channel.holder.as_ref().and_then(|side| side.balance.as_ref()).map_or(0, |balance| balance.ours_sat);
+    let balances =
+        [&channel.holder, &channel.counterparty].into_iter().flatten().filter_map(|side| side.balance.as_ref());
+    let ours = balances.map(|balance| balance.ours_sat).next().unwrap_or_default();
     let frozen = if channel.frozen.is_some() { ", FROZEN" } else { "" };
     let exempt = if channel.exemptions.is_empty() { "" } else { ", exempted" };
+    let unproven = channel.unproven_states.map(|states| format!("  {states} unproven states")).unwrap_or_default();
     format!(
-        "{}  {}{frozen}{exempt}, {}  ours {ours} of {} sat  commitments {} / {}",
+        "{}  {}{frozen}{exempt}, {}  ours {ours} of {} sat  commitments {} / {}{unproven}",
         channel.channel,
         channel.state,
         channel.standing,
@@ -122,30 +125,46 @@ fn details(channel: &ChannelInfo) -> String {
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<10} {value}");
     };
+    for alias in &channel.aliases {
+        row("also", alias.clone());
+    }
     row("state", channel.state.clone());
-    if !channel.funding.is_empty() {
+    if !channel.funding.is_empty() && channel.kind.is_empty() {
+        row("funding", format!("{} sat", channel.capacity_sat));
+    } else if !channel.funding.is_empty() {
         let by = if channel.funded_by_us { "us" } else { "the peer" };
         let depth = channel.funding_depth;
         row("funding", format!("{} ({} sat, by {by}, {depth} confirmations)", channel.funding, channel.capacity_sat));
         row("kind", channel.kind.clone());
+    }
+    if !channel.peer.is_empty() {
+        row("peer", format!("{}, as the node says", channel.peer));
     }
     if channel.closing_depth > 0 {
         row("closed", format!("{} confirmations", channel.closing_depth));
     }
     for (name, side) in [("ours", &channel.holder), ("theirs", &channel.counterparty)] {
         let Some(side) = side else { continue };
-        let revoked = side.revoked.map_or("none revoked".to_owned(), |revoked| format!("revoked up to {revoked}"));
+        let revoked =
+            side.revoked.map_or("none known to be revoked".to_owned(), |revoked| format!("revoked up to {revoked}"));
         row(name, format!("commitment {}, {revoked}", numbers(side)));
         if let Some(balance) = &side.balance {
             row("", balance_text(balance));
             for htlc in &balance.htlcs {
-                let (at, hash) = (htlc.cltv_expiry, &htlc.payment_hash);
+                let HtlcInfo { payment_hash, payment_hash160, cltv_expiry: at, .. } = htlc;
+                let hash =
+                    if payment_hash.is_empty() { format!("hash160 {payment_hash160}") } else { payment_hash.clone() };
                 row("", format!("  {:<3} {} sat until {at}, {hash}", htlc.direction, htlc.amount_sat));
             }
         }
     }
+    if let Some(unproven) = channel.unproven_states {
+        row("unproven", format!("{unproven} states that were replaced are not proven to be revoked"));
+    }
     if let Some(book) = &channel.book {
-        row("book", format!("at least {} msat ours, {} msat lost in dust", book.settled_msat, book.dust_lost_msat));
+        let balances = book.settled_msat.zip(book.dust_lost_msat);
+        let balances = balances.map(|(ours, lost)| format!("at least {ours} msat ours, {lost} msat lost in dust"));
+        row("book", balances.unwrap_or_else(|| "payments".to_owned()));
         for payment in &book.payments {
             row("", payment_text(payment));
         }
@@ -167,12 +186,14 @@ fn details(channel: &ChannelInfo) -> String {
 }
 
 fn balance_text(balance: &BalanceInfo) -> String {
-    let BalanceInfo { ours_sat, theirs_sat, feerate_per_kw, .. } = balance;
+    let BalanceInfo { ours_sat, theirs_sat, feerate_per_kw, untold_htlcs, .. } = balance;
+    let feerate = if *feerate_per_kw > 0 { format!(", {feerate_per_kw} sat/kw") } else { String::new() };
+    let untold = if *untold_htlcs > 0 { format!(" with {untold_htlcs} HTLCs or more") } else { String::new() };
     let (incoming, outgoing) = (balance.incoming_sat, balance.outgoing_sat);
     let (ins, outs) = (balance.incoming_htlcs, balance.outgoing_htlcs);
     format!(
-        "ours {ours_sat} sat, theirs {theirs_sat} sat, in {ins} HTLCs of {incoming} sat, out {outs} of {outgoing} sat, \
-         {feerate_per_kw} sat/kw"
+        "ours {ours_sat} sat, theirs {theirs_sat} sat{untold}, in {ins} HTLCs of {incoming} sat, out {outs} of {outgoing} sat\
+         {feerate}"
     )
 }
 

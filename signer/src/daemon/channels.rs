@@ -14,39 +14,37 @@ use super::nodes::parse_name;
 use crate::admin::api::{AdminFailure, FailureKind};
 use crate::lightning::actor::{Actor, AdoptFailed};
 use crate::lightning::book::view;
-use crate::lightning::engine::Engine;
 use crate::lightning::lnd::adopt::Adopted;
 use crate::lightning::orders::{Exemption, Given, Order, OrderError, Orders};
-use crate::lightning::standing::{Balance, ChannelView, Claim, HtlcView, Side, compare};
+use crate::lightning::standing::{Balance, ChannelView, Claim, HtlcView, PaymentHash, Side, compare};
 use crate::names::NodeName;
-use crate::pipeline::{BadChannelRef, ChannelRef};
+use crate::pipeline::{BadChannelName, ChannelName};
 use crate::reasons::{Reason, Refusal};
 
 impl Unsealed {
     /// All channels of `node`, by name.
     pub(super) fn channels(&self, node: &str) -> Result<Vec<ChannelInfo>, AdminFailure> {
-        let look = |engine: &Engine| {
-            let (orders, now_ms) = (engine.orders(), engine.clock().now_ms());
-            let (channels, book) = (engine.channels(), engine.book());
-            let mut books: BTreeMap<&str, BookInfo> =
-                book.channels.iter().map(|entry| (entry.channel.as_str(), book_info(entry))).collect();
+        let all = self.running(node)?.overview().map_err(|refusal| unavailable(node, &refusal))?;
+        let mut books: BTreeMap<&str, BookInfo> = BTreeMap::new();
+        if let Some(book) = &all.book {
+            books.extend(book.channels.iter().map(|entry| (entry.channel.as_str(), book_info(entry))));
             for (payment, channel) in book.payments.iter().flat_map(|p| p.channels.iter().map(move |c| (p, c))) {
-                books.entry(channel).and_modify(|book| book.payments.push(payment_info(payment)));
+                books.entry(channel).or_default().payments.push(payment_info(payment));
             }
-            let mut info = |(view, claims): &(ChannelView, Vec<Claim>)| {
-                let info = info(view, claims, orders, now_ms);
-                ChannelInfo { book: books.remove(info.channel.as_str()), ..info }
-            };
-            channels.iter().map(&mut info).collect()
+        }
+        let mut info = |(view, claims): &(ChannelView, Vec<Claim>)| {
+            let info = info(view, claims, &all.orders, all.now_ms);
+            ChannelInfo { book: books.remove(info.channel.as_str()), ..info }
         };
-        self.running(node)?.inspect(look).map_err(|refusal| unavailable(node, &refusal))
+        Ok(all.channels.iter().map(&mut info).collect())
     }
 
-    /// The channel of `node` that `text` calls: `peer:number`, the number alone, or its funding output.
+    /// The channel of `node` that `text` calls: `peer:number`, the number alone, its funding output, or what else it is called.
     pub(super) fn channel(&self, node: &str, text: &str) -> Result<ChannelInfo, AdminFailure> {
         let is_it = |channel: &ChannelInfo| {
             let number = channel.channel.split_once(':').map(|(_, number)| number);
-            channel.channel == text || number == Some(text) || (!text.is_empty() && channel.funding == text)
+            let is_alias = channel.aliases.iter().any(|alias| alias == text);
+            is_alias || channel.channel == text || number == Some(text) || (!text.is_empty() && channel.funding == text)
         };
         let mut found = self.channels(node)?.into_iter().filter(is_it);
         let hint = "`claviger channel list` shows the node's channels.";
@@ -139,8 +137,8 @@ impl Unsealed {
     }
 }
 
-fn parse_channel(text: &str) -> Result<ChannelRef, AdminFailure> {
-    text.parse().map_err(|error: BadChannelRef| {
+fn parse_channel(text: &str) -> Result<ChannelName, AdminFailure> {
+    text.parse().map_err(|error: BadChannelName| {
         AdminFailure::new(FailureKind::Invalid, error, "`claviger channel list` shows the node's channels.")
     })
 }
@@ -181,12 +179,16 @@ fn info(view: &ChannelView, claims: &[Claim], orders: &Orders, now_ms: u64) -> C
         frozen: orders.frozen_channel(&view.channel).or(orders.frozen_node()).map(freeze_info),
         exemptions: mine.map(exemption_info).collect(),
         book: None,
+        peer: view.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        unproven_states: view.unproven_states,
+        aliases: view.aliases.clone(),
     }
 }
 
 fn book_info(entry: &view::ChannelView) -> BookInfo {
     let view::ChannelView { settled_msat, dust_lost_msat, .. } = entry;
-    BookInfo { settled_msat: *settled_msat, dust_lost_msat: *dust_lost_msat, payments: Vec::new() }
+    let (settled_msat, dust_lost_msat) = (Some(*settled_msat), Some(*dust_lost_msat));
+    BookInfo { settled_msat, dust_lost_msat, payments: Vec::new() }
 }
 
 fn payment_info(payment: &view::PaymentView) -> PaymentInfo {
@@ -219,11 +221,14 @@ fn commitments(side: &Side) -> CommitmentsInfo {
 }
 
 fn balance_info(balance: &Balance) -> BalanceInfo {
-    let htlc = |htlc: &HtlcView| HtlcInfo {
-        direction: if htlc.incoming { "in" } else { "out" }.to_owned(),
-        amount_sat: htlc.amount_sat,
-        payment_hash: hex::encode(htlc.payment_hash),
-        cltv_expiry: htlc.cltv_expiry,
+    let htlc = |htlc: &HtlcView| {
+        let (payment_hash, payment_hash160) = match htlc.payment_hash {
+            PaymentHash::Whole(hash) => (hex::encode(hash), String::new()),
+            PaymentHash::Hash160(hash) => (String::new(), hex::encode(hash)),
+        };
+        let direction = if htlc.incoming { "in" } else { "out" }.to_owned();
+        let (amount_sat, cltv_expiry) = (htlc.amount_sat, htlc.cltv_expiry);
+        HtlcInfo { direction, amount_sat, payment_hash, cltv_expiry, payment_hash160 }
     };
     BalanceInfo {
         ours_sat: balance.ours_sat,
@@ -234,6 +239,7 @@ fn balance_info(balance: &Balance) -> BalanceInfo {
         incoming_htlcs: balance.incoming_htlcs,
         outgoing_htlcs: balance.outgoing_htlcs,
         htlcs: balance.htlcs.iter().map(htlc).collect(),
+        untold_htlcs: balance.untold_htlcs,
     }
 }
 

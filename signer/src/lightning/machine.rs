@@ -12,6 +12,7 @@ use super::lightspark::{self, LightsparkNode};
 use super::lnd::{self, LndNode};
 use super::orders::{Given, Order, OrderError};
 use super::persist::ChainStart;
+use super::standing::Overview;
 use super::status::Facts;
 use crate::journal::Put;
 use crate::names::NodeKind;
@@ -78,6 +79,16 @@ impl Machine {
         match self {
             Self::Lnd(node) => Ok(node),
             Self::Vls(_) | Self::Lightspark(_) => Err(Refusal::new(Reason::NotAllowed, "the node is no lnd")),
+        }
+    }
+
+    /// All channels, as the operator sees them. May panic.
+    pub(super) fn overview(&self) -> Result<Overview, Refusal> {
+        match self {
+            Self::Vls(engine) => Ok(engine.overview()),
+            Self::Lnd(_) | Self::Lightspark(_) => {
+                Err(Refusal::new(Reason::NotAllowed, "channels of a node of this kind cannot be shown"))
+            }
         }
     }
 

@@ -9,8 +9,10 @@ use super::{Actor, Work};
 use crate::journal::Commit;
 use crate::lightning::engine::Engine;
 use crate::lightning::lnd::adopt::{Adopted, BackupError};
+use crate::lightning::machine::Machine;
 use crate::lightning::orders::{Given, Order, OrderError};
 use crate::lightning::record;
+use crate::lightning::standing::Overview;
 use crate::reasons::{Reason, Refusal};
 
 /// Why channels are not taken over.
@@ -34,12 +36,24 @@ impl Actor {
         self: &Arc<Self>,
         look: impl FnOnce(&Engine) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
+        self.look(move |machine| machine.vls().map(|engine| look(engine)))
+    }
+
+    /// The node's channels, as of now; otherwise as [`inspect`](Self::inspect).
+    pub fn overview(self: &Arc<Self>) -> Result<Overview, Refusal> {
+        self.look(|machine| machine.overview())
+    }
+
+    fn look<T: Send + 'static>(
+        self: &Arc<Self>,
+        look: impl FnOnce(&mut Machine) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let (reply, outcome) = sync_channel(1);
         let call: Call = Box::new(move |actor, seat| {
-            let seen = match actor.engine(seat).and_then(|machine| machine.vls()) {
-                Ok(engine) => catch_unwind(AssertUnwindSafe(|| look(engine))).map_err(|_| {
+            let seen = match actor.engine(seat) {
+                Ok(machine) => catch_unwind(AssertUnwindSafe(|| look(machine))).unwrap_or_else(|_| {
                     actor.fault(seat, "the operator's look");
-                    Refusal::new(Reason::Fault, "the node's state cannot be read")
+                    Err(Refusal::new(Reason::Fault, "the node's state cannot be read"))
                 }),
                 Err(refusal) => Err(refusal),
             };

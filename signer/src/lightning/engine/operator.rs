@@ -4,11 +4,11 @@ use vls_protocol::msgs::Message;
 
 use super::super::clock::NodeClock;
 use super::super::orders::{Given, Order, OrderError, Orders};
-use super::super::standing::{self, ChannelView, Claim, State};
+use super::super::standing::{self, ChannelView, Claim, Overview, State};
 use super::Engine;
 use crate::facts::Fact;
 use crate::journal::Put;
-use crate::pipeline::ChannelRef;
+use crate::pipeline::{ChannelName, ChannelRef};
 use crate::reasons::Refusal;
 
 impl Engine {
@@ -16,6 +16,12 @@ impl Engine {
     pub fn channels(&self) -> Vec<(ChannelView, Vec<Claim>)> {
         let channels = standing::all(&self.node).into_iter();
         channels.map(|view| (self.claims.of(&view.channel), view)).map(|(claims, view)| (view, claims)).collect()
+    }
+
+    /// All channels, with what is booked and ordered. May panic, as `handle` may.
+    pub fn overview(&self) -> Overview {
+        let (channels, book) = (self.channels(), Some(self.book()));
+        Overview { channels, book, orders: self.orders.clone(), now_ms: self.clock.now_ms() }
     }
 
     /// Of how many channels the node claimed something.
@@ -36,7 +42,7 @@ impl Engine {
     /// Carries out an operator's order. Returns what must be durable before it counts.
     pub fn order(&mut self, order: &Order, given: Given) -> Result<Vec<Put>, OrderError> {
         if let Order::Freeze(Some(channel)) | Order::Exempt { channel, .. } = order
-            && standing::one(&self.node, *channel).is_none()
+            && !matches!(channel, ChannelName::Numbered(known) if standing::one(&self.node, *known).is_some())
         {
             return Err(OrderError::NoChannel(*channel));
         }

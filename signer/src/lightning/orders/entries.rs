@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Exemption, Given, Orders};
 use crate::journal::Put;
-use crate::pipeline::ChannelRef;
+use crate::pipeline::ChannelName;
 use crate::reasons::Reason;
 
 const PREFIX: &str = "order/";
@@ -65,7 +65,7 @@ impl Orders {
 }
 
 /// The entry of a freeze; without `given` it goes.
-pub(super) fn freeze(channel: Option<ChannelRef>, given: Option<&Given>) -> Put {
+pub(super) fn freeze(channel: Option<ChannelName>, given: Option<&Given>) -> Put {
     let key = channel.map_or_else(|| format!("{PREFIX}freeze"), |channel| format!("{PREFIX}freeze/{channel}"));
     Put { key, value: given.map(|given| encode(given, None)) }
 }

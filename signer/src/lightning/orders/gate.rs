@@ -17,7 +17,7 @@ use vls_protocol::msgs::Message;
 use super::{Given, Orders};
 use crate::facts::Fact;
 use crate::lightning::standing::{ChannelView, Side};
-use crate::pipeline::ChannelRef;
+use crate::pipeline::{ChannelName, ChannelRef};
 use crate::reasons::{Reason, Refusal};
 
 impl Orders {
@@ -77,6 +77,19 @@ impl Orders {
         self.quarantine.as_ref().map(quarantined).or_else(frozen)
     }
 
+    /// Why `channel` takes no new state at `now_ms`.
+    pub fn channel_stopped(&self, channel: &ChannelName, now_ms: u64) -> Option<Refusal> {
+        if let Some(given) = &self.quarantine {
+            return Some(quarantined(given));
+        }
+        let frozen = match (&self.node, self.channels.get(channel)) {
+            (_, Some(given)) => refusal("channel", given),
+            (Some(given), None) => refusal("node", given),
+            (None, None) => return None,
+        };
+        (!self.is_exempt(channel, Reason::Frozen, now_ms)).then_some(frozen)
+    }
+
     /// In quarantine, what is refused on a channel may be refused only because this state is older than the node's.
     pub fn excuse(&self, refusal: Refusal) -> Refusal {
         match &self.quarantine {
@@ -95,15 +108,10 @@ impl Orders {
     }
 
     fn check_state(&self, channel: ChannelRef, now_ms: u64, is_new: impl FnOnce() -> bool) -> Result<(), Refusal> {
-        if self.quarantine.is_some() {
-            return self.check_latest(is_new);
+        match self.channel_stopped(&channel.into(), now_ms) {
+            Some(refusal) if is_new() => Err(refusal),
+            _ => Ok(()),
         }
-        let frozen = match (&self.node, self.channels.get(&channel)) {
-            (_, Some(given)) => refusal("channel", given),
-            (Some(given), None) => refusal("node", given),
-            (None, None) => return Ok(()),
-        };
-        if self.is_exempt(&channel, Reason::Frozen, now_ms) || !is_new() { Ok(()) } else { Err(frozen) }
     }
 }
 

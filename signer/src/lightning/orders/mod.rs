@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::facts::{Fact, Unit};
 use crate::journal::Put;
-use crate::pipeline::ChannelRef;
+use crate::pipeline::ChannelName;
 use crate::reasons::Reason;
 
 pub use self::entries::{OrdersUnreadable, QUARANTINE};
@@ -51,7 +51,7 @@ pub struct Given {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exemption {
     /// The channel.
-    pub channel: ChannelRef,
+    pub channel: ChannelName,
     /// What does not stop it.
     pub reason: Reason,
     /// Its end, by the node's clock, which never runs backwards (P7).
@@ -64,9 +64,9 @@ pub struct Exemption {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Freeze the node, or one channel.
-    Freeze(Option<ChannelRef>),
+    Freeze(Option<ChannelName>),
     /// Take that back.
-    Thaw(Option<ChannelRef>),
+    Thaw(Option<ChannelName>),
     /// Put the node in quarantine, because its state may not be the latest (P7). A thaw does not end it, nor does an exemption.
     Quarantine,
     /// End that: somebody looked, and the state is the latest.
@@ -74,7 +74,7 @@ pub enum Order {
     /// Exempt a channel from a reason.
     Exempt {
         /// The channel.
-        channel: ChannelRef,
+        channel: ChannelName,
         /// The reason.
         reason: Reason,
         /// For how long, in seconds.
@@ -93,13 +93,13 @@ pub enum OrderError {
     Duration(u64),
     /// There is nothing to take back.
     #[error("{} is not frozen by itself", .0.map_or("the node".to_owned(), |channel| format!("channel {channel}")))]
-    NotFrozen(Option<ChannelRef>),
+    NotFrozen(Option<ChannelName>),
     /// The node is not in quarantine.
     #[error("the node is not in quarantine")]
     NotQuarantined,
     /// The node has no such channel.
     #[error("the node has no channel {0}")]
-    NoChannel(ChannelRef),
+    NoChannel(ChannelName),
     /// The node is not there, or its journal cannot be written.
     #[error("the node cannot take orders now: {0}")]
     Unavailable(String),
@@ -126,8 +126,8 @@ impl OrderError {
 pub struct Orders {
     node: Option<Given>,
     quarantine: Option<Given>,
-    channels: BTreeMap<ChannelRef, Given>,
-    exemptions: BTreeMap<(ChannelRef, &'static str), Exemption>,
+    channels: BTreeMap<ChannelName, Given>,
+    exemptions: BTreeMap<(ChannelName, &'static str), Exemption>,
 }
 
 /// What `status` shows of the orders about a node.
@@ -160,7 +160,7 @@ impl Orders {
     }
 
     /// Who froze `channel` by itself.
-    pub fn frozen_channel(&self, channel: &ChannelRef) -> Option<&Given> {
+    pub fn frozen_channel(&self, channel: &ChannelName) -> Option<&Given> {
         self.channels.get(channel)
     }
 
@@ -218,7 +218,7 @@ impl Orders {
         ended.map(|(_, exemption)| entries::exemption(&exemption, false)).collect()
     }
 
-    fn is_exempt(&self, channel: &ChannelRef, reason: Reason, now_ms: u64) -> bool {
+    fn is_exempt(&self, channel: &ChannelName, reason: Reason, now_ms: u64) -> bool {
         let exemption = self.exemptions.get(&(*channel, reason.id()));
         exemption.is_some_and(|exemption| exemption.until_ms > now_ms)
     }
@@ -239,7 +239,7 @@ impl Order {
     }
 
     /// The channel it is about.
-    pub fn channel(&self) -> Option<ChannelRef> {
+    pub fn channel(&self) -> Option<ChannelName> {
         match self {
             Self::Freeze(channel) | Self::Thaw(channel) => *channel,
             Self::Quarantine | Self::Restore => None,
@@ -263,10 +263,17 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use bitcoin::hashes::Hash;
+    use bitcoin::{OutPoint, Txid};
 
-    const CHANNEL: ChannelRef = ChannelRef { peer_id: [2; 33], dbid: 7 };
-    const OTHER: ChannelRef = ChannelRef { peer_id: [2; 33], dbid: 8 };
+    use super::*;
+    use crate::pipeline::ChannelRef;
+
+    const CHANNEL: ChannelName = ChannelName::Numbered(ChannelRef { peer_id: [2; 33], dbid: 7 });
+
+    fn other() -> ChannelName {
+        ChannelName::Funded(OutPoint { txid: Txid::from_byte_array([3; 32]), vout: 8 })
+    }
 
     fn given(at_ms: u64) -> Given {
         Given { at_ms, by: "uid 0".to_owned(), why: "suspected".to_owned() }
@@ -308,7 +315,7 @@ mod tests {
         orders.carry_out(&exempt(Reason::Frozen, 60), given(1_000)).expect("short enough");
         assert!(orders.is_exempt(&CHANNEL, Reason::Frozen, 60_999));
         assert!(!orders.is_exempt(&CHANNEL, Reason::Frozen, 61_000));
-        assert!(!orders.is_exempt(&OTHER, Reason::Frozen, 1_000));
+        assert!(!orders.is_exempt(&other(), Reason::Frozen, 1_000));
         assert_eq!((orders.exemptions(60_999).count(), orders.exemptions(61_000).count()), (1, 0));
         let puts = orders.carry_out(&Order::Freeze(None), given(61_000)).expect("always");
         assert_eq!(puts.iter().filter(|put| put.value.is_none()).count(), 1, "what has ended is forgotten");
@@ -333,7 +340,7 @@ mod tests {
             Order::Freeze(None),
             Order::Quarantine,
             Order::Freeze(Some(CHANNEL)),
-            Order::Freeze(Some(OTHER)),
+            Order::Freeze(Some(other())),
             exempt(Reason::Frozen, 60),
         ];
         let mut puts = Vec::new();
@@ -341,7 +348,7 @@ mod tests {
             puts.extend(orders.carry_out(&order, given(5)).expect("fits"));
         }
         assert_eq!(restored(puts.clone()), orders);
-        for order in [Order::Thaw(None), Order::Thaw(Some(OTHER))] {
+        for order in [Order::Thaw(None), Order::Thaw(Some(other()))] {
             puts.extend(orders.carry_out(&order, given(6)).expect("frozen"));
             assert!(matches!(orders.carry_out(&order, given(6)), Err(OrderError::NotFrozen(_))));
         }

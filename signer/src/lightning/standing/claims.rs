@@ -9,7 +9,7 @@ use vls_protocol::model::Htlc;
 use vls_protocol::msgs::Message;
 
 use super::view::Balance;
-use crate::pipeline::ChannelRef;
+use crate::pipeline::ChannelName;
 use crate::reasons::Reason;
 
 /// The kinds of request that tell where a node stands.
@@ -89,12 +89,13 @@ const MAX_CHANNELS: usize = 20_000;
 
 /// The claims of one node.
 #[derive(Default)]
-pub struct Claims(HashMap<ChannelRef, [Option<Claim>; 5]>);
+pub struct Claims(HashMap<ChannelName, [Option<Claim>; 5]>);
 
 impl Claims {
     /// Keeps `claim` as the last of its kind. The caller makes sure that the channel exists. Claims of channels that are
     /// gone are not looked for: if there are too many, all are forgotten, and come back as the node asks.
-    pub fn keep(&mut self, channel: ChannelRef, claim: Claim) {
+    pub fn keep(&mut self, channel: impl Into<ChannelName>, claim: Claim) {
+        let channel = channel.into();
         if self.0.len() >= MAX_CHANNELS && !self.0.contains_key(&channel) {
             self.0.clear();
         }
@@ -108,7 +109,7 @@ impl Claims {
     }
 
     /// What was claimed of `channel`, newest first.
-    pub fn of(&self, channel: &ChannelRef) -> Vec<Claim> {
+    pub fn of(&self, channel: &ChannelName) -> Vec<Claim> {
         let mut claims: Vec<_> = self.0.get(channel).into_iter().flatten().flatten().cloned().collect();
         claims.sort_by_key(|claim| std::cmp::Reverse(claim.at_ms));
         claims

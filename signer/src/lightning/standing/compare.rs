@@ -146,7 +146,7 @@ mod tests {
         let side = Side { current: 7, next: None, revoked: Some(6), balance: Some(Balance::default()) };
         let channel = ChannelRef { peer_id: [2; 33], dbid: 1 };
         let (holder, counterparty) = (Some(side.clone()), Some(side));
-        ChannelView { channel, state: State::Ready, funding: None, holder, counterparty }
+        ChannelView { holder, counterparty, ..ChannelView::new(channel.into(), State::Ready, None) }
     }
 
     fn claim(step: Step, number: u64, refused: Option<Reason>) -> Claim {

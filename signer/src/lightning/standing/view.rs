@@ -3,25 +3,32 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bitcoin::OutPoint;
+use bitcoin::secp256k1::PublicKey;
 use lightning_signer::channel::{Channel, ChannelId, ChannelSlot};
 use lightning_signer::node::Node;
 use lightning_signer::tx::tx::{CommitmentInfo2, HTLCInfo2};
 
-use crate::pipeline::ChannelRef;
+use crate::pipeline::{ChannelName, ChannelRef};
 
 /// One channel, as of the last message about it. Commitments are counted from 0, as BOLT 3 does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelView {
     /// Its name.
-    pub channel: ChannelRef,
+    pub channel: ChannelName,
     /// Where it is in its life.
     pub state: State,
-    /// What SetupChannel told; absent for a stub.
+    /// What the node told when it opened; absent for a stub.
     pub funding: Option<Funding>,
     /// Our commitments.
     pub holder: Option<Side>,
     /// The peer's.
     pub counterparty: Option<Side>,
+    /// The peer, where the name does not tell and the node did.
+    pub peer: Option<PublicKey>,
+    /// States that were replaced and are not proven to be revoked, where that is not told at once and somebody keeps count.
+    pub unproven_states: Option<u64>,
+    /// What else it is called where its node is run.
+    pub aliases: Vec<String>,
 }
 
 /// Where a channel is in its life.
@@ -58,7 +65,7 @@ pub struct Funding {
     pub capacity_sat: u64,
     /// Whether we paid it in.
     pub by_us: bool,
-    /// The kind of commitments.
+    /// The kind of commitments. Empty where the node does not tell; nor does it then who paid, and nobody counts confirmations.
     pub kind: String,
     /// Its confirmations; 0 for none.
     pub depth: u32,
@@ -99,6 +106,8 @@ pub struct Balance {
     pub outgoing_htlcs: u32,
     /// Each of them; left out of what a node claims.
     pub htlcs: Vec<HtlcView>,
+    /// HTLCs, at least, that are counted as the peer's: the node did not tell what they are.
+    pub untold_htlcs: u32,
 }
 
 /// One HTLC.
@@ -108,10 +117,19 @@ pub struct HtlcView {
     pub incoming: bool,
     /// In sat, as the commitment's output has it.
     pub amount_sat: u64,
-    /// SHA-256 of its preimage.
-    pub payment_hash: [u8; 32],
+    /// Its payment hash.
+    pub payment_hash: PaymentHash,
     /// The height at which it times out.
     pub cltv_expiry: u32,
+}
+
+/// What is known of a payment hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PaymentHash {
+    /// SHA-256 of the preimage.
+    Whole([u8; 32]),
+    /// RIPEMD-160 of that, as scripts have it.
+    Hash160([u8; 20]),
 }
 
 /// All channels of `node`, by name. Panics where vls does.
@@ -131,9 +149,7 @@ fn view(channel: ChannelRef, slot: &Mutex<ChannelSlot>) -> Option<ChannelView> {
     // A slot that a panic left behind is dropped with its engine: nobody sees it again.
     let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
     Some(match &*slot {
-        ChannelSlot::Stub(_) => {
-            ChannelView { channel, state: State::Stub, funding: None, holder: None, counterparty: None }
-        }
+        ChannelSlot::Stub(_) => ChannelView::new(channel.into(), State::Stub, None),
         ChannelSlot::Ready(ready) => ready_view(channel, ready),
     })
 }
@@ -170,7 +186,7 @@ fn ready_view(channel: ChannelRef, ready: &Channel) -> ChannelView {
         (0, true) => State::Closing,
         (0, false) => State::Ready,
     };
-    ChannelView { channel, state, funding: Some(funding), holder, counterparty }
+    ChannelView { holder, counterparty, ..ChannelView::new(channel.into(), state, Some(funding)) }
 }
 
 fn balance(info: &CommitmentInfo2) -> Balance {
@@ -191,7 +207,16 @@ fn balance(info: &CommitmentInfo2) -> Balance {
 
 fn htlc_view(htlc: &HTLCInfo2, incoming: bool) -> HtlcView {
     let HTLCInfo2 { value_sat, payment_hash, cltv_expiry } = htlc;
-    HtlcView { incoming, amount_sat: *value_sat, payment_hash: payment_hash.0, cltv_expiry: *cltv_expiry }
+    let payment_hash = PaymentHash::Whole(payment_hash.0);
+    HtlcView { incoming, amount_sat: *value_sat, payment_hash, cltv_expiry: *cltv_expiry }
+}
+
+impl ChannelView {
+    /// A channel without commitments.
+    pub(in crate::lightning) fn new(channel: ChannelName, state: State, funding: Option<Funding>) -> Self {
+        let (holder, counterparty, peer, unproven_states) = (None, None, None, None);
+        Self { channel, state, funding, holder, counterparty, peer, unproven_states, aliases: Vec::new() }
+    }
 }
 
 impl Balance {
@@ -202,7 +227,7 @@ impl Balance {
     }
 
     /// Adds one HTLC to the sums.
-    pub(super) fn count(&mut self, incoming: bool, amount_sat: u64) {
+    pub(in crate::lightning) fn count(&mut self, incoming: bool, amount_sat: u64) {
         let (sum, number) = match incoming {
             true => (&mut self.incoming_sat, &mut self.incoming_htlcs),
             false => (&mut self.outgoing_sat, &mut self.outgoing_htlcs),

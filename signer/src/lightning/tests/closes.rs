@@ -93,7 +93,7 @@ fn an_honest_close_of_a_frozen_node_is_signed_and_a_hostile_one_is_not() {
     let drivers = [1, 2].map(|dbid| channel(&mut signer, &alice, dbid, None));
     let ours = taproot(wallet_key(&signer, &alice, 5));
     order(&signer, &alice, Order::Freeze(None)).expect("frozen");
-    order(&signer, &alice, Order::Freeze(Some(drivers[0].channel()))).expect("frozen");
+    order(&signer, &alice, Order::Freeze(Some(drivers[0].channel().into()))).expect("frozen");
     for driver in drivers {
         let ask = |message| refusal(signer.ask(&alice, Some(driver.channel()), message));
         assert_eq!(ask(close(&driver, OURS_SAT - 1, &ours, Some(5))), Some(Reason::CloseValue));

@@ -142,7 +142,7 @@ fn hostile_sends_of_a_frozen_wallet_are_refused_wherever_they_go_and_honest_fees
 #[test]
 fn a_freeze_of_a_channel_does_not_stop_the_wallet() {
     let scene = Scene::new(&[]);
-    order(&scene.signer, &scene.alice, Order::Freeze(Some(scene.driver.channel()))).expect("frozen");
+    order(&scene.signer, &scene.alice, Order::Freeze(Some(scene.driver.channel().into()))).expect("frozen");
     for message in [scene.claim(10_000), scene.bump(10_000), withdrawal(scene.key, 1, 10_000, 189_000)] {
         assert_eq!(scene.ask(message), Ok(()));
     }

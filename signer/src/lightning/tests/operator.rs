@@ -8,6 +8,7 @@ use crate::journal::Verdict;
 use crate::lightning::driver::{DriverError, keysend};
 use crate::lightning::orders::{Order, OrderError};
 use crate::lightning::standing::{Standing, compare};
+use crate::pipeline::ChannelName;
 use crate::reasons::Reason;
 
 pub(super) fn order(signer: &Signer, node: &NodeName, order: Order) -> Result<String, OrderError> {
@@ -16,7 +17,7 @@ pub(super) fn order(signer: &Signer, node: &NodeName, order: Order) -> Result<St
 }
 
 fn exempt(driver: &Driver, for_s: u64) -> Order {
-    Order::Exempt { channel: driver.channel(), reason: Reason::Frozen, for_s }
+    Order::Exempt { channel: driver.channel().into(), reason: Reason::Frozen, for_s }
 }
 
 /// The reason for which the driver's next step was refused.
@@ -32,7 +33,7 @@ fn standing(signer: &Signer, node: &NodeName, driver: &Driver) -> Standing {
     let channel = driver.channel();
     let actor = signer.nodes().get(node).expect("running");
     let channels = actor.inspect(|engine| engine.channels()).expect("there");
-    let (view, claims) = channels.iter().find(|(view, _)| view.channel == channel).expect("known");
+    let (view, claims) = channels.iter().find(|(view, _)| view.channel == channel.into()).expect("known");
     compare(view, claims).standing
 }
 
@@ -130,7 +131,7 @@ fn honest_close_of_a_frozen_channel_is_signed() {
     let alice = signer.add("alice", NodeKind::Ldk);
     let mut driver = signer.channel(&alice, 1);
     assert_eq!(advance(&signer, &alice, &mut driver), None);
-    order(&signer, &alice, Order::Freeze(Some(driver.channel()))).expect("frozen");
+    order(&signer, &alice, Order::Freeze(Some(driver.channel().into()))).expect("frozen");
     assert_eq!(advance(&signer, &alice, &mut driver.clone()), Some(Reason::Frozen));
     let close = msgs::SignLocalCommitmentTx2 { commitment_number: driver.number() };
     order(&signer, &alice, Order::Quarantine).expect("in quarantine");
@@ -165,10 +166,10 @@ fn hostile_exemptions_from_safety_rules_are_refused() {
     let mut driver = signer.channel(&alice, 1);
     assert_eq!(advance(&signer, &alice, &mut driver), None);
     for reason in Reason::ALL.iter().filter(|reason| **reason != Reason::Frozen) {
-        let order_it = Order::Exempt { channel: driver.channel(), reason: *reason, for_s: 60 };
+        let order_it = Order::Exempt { channel: driver.channel().into(), reason: *reason, for_s: 60 };
         assert_eq!(order(&signer, &alice, order_it), Err(OrderError::NotExemptible(*reason)));
     }
-    let unknown = ChannelRef { dbid: 99, ..driver.channel() };
+    let unknown = ChannelName::from(ChannelRef { dbid: 99, ..driver.channel() });
     let order_it = Order::Exempt { channel: unknown, reason: Reason::Frozen, for_s: 60 };
     assert_eq!(order(&signer, &alice, order_it), Err(OrderError::NoChannel(unknown)));
 

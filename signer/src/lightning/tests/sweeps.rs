@@ -216,7 +216,7 @@ fn honest_sweeps_and_penalties_of_a_frozen_node_are_signed_and_hostile_ones_are_
     let alice = signer.add("alice", NodeKind::Ldk);
     let (asking, key) = closed(&mut signer, &alice);
     order(&signer, &alice, Order::Freeze(None)).expect("frozen");
-    order(&signer, &alice, Order::Freeze(Some(asking.channel))).expect("frozen");
+    order(&signer, &alice, Order::Freeze(Some(asking.channel.into()))).expect("frozen");
     for sweep in ALL {
         let ask = |abroad| refusal(signer.ask(&alice, None, request(sweep, &asking, key, 1, abroad)));
         assert_eq!((ask(true), ask(false)), (Some(Reason::Validation), None), "{sweep:?}");
