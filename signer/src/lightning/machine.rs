@@ -86,7 +86,8 @@ impl Machine {
     pub(super) fn overview(&self) -> Result<Overview, Refusal> {
         match self {
             Self::Vls(engine) => Ok(engine.overview()),
-            Self::Lnd(_) | Self::Lightspark(_) => {
+            Self::Lnd(node) => Ok(node.overview()),
+            Self::Lightspark(_) => {
                 Err(Refusal::new(Reason::NotAllowed, "channels of a node of this kind cannot be shown"))
             }
         }
