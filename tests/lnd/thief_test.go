@@ -189,6 +189,20 @@ func TestAThiefWithRealQuestionsIsRefusedAndLndGoesOn(t *testing.T) {
 		{"a coin of another amount", wallet, func(q *question) { q.input.WitnessUtxo.Value++ }, "coin-amount"},
 	})
 
+	// What only the policy forbids.
+	signer.putInForceWith("[[budget]]\nname = \"outflow\"\nactions = [\"UpdateChannel\"]\nfact = \"decrease_msat\"\nscope = [\"peer\"]\n"+
+		"window = \"1h\"\nlimit = 100_000_000\n", "@id(\"large\") forbid (principal, action == Action::\"SignHtlc\", resource)\n"+
+		"when { context.htlc_msat > 50000000 };\n")
+	thief.try([]theft{
+		{"a state that pays the peer what is ours", commitment, func(q *question) {
+			outputs := slices.Clone(q.UnsignedTx.TxOut)
+			slices.SortFunc(outputs, func(a, b *wire.TxOut) int { return int(b.Value - a.Value) })
+			ours, theirs := outputs[0], outputs[1]
+			ours.Value, theirs.Value = ours.Value-300_000, theirs.Value+300_000
+		}, "policy-budget-exceeded"},
+		{"an HTLC above the limit", htlc, func(q *question) { q.input.WitnessUtxo.Value = 60_000 }, "policy-forbidden"},
+	})
+
 	// Our own commitment closes the channel: from then on no other state is signed, and what it paid comes to us alone.
 	w.close(alice, point, true, alice, bob)
 	thief.try([]theft{

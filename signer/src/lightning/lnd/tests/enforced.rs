@@ -156,7 +156,7 @@ const ENFORCED: &[Row] = &[
             "peers::a_budget_of_a_peer_counts_its_channels_together_and_those_that_were_not_announced_are_one_more",
         ],
         twins: &[],
-        live: &[],
+        live: &[THIEF],
     },
     Row {
         id: "peer",
@@ -178,7 +178,7 @@ const ENFORCED: &[Row] = &[
             "policy::htlcs_are_judged_by_size_direction_expiry_and_hash_before_and_after_their_commitment",
         ],
         twins: &[],
-        live: &[],
+        live: &[THIEF],
     },
     Row {
         id: "mutual-close",
