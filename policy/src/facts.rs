@@ -131,12 +131,12 @@ facts! {
     PaymentHash160 "payment_hash160" Text Proved always[SignHtlc] maybe[] claimed[]
         "RIPEMD-160 of the payment hash, in lower-case hex: what the HTLC's script has of it." "\"9c11…\"";
     Peer "peer" Text Proved
-        always[OpenChannel] maybe[UpdateChannel Forward CloseChannel ForceClose Ecdh]
-        claimed[OpenChannel UpdateChannel Forward CloseChannel ForceClose]
-        "The channel's peer, as the node says; of a shared secret, the key it is shared with." "\"02ab…\"";
+        always[OpenChannel] maybe[UpdateChannel SignHtlc Forward CloseChannel ForceClose Ecdh]
+        claimed[OpenChannel UpdateChannel SignHtlc Forward CloseChannel ForceClose]
+        "The channel's peer, as the node says; `unknown` where an lnd has not said; of a shared secret, the key it is shared with." "\"02ab…\"";
     PeerLists "peer_lists" Texts Derived
-        always[OpenChannel] maybe[UpdateChannel Forward CloseChannel ForceClose Ecdh]
-        claimed[OpenChannel UpdateChannel Forward CloseChannel ForceClose]
+        always[OpenChannel] maybe[UpdateChannel SignHtlc Forward CloseChannel ForceClose Ecdh]
+        claimed[OpenChannel UpdateChannel SignHtlc Forward CloseChannel ForceClose]
         "The allow-lists that hold the peer." "[\"partners\"]";
     Purpose "purpose" Text Proved always[] maybe[Ecdh UseDeviceKey] claimed[Ecdh]
         "What the secret or the key is used for." "\"onion\"";

@@ -37,6 +37,17 @@ func TestStockLndLivesWithItsKeysInTheSigner(t *testing.T) {
 		w.pay(alice, bob, 10_000)
 		w.pay(bob, alice, 5_000)
 	}
+	// The operator sees the channel, and with whom it is once it is announced.
+	if shown := signer.cli("", "channel", "list", "alice"); !strings.Contains(shown, text(point)+"  ready, in-step") {
+		t.Fatalf("the channel %s is shown as\n%s", text(point), shown)
+	}
+	w.eventually("the signer knows the channel's peer", func() error {
+		shown, err := signer.tryCli("", "channel", "show", "alice", text(point))
+		if err == nil && !strings.Contains(shown, bobInfo.IdentityPubkey) {
+			err = fmt.Errorf("not in\n%s", shown)
+		}
+		return err
+	})
 	signed, err := alice.SignMessage(w.ctx(), &lnrpc.SignMessageRequest{Msg: []byte("it is me")})
 	w.must(err)
 	verified, err := bob.VerifyMessage(w.ctx(), &lnrpc.VerifyMessageRequest{Msg: []byte("it is me"), Signature: signed.Signature})

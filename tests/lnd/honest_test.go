@@ -355,8 +355,7 @@ func (t *town) closing(force bool) error {
 func (t *town) restart(signer bool) {
 	t.alice.stop()
 	if signer {
-		t.must(t.signer.Process.Process.Kill())
-		<-t.signer.done
+		t.signer.kill()
 		t.signer.run()
 	}
 	t.alice.run()

@@ -29,6 +29,18 @@ func (s *Signer) putInForceAllDay(destinations ...string) {
 	s.apply(bundle, destinations)
 }
 
+// putInForceWith applies it with these budgets and rules beside it.
+func (s *Signer) putInForceWith(budgets, rules string) {
+	s.w.t.Helper()
+	bundle := s.newPolicy()
+	manifest := filepath.Join(bundle, "policy.toml")
+	text, err := os.ReadFile(manifest)
+	s.w.must(err)
+	s.w.must(writeFile(manifest, string(text)+budgets))
+	s.w.must(writeFile(filepath.Join(bundle, "rules.cedar"), rules))
+	s.apply(bundle, nil)
+}
+
 func (s *Signer) newPolicy() string {
 	s.w.t.Helper()
 	bundle := s.w.path("policy")

@@ -31,8 +31,7 @@ func TestChannelsSurviveRestartsAndForceClosesWithHtlcsInFlight(t *testing.T) {
 
 	// Both restart, the signer by the hardest way.
 	alice.stop()
-	w.must(signer.Process.Process.Kill())
-	<-signer.done
+	signer.kill()
 	signer.run()
 	w.must(writeFile(unlock, passphrase))
 	alice.args = append(alice.args, "--wallet-unlock-password-file="+unlock)
@@ -71,8 +70,7 @@ func TestLndGoesOnWhileItsSignerRestartsBehindASocket(t *testing.T) {
 	alice := w.watchOnly("alice", bundle, signer.lnd)
 	alice.ready()
 	for range 3 {
-		w.must(signer.Process.Process.Kill())
-		<-signer.done
+		signer.kill()
 		answered := make(chan error, 1)
 		go func() {
 			_, err := alice.SignMessage(w.ctx(), &lnrpc.SignMessageRequest{Msg: []byte("still here")})

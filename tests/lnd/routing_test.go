@@ -93,8 +93,7 @@ func TestRoutingUnderLoadAndJustice(t *testing.T) {
 		all.Add(1)
 		go func() { defer all.Done(); _ = w.payOnce(alice, bob, 1_000) }()
 	}
-	w.must(signer.Process.Process.Kill())
-	<-signer.done
+	signer.kill()
 	alice.stop()
 	all.Wait()
 	signer.run()

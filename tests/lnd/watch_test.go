@@ -23,13 +23,16 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// Watch stands between an lnd and its signer, hands calls on as they are, and takes their time.
+// Watch stands between an lnd and its signer, hands calls on as they are, takes their time, and keeps what was signed.
 type Watch struct {
 	address   string
 	measuring atomic.Bool
+	keeping   atomic.Bool
 	signer    *grpc.ClientConn
 	lock      sync.Mutex
 	took      map[string][]time.Duration
+	// Requests of SignPsbt, oldest first.
+	signed [][]byte
 }
 
 // watchSigner watches the signer at an address and replaces its certificate in the bundle by its own. The signer's is the
@@ -69,6 +72,11 @@ func (w *Watch) handOn(_ any, stream grpc.ServerStream) error {
 	w.note(method, time.Since(start))
 	if err != nil {
 		return err
+	}
+	if method == signPsbt && w.keeping.Load() {
+		w.lock.Lock()
+		w.signed = append(w.signed, request)
+		w.lock.Unlock()
 	}
 	return stream.SendMsg(&reply)
 }

@@ -36,13 +36,17 @@ type World struct {
 	tools string
 	// The lnd that keeps its keys in the signer.
 	underTest string
+	processes []*Process
 }
 
 // Process is one of them.
 type Process struct {
 	*exec.Cmd
+	name string
 	log  string
 	done chan struct{}
+	// The test ended it.
+	ended bool
 }
 
 func newWorld(t testing.TB) *World {
@@ -66,7 +70,8 @@ func (w *World) start(name, program string, stdin string, args ...string) *Proce
 // startWith hands the program files as well, from descriptor 3 on.
 func (w *World) startWith(files []*os.File, name, program string, stdin string, args ...string) *Process {
 	w.t.Helper()
-	p := &Process{Cmd: exec.Command(program, args...), log: filepath.Join(w.dir, name+".log"), done: make(chan struct{})}
+	p := &Process{Cmd: exec.Command(program, args...), name: name, log: w.path(name + ".log"), done: make(chan struct{})}
+	w.processes = append(w.processes, p)
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	w.must(err)
 	p.ExtraFiles = files
@@ -76,11 +81,7 @@ func (w *World) startWith(files []*os.File, name, program string, stdin string, 
 	w.t.Cleanup(func() {
 		p.stop()
 		if w.t.Failed() {
-			text, _ := os.ReadFile(p.log)
-			if len(text) > 8000 {
-				text = text[len(text)-8000:]
-			}
-			w.t.Logf("---- the end of %s's log\n%s", name, text)
+			w.t.Logf("---- the end of %s's log\n%s", name, p.tail(8000))
 		}
 	})
 	return p
@@ -88,6 +89,7 @@ func (w *World) startWith(files []*os.File, name, program string, stdin string, 
 
 // stop ends the process and waits for it.
 func (p *Process) stop() {
+	p.ended = true
 	_ = p.Process.Signal(os.Interrupt)
 	select {
 	case <-p.done:
@@ -95,6 +97,19 @@ func (p *Process) stop() {
 		_ = p.Process.Kill()
 		<-p.done
 	}
+}
+
+// kill ends the process as a loss of power would.
+func (p *Process) kill() {
+	p.ended = true
+	_ = p.Process.Kill()
+	<-p.done
+}
+
+// tail is the end of what the process wrote.
+func (p *Process) tail(bytes int) string {
+	text, _ := os.ReadFile(p.log)
+	return string(text[max(0, len(text)-bytes):])
 }
 
 func (p *Process) isRunning() bool {
@@ -224,9 +239,6 @@ func (n *Node) ready() *lnrpc.GetInfoResponse {
 	n.w.t.Helper()
 	var info *lnrpc.GetInfoResponse
 	n.w.eventually(n.name+" is ready", func() error {
-		if !n.isRunning() {
-			n.w.t.Fatalf("%s ended", n.name)
-		}
 		var err error
 		info, err = n.GetInfo(n.w.ctx(), &lnrpc.GetInfoRequest{})
 		if err == nil && !info.SyncedToChain {
@@ -319,7 +331,8 @@ func (w *World) ctx() context.Context {
 	return ctx
 }
 
-// eventually waits until the condition holds; the time is long because machines are shared.
+// eventually waits until the condition holds; the time is long because machines are shared. If a process ends by itself
+// meanwhile, or ended before, there is nothing to wait for.
 func (w *World) eventually(what string, holds func() error) {
 	w.t.Helper()
 	deadline := time.Now().Add(3 * time.Minute)
@@ -327,6 +340,11 @@ func (w *World) eventually(what string, holds func() error) {
 		err := holds()
 		if err == nil {
 			return
+		}
+		for _, p := range w.processes {
+			if !p.ended && !p.isRunning() {
+				w.t.Fatalf("in vain: %s: %s ended by itself (%v); it last wrote\n%s", what, p.name, p.ProcessState, p.tail(2000))
+			}
 		}
 		if time.Now().After(deadline) {
 			w.t.Fatalf("not in time: %s: %v", what, err)

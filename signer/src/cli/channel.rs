@@ -224,3 +224,68 @@ pub(super) fn exemption_text(exemption: &ExemptionInfo) -> String {
 fn because(why: &str) -> String {
     if why.is_empty() { String::new() } else { format!(": {why}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An lnd's channel with an HTLC that lnd told, and one that it did not.
+    fn of_an_lnd() -> ChannelInfo {
+        let funding = format!("{}:1", "f0".repeat(32));
+        let htlc = HtlcInfo {
+            direction: "out".to_owned(),
+            amount_sat: 20_000,
+            cltv_expiry: 800_100,
+            payment_hash160: "05".repeat(20),
+            ..HtlcInfo::default()
+        };
+        let balance = BalanceInfo {
+            ours_sat: 600_000,
+            theirs_sat: 378_000,
+            outgoing_sat: 20_000,
+            outgoing_htlcs: 1,
+            htlcs: vec![htlc],
+            untold_htlcs: 1,
+            ..BalanceInfo::default()
+        };
+        let claim = ClaimInfo { action: "sign the peer's commitment".to_owned(), number: 7, ..ClaimInfo::default() };
+        ChannelInfo {
+            channel: funding.clone(),
+            state: "ready".to_owned(),
+            funding,
+            capacity_sat: 1_000_000,
+            counterparty: Some(CommitmentsInfo { current: 7, next: None, revoked: Some(5), balance: Some(balance) }),
+            claims: vec![claim],
+            standing: "in-step".to_owned(),
+            standing_detail: "last asked to sign the peer's commitment 7, answered".to_owned(),
+            frozen: Some(FreezeInfo { by: "uid 0".to_owned(), ..FreezeInfo::default() }),
+            peer: "02ab".to_owned(),
+            unproven_states: Some(1),
+            ..ChannelInfo::default()
+        }
+    }
+
+    #[test]
+    fn an_lnds_channel_is_printed_with_what_is_known_of_it_and_nothing_else() {
+        let channel = of_an_lnd();
+        let name = &channel.channel;
+        let expected =
+            format!("{name}  ready, FROZEN, in-step  ours 600000 of 1000000 sat  commitments - / 7  1 unproven states");
+        assert_eq!(line(&channel), expected);
+        let expected = format!(
+            "{name}\n\
+             state      ready\n\
+             funding    1000000 sat\n\
+             peer       02ab, as the node says\n\
+             theirs     commitment 7, revoked up to 5\n           \
+             ours 600000 sat, theirs 378000 sat with 1 HTLCs or more, in 0 HTLCs of 0 sat, out 1 of 20000 sat\n             \
+             out 20000 sat until 800100, hash160 {}\n\
+             unproven   1 states that were replaced are not proven to be revoked\n\
+             node asked to sign the peer's commitment 7 at 1970-01-01 00:00:00.000: answered\n\
+             standing   in-step: last asked to sign the peer's commitment 7, answered\n\
+             FROZEN     by uid 0, 1970-01-01 00:00:00.000\n",
+            "05".repeat(20)
+        );
+        assert_eq!(details(&channel), expected);
+    }
+}

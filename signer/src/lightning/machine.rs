@@ -86,7 +86,7 @@ impl Machine {
     pub(super) fn overview(&self) -> Result<Overview, Refusal> {
         match self {
             Self::Vls(engine) => Ok(engine.overview()),
-            Self::Lnd(_) => Err(Refusal::new(Reason::NotAllowed, "channels of a node of this kind cannot be shown")),
+            Self::Lnd(node) => Ok(node.overview()),
             Self::Lightspark(node) => Ok(node.overview()),
         }
     }

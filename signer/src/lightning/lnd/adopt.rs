@@ -125,6 +125,7 @@ struct Single {
     is_initiator: bool,
     chain: ChainHash,
     funding: OutPoint,
+    peer: PublicKey,
     capacity_sat: u64,
     our_delay: u32,
     /// Of our keys: funding, revocation, payment, delay, HTLC.
@@ -217,6 +218,7 @@ fn judge(
         mask,
         payment_index,
         number,
+        peer: single.peer,
     };
     let channel = Channel::adopt(&adoption);
     let point = channel.point(keys, number).ok_or(AdoptError::OtherKeys)?;
@@ -302,7 +304,7 @@ impl<'a> Reader<'a> {
         let chain = ChainHash::from(self.array()?);
         let funding = self.outpoint()?;
         self.take(8)?; // where it is in the chain
-        self.key()?; // the counterparty's node
+        let peer = self.key()?;
         let addresses = self.u16()?;
         self.take(addresses.into())?;
         let capacity_sat = self.u64()?;
@@ -313,7 +315,7 @@ impl<'a> Reader<'a> {
         let theirs = [self.key()?, self.key()?, self.key()?, self.key()?, self.key()?];
         let old_secrets = self.take(33)? != [0; 33];
         let root = (self.u32()?, self.u32()?);
-        Some(Single { is_initiator, chain, funding, capacity_sat, our_delay, ours, theirs, old_secrets, root })
+        Some(Single { is_initiator, chain, funding, peer, capacity_sat, our_delay, ours, theirs, old_secrets, root })
     }
 
     /// Our newest commitment, and the counterparty's signature on it.

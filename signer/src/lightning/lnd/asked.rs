@@ -10,10 +10,12 @@
 //! | `Withdraw`, `BumpFee` | coins of the wallet are spent; an anchor is |
 //! | `IssueInvoice`, `SignMessage`, `Gossip`, `Ecdh` | the signature or secret is asked for |
 //!
-//! lnd does not name its peers: the one of an `OpenChannel` is "unknown", and elsewhere there is none. The secrets of a
-//! channel's commitments are shared with nobody and not asked about. Penalties are not either, nor what a counterparty's
-//! commitment pays us, which may be part of one, as long as it comes home (P3).
+//! lnd names a peer only when it announces the channel, or in the backup that a channel was taken over from: until then, and
+//! of private channels, the peer is "unknown", and always in an `OpenChannel`. The secrets of a channel's commitments are
+//! shared with nobody and not asked about. Penalties are not either, nor what a counterparty's commitment pays us, which may
+//! be part of one, as long as it comes home (P3).
 
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, Transaction, TxOut};
 use claviger_policy::actions::Action;
 use claviger_policy::facts::FactId;
@@ -28,8 +30,11 @@ use crate::lightning::counter::Counter;
 use crate::policy::Ends;
 use crate::reasons::Refusal;
 
-/// lnd does not tell who a channel's peer is.
-const PEER: &str = "unknown";
+/// lnd did not tell who a channel's peer is.
+const UNKNOWN: &str = "unknown";
+
+/// A channel as a request names it: its funding output, and the peer, if it was told.
+type Known<'a> = (&'a OutPoint, Option<PublicKey>);
 
 /// A commitment is about to be signed. `is_funded` tells whether the channel's money is the wallet's.
 pub(super) fn commitment(
@@ -45,7 +50,8 @@ pub(super) fn commitment(
     }
     match judged.side {
         Side::Holder if judged.closes => {
-            ask(counter, Action::ForceClose, format!("force-close:{funding}"), |request| of(request, &funding))
+            let key = format!("force-close:{funding}");
+            ask(counter, Action::ForceClose, key, |request| of(request, (&funding, judged.peer)))
         }
         Side::Holder => Ok(()),
         Side::Counterparty | Side::Either => {
@@ -54,7 +60,7 @@ pub(super) fn commitment(
             // One of them is the counterparty's balance.
             let htlcs = commitment.others.len().saturating_sub(1) as u64;
             ask(counter, Action::UpdateChannel, key, |request| {
-                let request = of(request, &funding)
+                let request = of(request, (&funding, judged.peer))
                     .with(FactId::Htlcs, htlcs)
                     .with(FactId::DecreaseMsat, msat(judged.decrease_sat));
                 judged.unproven_states.into_iter().fold(request, |request, n| request.with(FactId::UnprovenStates, n))
@@ -68,7 +74,7 @@ pub(super) fn commitment(
 pub(super) fn htlc(
     counter: &Counter,
     htlc: &AskedHtlc,
-    channel: Option<OutPoint>,
+    channel: Option<Known<'_>>,
     height: Option<u32>,
 ) -> Result<(), Refusal> {
     ask(counter, Action::SignHtlc, format!("htlc:{}", htlc.output), |request| {
@@ -77,7 +83,7 @@ pub(super) fn htlc(
             .with(FactId::Direction, htlc.direction())
             .with(FactId::ExpiryHeight, u64::from(htlc.expiry_height))
             .with(FactId::PaymentHash160, hex::encode(htlc.payment_hash160));
-        let request = channel.iter().fold(request, of);
+        let request = channel.into_iter().fold(request, of);
         let expires_in = height.map(|height| htlc.expiry_height.saturating_sub(height));
         expires_in.into_iter().fold(request, |request, blocks| request.with(FactId::ExpiresInBlocks, u64::from(blocks)))
     })
@@ -86,11 +92,11 @@ pub(super) fn htlc(
 /// A mutual close is about to be signed; `leaving` are outputs of ours that do not pay the wallet.
 pub(super) fn close<'a>(
     counter: &Counter,
-    funding: &OutPoint,
+    channel: Known<'_>,
     leaving: impl Iterator<Item = &'a TxOut> + Clone,
 ) -> Result<(), Refusal> {
-    ask(counter, Action::CloseChannel, format!("close:{funding}"), |request| {
-        paying(counter, of(request, funding), leaving, 0)
+    ask(counter, Action::CloseChannel, format!("close:{}", channel.0), |request| {
+        paying(counter, of(request, channel), leaving, 0)
     })
 }
 
@@ -149,7 +155,9 @@ pub(super) fn spend(
 /// A message is about to be signed.
 pub(super) fn message(counter: &Counter, kind: &Kind, bytes: &[u8]) -> Result<(), Refusal> {
     match kind {
-        Kind::NodeAnnouncement | Kind::ChannelUpdate | Kind::ChannelAnnouncement => counter.gossip(kind.name(), bytes),
+        Kind::NodeAnnouncement | Kind::ChannelUpdate | Kind::ChannelAnnouncement(_) => {
+            counter.gossip(kind.name(), bytes)
+        }
         Kind::Invoice(invoice) => counter.invoice(&invoice.payment_hash, invoice.amount_msat),
         Kind::Text => counter.text(shown(bytes)),
     }
@@ -164,7 +172,7 @@ fn open(
 ) -> Result<(), Refusal> {
     ask(counter, Action::OpenChannel, format!("open:{funding}"), |request| {
         let request = request
-            .with(FactId::Peer, PEER)
+            .with(FactId::Peer, UNKNOWN)
             .with(FactId::AmountMsat, msat(puts_in_sat))
             .with(FactId::PushMsat, msat(gives_sat));
         fee_sat.into_iter().fold(request, |request, fee_sat| request.with(FactId::FeeMsat, msat(fee_sat)))
@@ -181,8 +189,9 @@ fn ask(counter: &Counter, action: Action, key: String, facts: impl FnOnce(Reques
     counter.request(action).map_or(Ok(()), |request| counter.ask(facts(request), key, Ends::AtOnce))
 }
 
-fn of(request: Request, funding: &OutPoint) -> Request {
-    request.with(FactId::Channel, funding.to_string())
+fn of(request: Request, (funding, peer): Known<'_>) -> Request {
+    let peer = peer.map_or_else(|| UNKNOWN.to_owned(), |peer| peer.to_string());
+    request.with(FactId::Channel, funding.to_string()).with(FactId::Peer, peer)
 }
 
 /// What leaves, less what others bring in, and where to.

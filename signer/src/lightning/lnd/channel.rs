@@ -57,7 +57,10 @@ pub struct Channel {
     pub revoked: Option<u64>,
     /// It was taken over, and no commitment of the counterparty's was seen yet: that has about the number of ours.
     #[serde(default)]
-    adopted: bool,
+    pub(super) adopted: bool,
+    /// The counterparty's node, as lnd told it: in the channel's announcement, or in the backup it was taken over from.
+    #[serde(default)]
+    pub peer: Option<PublicKey>,
 }
 
 /// What is known of a channel that is taken over.
@@ -70,6 +73,7 @@ pub(super) struct Adoption {
     pub(super) payment_index: u32,
     /// Of our newest commitment.
     pub(super) number: u64,
+    pub(super) peer: PublicKey,
 }
 
 /// A commitment that was signed.
@@ -82,6 +86,12 @@ pub struct Commitment {
     pub txid: Txid,
     /// What it pays our payment key; nothing if the commitment is ours.
     pub ours_sat: u64,
+    /// Its other outputs but the anchors: the counterparty's balance, and HTLCs.
+    #[serde(default)]
+    pub others: u32,
+    /// What they hold.
+    #[serde(default)]
+    pub others_sat: u64,
 }
 
 /// A commitment that is to be signed, as its transaction tells.
@@ -135,13 +145,13 @@ impl Channel {
         Self {
             version: VERSION,
             capacity_sat: asked.capacity_sat,
-            given_sat: asked.others.iter().map(|other| other.sat).sum(),
+            given_sat: asked.others_sat(),
             our_index: asked.our_index,
             counterparty_key: asked.counterparty_key,
             root_index,
             mask: asked.obscured,
             payment_index,
-            counterparty: Commitment { number: 0, txid: asked.txid, ours_sat },
+            counterparty: Commitment::of(asked, 0, ours_sat),
             is_either: false,
             first: None,
             holder: None,
@@ -149,6 +159,7 @@ impl Channel {
             unproven_states: 0,
             revoked: None,
             adopted: false,
+            peer: None,
         }
     }
 
@@ -163,7 +174,13 @@ impl Channel {
             root_index: known.root_index,
             mask: known.mask,
             payment_index: Some(known.payment_index),
-            counterparty: Commitment { number: known.number, txid: Txid::all_zeros(), ours_sat: 0 },
+            counterparty: Commitment {
+                number: known.number,
+                txid: Txid::all_zeros(),
+                ours_sat: 0,
+                others: 0,
+                others_sat: 0,
+            },
             is_either: false,
             first: None,
             holder: None,
@@ -171,12 +188,14 @@ impl Channel {
             unproven_states: 0,
             revoked: None,
             adopted: true,
+            peer: Some(known.peer),
         }
     }
 
     /// The same, where we own this much.
     pub(super) fn owning(mut self, ours_sat: u64) -> Self {
         self.counterparty.ours_sat = ours_sat;
+        self.counterparty.others_sat = self.capacity_sat.saturating_sub(ours_sat);
         self
     }
 
@@ -223,6 +242,21 @@ impl Channel {
         self.holder.as_ref().is_some_and(|holder| holder.txid == *txid)
     }
 
+    /// The counterparty's commitment that was signed last; of a channel that was taken over, what its backup told.
+    pub(super) fn newest(&self) -> &Commitment {
+        &self.counterparty
+    }
+
+    /// Our commitment that was signed to close the channel.
+    pub(super) fn holder(&self) -> Option<&Commitment> {
+        self.holder.as_ref()
+    }
+
+    /// Whether something was signed that closes it.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing || self.holder.is_some()
+    }
+
     /// What the counterparty's last commitment pays us, in sat.
     pub fn ours_sat(&self) -> u64 {
         self.counterparty.ours_sat
@@ -264,7 +298,7 @@ impl Channel {
         Some(sats.sum())
     }
 
-    fn side(&self, asked: &Asked, number: u64) -> Side {
+    pub(super) fn side(&self, asked: &Asked, number: u64) -> Side {
         let holder = [self.first, self.holder.as_ref().map(|holder| holder.txid)];
         if holder.contains(&Some(asked.txid)) {
             return Side::Holder;
@@ -281,7 +315,7 @@ impl Channel {
         match () {
             () if is_first_of_ours || last.ours_sat > SURELY_AN_OUTPUT_SAT || !follows => Side::Holder,
             // Closing has begun: there is nothing new of the counterparty's.
-            () if self.closing || self.holder.is_some() => Side::Holder,
+            () if self.is_closing() => Side::Holder,
             () => Side::Either,
         }
     }
@@ -290,7 +324,7 @@ impl Channel {
     fn advance(&mut self, asked: &Asked, number: u64, thawed: impl Fn() -> Result<(), Refusal>) -> Result<(), Refusal> {
         let last = self.counterparty.number;
         let fact = Fact::count("commitment_number", number);
-        if self.closing || self.holder.is_some() {
+        if self.is_closing() {
             return Err(Refusal::new(Reason::UpdateAfterClose, "the channel is closing").with_fact(fact));
         }
         let follows = match self.adopted {
@@ -306,7 +340,7 @@ impl Channel {
         }
         let ours_sat = self.pays_us(asked).unwrap_or(0);
         self.payment_index = self.payment_index.or(asked.pays.first().map(|(index, _)| *index));
-        self.counterparty = Commitment { number, txid: asked.txid, ours_sat };
+        self.counterparty = Commitment::of(asked, number, ours_sat);
         (self.is_either, self.adopted) = (false, false);
         Ok(())
     }
@@ -336,10 +370,23 @@ impl Channel {
                 Err(Refusal::new(Reason::UpdateAfterClose, detail).with_fact(Fact::count("commitment_number", number)))
             }
             None => {
-                self.holder = Some(Commitment { number, txid: asked.txid, ours_sat: 0 });
+                self.holder = Some(Commitment::of(asked, number, 0));
                 Ok(())
             }
         }
+    }
+}
+
+impl Commitment {
+    fn of(asked: &Asked, number: u64, ours_sat: u64) -> Self {
+        Self { number, txid: asked.txid, ours_sat, others: asked.others.len() as u32, others_sat: asked.others_sat() }
+    }
+}
+
+impl Asked {
+    /// What the outputs that are neither ours nor anchors hold.
+    fn others_sat(&self) -> u64 {
+        self.others.iter().map(|other| other.sat).sum()
     }
 }
 

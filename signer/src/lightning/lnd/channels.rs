@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::adopt::AdoptError;
 use super::channel::{Asked, Channel, Output, Side, VERSION, tweak};
+use super::htlcs::Htlcs;
 use super::keys::Keys;
+use super::messages::Announced;
 use super::states::States;
 use super::transactions::AskedHtlc;
 use crate::facts::{Fact, Unit};
@@ -40,6 +42,7 @@ pub struct Channels {
     /// By the counterparty's commitment that was signed last.
     by_commitment: HashMap<Txid, OutPoint>,
     states: States,
+    htlcs: Htlcs,
     /// Of all channels together.
     unproven_states: u64,
 }
@@ -71,6 +74,8 @@ pub struct Judged {
     pub given_sat: u64,
     /// Of the channel, before this commitment, if anybody keeps count.
     pub unproven_states: Option<u64>,
+    /// The channel's, as far as lnd told it.
+    pub peer: Option<PublicKey>,
     others: Vec<Output>,
     funding: OutPoint,
     channel: Channel,
@@ -136,6 +141,40 @@ impl Channels {
     /// An HTLC is signed for the counterparty, said to be behind this output of its commitment.
     pub fn htlc(&mut self, htlc: &AskedHtlc) {
         self.states.htlc(htlc.output, &htlc.script);
+        self.htlcs.note(htlc);
+    }
+
+    /// All channels, and what is known of their HTLCs.
+    pub(super) fn all(&self) -> (impl Iterator<Item = (&OutPoint, &Channel)>, &Htlcs) {
+        (self.channels.iter(), &self.htlcs)
+    }
+
+    /// The number of a commitment of the counterparty's that is asked for, if there is one to hold it against.
+    pub(super) fn asked_number(&self, asked: &Asked) -> Option<u64> {
+        let channel = self.channels.get(&asked.funding).filter(|channel| !channel.adopted)?;
+        let number = channel.number(asked);
+        (channel.side(asked, number) == Side::Counterparty).then_some(number)
+    }
+
+    /// A channel is announced: the node at its other end is the one that its first announcement names. Returns the changed
+    /// entry.
+    pub(super) fn announce(&mut self, announced: &Announced) -> Result<Option<Put>, Refusal> {
+        let Some(funding) = self.by_index.get(&announced.our_index) else { return Ok(None) };
+        let channel = self.channels.get_mut(funding).expect("indices are those of channels");
+        let foreign = |detail: String| Err(Refusal::new(Reason::GossipForeign, detail));
+        if channel.counterparty_key != announced.counterparty_key {
+            return foreign(format!("the other funding key is not that of the channel {funding}"));
+        }
+        match channel.peer {
+            Some(peer) if peer != announced.peer => {
+                foreign(format!("the channel {funding} is one with {peer}, not with {}", announced.peer))
+            }
+            Some(_) => Ok(None),
+            None => {
+                channel.peer = Some(announced.peer);
+                Ok(Some(put(&format!("{CHANNEL}{funding}"), Some(&*channel))))
+            }
+        }
     }
 
     /// A penalty was signed for this output, the counterparty's balance behind `script`. Returns the number of the state
@@ -228,6 +267,7 @@ impl Channels {
                 self.by_commitment.remove(replaced);
             }
             self.by_commitment.insert(txid, funding);
+            self.htlcs.sign(txid, &others, before.map(|(_, replaced)| replaced));
             let (more, changed) = self.states.sign(funding, (number, txid), &others, before);
             channel.unproven_states += more;
             self.unproven_states += more;
@@ -243,11 +283,12 @@ impl Channels {
         puts
     }
 
-    /// Judges a mutual close that pays us `ours_sat` and costs `fee_sat` together.
-    pub fn judge_close(&self, funding: &OutPoint, ours_sat: u64, fee_sat: u64) -> Result<(), Refusal> {
-        let owed_sat = self.channels.get(funding).ok_or_else(|| unknown(funding))?.ours_sat();
+    /// Judges a mutual close that pays us `ours_sat` and costs `fee_sat` together. Returns the peer, as far as lnd told it.
+    pub fn judge_close(&self, funding: &OutPoint, ours_sat: u64, fee_sat: u64) -> Result<Option<PublicKey>, Refusal> {
+        let channel = self.channels.get(funding).ok_or_else(|| unknown(funding))?;
+        let owed_sat = channel.ours_sat();
         if ours_sat.saturating_add(fee_sat) >= owed_sat {
-            return Ok(());
+            return Ok(channel.peer);
         }
         let detail = format!("it pays us {ours_sat} sat at a fee of {fee_sat} sat; the last commitment {owed_sat} sat");
         let fact = Fact::number("close_pays_us", ours_sat, Unit::Sat).at_least(owed_sat.saturating_sub(fee_sat));
@@ -299,7 +340,7 @@ impl Judged {
         let closes = side == Side::Holder && channel.closes_with(&asked.txid);
         let (ours_sat, given_sat, is_new) = (channel.ours_sat(), channel.given_sat, before_sat.is_none());
         let decrease_sat = before_sat.unwrap_or_default().saturating_sub(ours_sat);
-        let unproven_states = watched.then_some(channel.unproven_states);
+        let (unproven_states, peer) = (watched.then_some(channel.unproven_states), channel.peer);
         let (funding, others) = (asked.funding, asked.others.clone());
         Self {
             side,
@@ -310,6 +351,7 @@ impl Judged {
             decrease_sat,
             given_sat,
             unproven_states,
+            peer,
             others,
             funding,
             channel,

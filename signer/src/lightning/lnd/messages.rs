@@ -34,11 +34,22 @@ pub(super) enum Kind {
     /// `channel_update`
     ChannelUpdate,
     /// `channel_announcement`
-    ChannelAnnouncement,
+    ChannelAnnouncement(Announced),
     /// A BOLT 11 invoice.
     Invoice(Invoice),
     /// What people sign.
     Text,
+}
+
+/// The channel in an announcement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Announced {
+    /// The index of our funding key.
+    pub our_index: u32,
+    /// The other funding key.
+    pub counterparty_key: PublicKey,
+    /// The other node.
+    pub peer: PublicKey,
 }
 
 /// What an invoice asks for.
@@ -56,7 +67,7 @@ impl Kind {
         match self {
             Self::NodeAnnouncement => "node_announcement",
             Self::ChannelUpdate => "channel_update",
-            Self::ChannelAnnouncement => "channel_announcement",
+            Self::ChannelAnnouncement(_) => "channel_announcement",
             Self::Invoice(_) => "invoice",
             Self::Text => "text",
         }
@@ -90,8 +101,8 @@ pub(super) fn sign(
         (Family::NodeKey, 0, true, false) => gossip_of_node(message, keys, windows, network)?,
         (Family::Multisig, _, true, false) => {
             let announcement = ChannelAnnouncement::parse(message).ok_or_else(unreadable)?;
-            announced(&announcement, keys, network, |ours| *ours == keys.public(key))?;
-            Kind::ChannelAnnouncement
+            let is_it = |ours: &PublicKey| (*ours == keys.public(key)).then_some(index);
+            Kind::ChannelAnnouncement(announced(&announcement, keys, network, is_it)?)
         }
         _ => {
             let detail = format!("{key} signs no message of this form (double_hash {}, compact {})", form.2, form.3);
@@ -129,8 +140,8 @@ fn gossip_of_node(message: &[u8], keys: &Keys, windows: &mut Windows, network: N
         return Ok(Kind::ChannelUpdate);
     }
     if let Some(announcement) = ChannelAnnouncement::parse(message) {
-        announced(&announcement, keys, network, |key| windows.funding(keys, key).is_some())?;
-        return Ok(Kind::ChannelAnnouncement);
+        let announced = announced(&announcement, keys, network, |key| windows.funding(keys, key))?;
+        return Ok(Kind::ChannelAnnouncement(announced));
     }
     let node_id = gossip::node_announcement(message).ok_or_else(unreadable)?;
     if node_id != ours {
@@ -140,21 +151,25 @@ fn gossip_of_node(message: &[u8], keys: &Keys, windows: &mut Windows, network: N
     Ok(Kind::NodeAnnouncement)
 }
 
-/// An announcement of a channel between this node and another, on this chain, with a funding key `is_ours` knows.
+/// An announcement of a channel between this node and another, on this chain, with a funding key whose index `ours` knows.
 fn announced(
     announcement: &ChannelAnnouncement,
     keys: &Keys,
     network: Network,
-    is_ours: impl FnOnce(&PublicKey) -> bool,
-) -> Result<(), Refusal> {
+    ours: impl FnOnce(&PublicKey) -> Option<u32>,
+) -> Result<Announced, Refusal> {
     let foreign = |detail: &str| Refusal::new(Reason::GossipForeign, detail);
     gossip::require_chain(network, &announcement.chain)?;
     let node_id = keys.node_id().serialize();
     let Some(us) = announcement.node_ids.iter().position(|id| *id == node_id) else {
         return Err(foreign("neither node id is ours"));
     };
-    let key = PublicKey::from_slice(&announcement.bitcoin_keys[us]);
-    if key.is_ok_and(|key| is_ours(&key)) { Ok(()) } else { Err(foreign("our funding key is not in it")) }
+    let key = |bytes: &[u8]| PublicKey::from_slice(bytes).ok();
+    let our_index = key(&announcement.bitcoin_keys[us]).and_then(|key| ours(&key));
+    let our_index = our_index.ok_or_else(|| foreign("our funding key is not in it"))?;
+    let them = (key(&announcement.bitcoin_keys[1 - us]), key(&announcement.node_ids[1 - us]));
+    let (Some(counterparty_key), Some(peer)) = them else { return Err(foreign("the other keys in it are none")) };
+    Ok(Announced { our_index, counterparty_key, peer })
 }
 
 /// lnd signs the human-readable part and the rest packed into bytes, the last one filled up with zero bits.

@@ -8,6 +8,7 @@
 //! scripts.rs       the scripts of BOLT 3               signing.rs      signatures
 //! keys.rs          keys by family and purpose          windows.rs      which keys and outputs are ours
 //! channel.rs       one channel                         channels.rs     all of a node
+//! htlcs.rs         what is known of their HTLCs        view.rs         channels as the operator sees them
 //! states.rs        which of their states are revoked   adopt.rs        channels from before lnd's keys were here
 //! coins.rs         what coins were said to hold        wallet.rs       amounts, limits, fundings
 //! asked.rs         what the spending policy is asked
@@ -21,6 +22,7 @@ mod asked;
 pub mod channel;
 pub mod channels;
 mod coins;
+mod htlcs;
 pub mod keys;
 mod lately;
 mod messages;
@@ -32,6 +34,7 @@ mod sign_psbt;
 mod signing;
 mod states;
 pub mod transactions;
+mod view;
 mod wallet;
 mod windows;
 
@@ -49,6 +52,7 @@ use self::adopt::{Adopted, BackupError};
 use self::channels::Channels;
 use self::coins::Coins;
 use self::keys::{Family, KeyPath, Keys};
+use self::messages::Kind;
 pub use self::method::Method;
 use self::shared_key::Question;
 use self::wallet::Wallet;
@@ -61,10 +65,11 @@ use super::guard::Row;
 use super::identity;
 use super::limits::{self, Limits};
 use super::orders::{Given, Order, OrderError, Orders};
+use super::standing::Claims;
 use crate::config::LimitsConfig;
 use crate::facts::Fact;
 use crate::journal::Put;
-use crate::pipeline::Request;
+use crate::pipeline::{ChannelName, Request};
 use crate::reasons::{Reason, Refusal};
 
 const TIDY_EVERY_MS: u64 = 600_000;
@@ -83,6 +88,7 @@ pub struct LndNode {
     limits: Limits,
     config: LimitsConfig,
     orders: Orders,
+    claims: Claims,
     counter: Counter,
     tidied_ms: u64,
     clock: Arc<NodeClock>,
@@ -149,6 +155,7 @@ impl LndNode {
             limits,
             config,
             orders,
+            claims: Claims::default(),
             counter,
             tidied_ms: 0,
             clock,
@@ -176,12 +183,14 @@ impl LndNode {
         &self.clock
     }
 
-    /// Carries out an operator's order. Channels cannot be named yet. Returns what must be durable before it counts.
+    /// Carries out an operator's order. Returns what must be durable before it counts.
     pub fn order(&mut self, order: &Order, given: Given) -> Result<Vec<Put>, OrderError> {
-        match order.channel() {
-            Some(channel) => Err(OrderError::NoChannel(channel)),
-            None => self.orders.carry_out(order, given),
+        if let Order::Freeze(Some(channel)) | Order::Exempt { channel, .. } = order
+            && !matches!(channel, ChannelName::Funded(funding) if self.channels.get(funding).is_some())
+        {
+            return Err(OrderError::NoChannel(*channel));
         }
+        self.orders.carry_out(order, given)
     }
 
     /// Takes over the channels in lnd's static channel backup that were opened before its keys came here. Returns what came
@@ -285,8 +294,12 @@ impl LndNode {
     fn sign_message(&mut self, request: &SignMessageReq) -> Result<Answer, Refusal> {
         let (kind, signature) = messages::sign(request, &self.keys, &mut self.windows, self.network)?;
         asked::message(&self.counter, &kind, &request.msg)?;
+        let puts = match &kind {
+            Kind::ChannelAnnouncement(announced) => self.channels.announce(announced)?.into_iter().collect(),
+            _ => Vec::new(),
+        };
         let facts = vec![Fact::text("message", kind.name())];
-        Ok(Answer { reply: SignMessageResp { signature }.encode_to_vec(), puts: Vec::new(), facts })
+        Ok(Answer { reply: SignMessageResp { signature }.encode_to_vec(), puts, facts })
     }
 }
 

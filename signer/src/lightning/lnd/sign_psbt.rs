@@ -8,7 +8,7 @@ use bitcoin::{OutPoint, TxOut};
 use claviger_proto::walletrpc::{SignPsbtRequest, SignPsbtResponse};
 use prost::Message;
 
-use super::channel::Side;
+use super::channel::{Asked, Side};
 use super::channels::Judged;
 use super::keys::KeyPath;
 use super::psbt::{Packet, Signature};
@@ -17,6 +17,7 @@ use super::transactions::{self, Candidate, Class};
 use super::{Answer, LndNode, asked, signing};
 use crate::facts::{Fact, Unit};
 use crate::journal::Put;
+use crate::lightning::standing::{Claim, Step};
 use crate::reasons::{Reason, Refusal};
 
 /// HTLCs of a channel that are too small for an output, together: lnd allows no more.
@@ -104,9 +105,7 @@ impl LndNode {
             Candidate::Commitment(commitment) => {
                 let funding = commitment.funding;
                 self.require_bounded_burn(packet, commitment.capacity_sat)?;
-                let frozen = self.frozen();
-                let judged = self.channels.judge(&commitment, || frozen.clone().map_or(Ok(()), Err))?;
-                asked::commitment(&self.counter, &commitment, &judged, self.wallet.funds(&funding))?;
+                let judged = self.judge_commitment(&commitment)?;
                 facts.push(Fact::text("channel", funding.to_string()));
                 facts.push(Fact::count("commitment_number", judged.number));
                 let Judged { side, is_new, ours_sat, .. } = judged;
@@ -131,19 +130,21 @@ impl LndNode {
                     return Err(Refusal::new(Reason::CloseValue, detail));
                 }
                 let ours_sat = ours.iter().map(|out| out.value.to_sat()).sum();
-                self.channels.judge_close(&funding, ours_sat, fee_sat)?;
+                let peer = self.channels.judge_close(&funding, ours_sat, fee_sat)?;
                 let leaving: Vec<_> =
                     ours.into_iter().filter(|out| windows.wallet(keys, &out.script_pubkey).is_none()).collect();
-                asked::close(&self.counter, &funding, leaving.into_iter())?;
+                asked::close(&self.counter, (&funding, peer), leaving.into_iter())?;
                 puts.extend(self.channels.close(&funding));
                 facts.push(Fact::text("channel", funding.to_string()));
                 facts.push(Fact::number("ours", ours_sat, Unit::Sat));
                 Ok(Class::MutualClose)
             }
             Candidate::CounterpartyHtlc(htlc) => {
-                self.frozen().map_or(Ok(()), Err)?;
                 let channel = self.channels.with_commitment(&htlc.output.txid);
-                asked::htlc(&self.counter, &htlc, channel, self.chain.height())?;
+                channel.map_or_else(|| self.frozen(), |funding| self.stopped(&funding)).map_or(Ok(()), Err)?;
+                let peer = |funding: &OutPoint| self.channels.get(funding).and_then(|channel| channel.peer);
+                let known = channel.as_ref().map(|funding| (funding, peer(funding)));
+                asked::htlc(&self.counter, &htlc, known, self.chain.height())?;
                 self.channels.htlc(&htlc);
                 facts.extend(channel.map(|funding| Fact::text("channel", funding.to_string())));
                 facts.push(Fact::number("htlc", htlc.sat, Unit::Sat));
@@ -176,6 +177,29 @@ impl LndNode {
                 self.claim(packet, class, goes_on, facts)
             }
         }
+    }
+
+    /// Judges a commitment by its channel, then by the policy; keeps what lnd claims with it for whoever looks.
+    fn judge_commitment(&mut self, commitment: &Asked) -> Result<Judged, Refusal> {
+        let funding = commitment.funding;
+        let is_funded = self.wallet.funds(&funding);
+        let thawed = || self.stopped(&funding).map_or(Ok(()), Err);
+        let judged = self.channels.judge(commitment, thawed).and_then(|judged| {
+            asked::commitment(&self.counter, commitment, &judged, is_funded)?;
+            Ok(judged)
+        });
+        let (asked, refused) = match &judged {
+            Ok(Judged { side: Side::Holder, number, closes, .. }) => (closes.then_some((Step::Close, *number)), None),
+            Ok(judged) => (Some((Step::SignTheirs, judged.number)), None),
+            Err(refusal) => {
+                let number = self.channels.asked_number(commitment);
+                (number.map(|number| (Step::SignTheirs, number)), Some(refusal.reason))
+            }
+        };
+        if let Some((step, number)) = asked {
+            self.claims.keep(funding, Claim { step, number, balance: None, at_ms: self.clock.now_ms(), refused });
+        }
+        judged
     }
 
     /// What a channel left is claimed for ourselves, but for the outputs that go on.
@@ -241,6 +265,11 @@ impl LndNode {
 
     pub(super) fn frozen(&self) -> Option<Refusal> {
         self.orders.node_stopped("node")
+    }
+
+    /// Why this channel takes no new state.
+    fn stopped(&self, funding: &OutPoint) -> Option<Refusal> {
+        self.orders.channel_stopped(&(*funding).into(), self.clock.now_ms())
     }
 }
 

@@ -2,11 +2,14 @@
 
 mod adopt;
 mod channels;
+mod enforced;
 mod hostile;
 mod messages;
+mod peers;
 mod policy;
 mod property;
 mod states;
+mod view;
 mod wallet;
 
 use std::collections::BTreeMap;
@@ -128,6 +131,18 @@ impl Lnd {
         }
         self.asked = handled.policy;
         handled.reply.map(|reply| (reply, handled.facts))
+    }
+
+    /// The operator orders something.
+    fn order(&mut self, order: &Order) -> Result<(), OrderError> {
+        let given = Given { at_ms: self.node.clock.now_ms(), by: "uid 0".to_owned(), why: String::new() };
+        for Put { key, value } in self.node.order(order, given)? {
+            match value {
+                Some(value) => self.entries.insert(key, value),
+                None => self.entries.remove(&key),
+            };
+        }
+        Ok(())
     }
 
     fn key(&self, family: Family, index: u32) -> PublicKey {
@@ -320,10 +335,7 @@ fn tweaked(psbt: &mut Psbt, record: u8, value: [u8; 32]) {
 #[test]
 fn a_frozen_node_takes_no_new_state_and_still_closes() {
     let mut lnd = Lnd::with_channel(0, 1);
-    let given = Given { at_ms: 1, by: "uid 0".to_owned(), why: String::new() };
-    for put in lnd.node.order(&Order::Freeze(None), given).expect("ordered") {
-        lnd.entries.insert(put.key, put.value.expect("there"));
-    }
+    lnd.order(&Order::Freeze(None)).expect("ordered");
     lnd = lnd.restarted();
     let (last, next) = (lnd.commitment(0, 1, Some(600_000)), lnd.commitment(0, 2, Some(600_000)));
     assert_eq!(lnd.class(&next), Err(Reason::Frozen));

@@ -167,6 +167,10 @@ fn a_channel_from_before_goes_on_with_its_numbers_and_its_balance() {
         let again = lnd.adopt(&backup.sealed(&lnd)).expect("its own backup");
         assert_eq!(again, Adopted { known: vec![funding(4)], ..Default::default() });
         lnd = lnd.restarted();
+        let shown = lnd.shown(4);
+        assert_eq!(shown.peer, Some(peer_key(50)), "as the backup says");
+        let balance = shown.counterparty.expect("a side").balance.expect("a balance");
+        assert_eq!((balance.ours_sat, balance.theirs_sat), (600_000, 400_000));
         // The peer may be some updates ahead or behind; from then on one follows the other.
         let far = lnd.next(&backup, NUMBER + 2_000, Some(600_000));
         assert_eq!(lnd.class(&far), Err(Reason::CommitmentOrder));

@@ -10,7 +10,7 @@ use crate::lightning::lnd::scripts::Htlc;
 use crate::policy::ApplyFailed;
 
 /// A node under these rules and this budget, and no others.
-fn under(rules: &str, budget: &str) -> Lnd {
+pub(super) fn under(rules: &str, budget: &str) -> Lnd {
     let mut files = Files::default();
     let permit = r#"@id("all") permit (principal, action, resource);"#;
     let list = format!("[[destination]]\nlabel = \"cold\"\naddress = \"{}\"\n", address(&cold()));
@@ -28,7 +28,7 @@ fn under(rules: &str, budget: &str) -> Lnd {
 }
 
 /// A rule that forbids `action` when `condition` holds.
-fn forbid(action: &str, condition: &str) -> Lnd {
+pub(super) fn forbid(action: &str, condition: &str) -> Lnd {
     let rule = format!("@id(\"the-rule\") forbid (principal, action == Action::\"{action}\", resource)");
     under(&format!("{rule} when {{ {condition} }};"), "")
 }
@@ -211,6 +211,7 @@ fn htlcs_are_judged_by_size_direction_expiry_and_hash_before_and_after_their_com
         ("context.expires_in_blocks > 100 || context.htlc_msat > 20000000".to_owned(), 20_000),
         (format!("context.expiry_height > {} || context.htlc_msat > 20000000", HEIGHT + 100), 20_000),
         (format!("context.payment_hash160 != \"{hash}\" || context.htlc_msat > 20000000"), 20_000),
+        (format!("!([\"{hash}\"].contains(context.payment_hash160)) || context.htlc_msat > 20000000"), 20_000),
     ] {
         let mut lnd = forbid(
             "SignHtlc",
@@ -235,6 +236,8 @@ fn htlcs_are_judged_by_size_direction_expiry_and_hash_before_and_after_their_com
         "context has expires_in_blocks && context.expires_in_blocks > 99".to_owned(),
         format!("context.expiry_height > {}", HEIGHT + 99),
         format!("context.payment_hash160 == \"{hash}\""),
+        // Only hashes that were approved: this one is not among them.
+        format!("!([\"{}\", \"{}\"].contains(context.payment_hash160))", hex::encode([6; 20]), hex::encode([7; 20])),
     ] {
         let mut lnd = forbid("SignHtlc", &forbidden);
         let state = lnd.commitment(0, 1, Some(600_000));

@@ -13,7 +13,7 @@ fn secret(number: u64) -> SecretKey {
 
 impl Lnd {
     /// lnd speaks with a watchtower.
-    fn with_tower() -> Self {
+    pub(super) fn with_tower() -> Self {
         let mut lnd = Self::new();
         lnd.share(Family::TowerSession as i32, 0, &peer_key(7)).expect("a session");
         lnd
@@ -27,7 +27,7 @@ impl Lnd {
     }
 
     /// A commitment with this number whose balance for the counterparty is revocable, and an HTLC's output if there is `htlc`.
-    fn revocable(&self, number: u64, htlc: bool) -> Psbt {
+    pub(super) fn revocable(&self, number: u64, htlc: bool) -> Psbt {
         let mut psbt = self.commitment(0, number, Some(600_000));
         let outputs = &mut psbt.unsigned_tx.output;
         outputs[0].script_pubkey = self.balance(0, &secret(number)).to_p2wsh();

@@ -149,7 +149,7 @@ pub(super) fn mutate(lnd: &Lnd, dice: &mut Dice, psbt: &mut Psbt) {
 pub(super) fn message_request(lnd: &Lnd, dice: &mut Dice) -> SignMessageReq {
     let chain = bitcoin::constants::ChainHash::using_genesis_block(Network::Regtest).to_bytes();
     let (node, funding) = (lnd.node.keys.node_id().serialize(), lnd.key(Family::Multisig, 0).serialize());
-    let (other, theirs) = (peer_key(8).serialize(), peer_key(7).serialize());
+    let (other, theirs) = (peer_key(8).serialize(), peer_key(3).serialize());
     let tagged = bitcoin::hashes::sha256::Hash::hash(b"TapSighash").to_byte_array();
     let preimage = {
         let psbt = lnd.commitment(0, 3, None);
