@@ -1,14 +1,14 @@
-//! Keys that sign inside a device: ECDSA on P-256 over SHA-256 (FIPS 186-5), which tokens and TPMs have in common. Whoever has the public
-//! key checks what they signed, without the device.
+//! Keys that sign inside a device: ECDSA over SHA-256, on P-256, which tokens and TPMs have in common (FIPS 186-5), or on secp256k1. Whoever
+//! has the public key checks what they signed, without the device.
 
+mod curve;
 pub mod software;
 
 use std::fmt;
 
-use p256::ecdsa::signature::Verifier;
-use p256::ecdsa::{self, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
+pub use self::curve::{Curve, PublicKey, Signature};
 use crate::pkcs11::{self, Pkcs11Error};
 use crate::slot::{Absent, SlotError};
 use crate::tpm::{self, TpmError};
@@ -82,40 +82,10 @@ impl KeyRecord {
 
     /// The signature with these halves, if it is this key's of `message`.
     pub(crate) fn checked(&self, rs: Option<[u8; 64]>, message: &[u8]) -> Result<Signature, DeviceKeyError> {
-        let signature = rs.and_then(|rs| ecdsa::Signature::from_slice(&rs).ok()).ok_or(DeviceKeyError::Faulty)?;
-        let signature = Signature(signature.normalize_s().unwrap_or(signature).to_bytes().into());
-        if self.public.verifies(message, &signature) { Ok(signature) } else { Err(DeviceKeyError::Faulty) }
+        let signature = rs.and_then(|rs| Signature::low(self.public.curve(), &rs));
+        signature.filter(|signature| self.public.verifies(message, signature)).ok_or(DeviceKeyError::Faulty)
     }
 }
-
-/// A point of P-256, compressed (SEC 1, 2.3.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublicKey(#[serde(with = "crate::hexed")] [u8; 33]);
-
-impl PublicKey {
-    /// The point with these coordinates or this encoding, compressed or not.
-    pub(crate) fn from_sec1(point: &[u8]) -> Option<Self> {
-        let key = VerifyingKey::from_sec1_bytes(point).ok()?;
-        <[u8; 33]>::try_from(key.to_encoded_point(true).as_bytes()).ok().map(Self)
-    }
-
-    /// Whether `signature` is this key's of `message`.
-    pub fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
-        let key = VerifyingKey::from_sec1_bytes(&self.0);
-        let signature = ecdsa::Signature::from_slice(&signature.0);
-        matches!((key, signature), (Ok(key), Ok(signature)) if key.verify(message, &signature).is_ok())
-    }
-}
-
-impl fmt::Display for PublicKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-/// r and s, 32 bytes each, s in the lower half.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signature(#[serde(with = "crate::hexed")] [u8; 64]);
 
 /// Why a device did not sign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

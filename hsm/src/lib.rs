@@ -22,7 +22,7 @@ pub mod slot;
 pub mod tpm;
 
 pub use counter::{Counter, CounterError, Reading};
-pub use device_key::{DeviceKey, DeviceKeyError, KeyKind, KeyRecord};
+pub use device_key::{Curve, DeviceKey, DeviceKeyError, KeyKind, KeyRecord};
 pub use envelope::{Envelope, EnvelopeError};
 pub use helper::HelperSlot;
 pub use passphrase::{Argon2id, PassphraseSlot};

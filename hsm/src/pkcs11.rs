@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::device_key::Curve;
 use crate::kek::Sealed;
 use crate::slot::Tries;
 
@@ -68,13 +69,15 @@ impl Record {
     }
 }
 
-/// A token that keeps signing keys, and its PIN. `module` and `token` are for making one; signing takes those that were stored.
+/// A token that keeps signing keys, and its PIN. `module`, `token` and `curve` are for making one; signing takes those that were stored.
 #[derive(Clone, Copy)]
 pub struct Pkcs11Key<'a> {
     /// The vendor's module, by its absolute path.
     pub module: &'a Path,
     /// The token's label.
     pub token: &'a str,
+    /// What the key shall be on, if the token has it.
+    pub curve: Curve,
     /// The user's PIN.
     pub pin: &'a [u8],
     /// Who tries it.

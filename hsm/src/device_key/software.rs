@@ -7,7 +7,7 @@ use p256::ecdsa::{Signature as Raw, SigningKey};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{DeviceKey, DeviceKeyError, KeyHome, KeyKind, KeyRecord, PublicKey, Signature};
+use super::{Curve, DeviceKey, DeviceKeyError, KeyHome, KeyKind, KeyRecord, PublicKey, Signature};
 use crate::kek::random;
 
 /// This process, for want of a device.
@@ -40,7 +40,7 @@ impl DeviceKey for SoftwareKey {
             let secret = Zeroizing::new(random::<32>());
             // All but one in 2^32 are scalars.
             let Ok(key) = SigningKey::from_slice(&*secret) else { continue };
-            let public = PublicKey::from_sec1(key.verifying_key().to_encoded_point(true).as_bytes());
+            let public = PublicKey::from_sec1(Curve::P256, key.verifying_key().to_encoded_point(true).as_bytes());
             let public = public.ok_or(DeviceKeyError::Faulty)?;
             return Ok(KeyRecord { public, home: KeyHome::Software(SecretKey(*secret)) });
         }

@@ -6,12 +6,18 @@ use sha2::{Digest as _, Sha256};
 
 use super::token::Failure;
 use super::{KeyHome, Pkcs11Key, Pkcs11Slot};
-use crate::device_key::{self, DeviceKey, DeviceKeyError, KeyKind, KeyRecord, PublicKey, Signature};
+use crate::device_key::{self, Curve, DeviceKey, DeviceKeyError, KeyKind, KeyRecord, PublicKey, Signature};
 use crate::kek::random;
 
 const KEY_LABEL: &[u8] = b"claviger device key";
-/// The object identifier of P-256 (RFC 5480, 2.1.1.1), in DER.
-const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+
+/// A curve's object identifier (RFC 5480, 2.1.1.1; SEC 2, A.2), in DER.
+const fn identifier(curve: Curve) -> &'static [u8] {
+    match curve {
+        Curve::P256 => &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
+        Curve::Secp256k1 => &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a],
+    }
+}
 
 impl DeviceKey for Pkcs11Key<'_> {
     fn kind(&self) -> KeyKind {
@@ -21,7 +27,8 @@ impl DeviceKey for Pkcs11Key<'_> {
     fn create(&self) -> Result<KeyRecord, DeviceKeyError> {
         let key_id = random::<16>();
         let named = [Attribute::Token(true), Attribute::Id(key_id.to_vec()), Attribute::Label(KEY_LABEL.to_vec())];
-        let for_all = [&named[..], &[Attribute::Verify(true), Attribute::EcParams(P256.to_vec())]].concat();
+        let for_all =
+            [&named[..], &[Attribute::Verify(true), Attribute::EcParams(identifier(self.curve).to_vec())]].concat();
         let for_token = [
             &named[..],
             &[
@@ -29,6 +36,7 @@ impl DeviceKey for Pkcs11Key<'_> {
                 Attribute::Sensitive(true),
                 Attribute::Extractable(false),
                 Attribute::Sign(true),
+                Attribute::Derive(false),
             ],
         ]
         .concat();
@@ -40,7 +48,7 @@ impl DeviceKey for Pkcs11Key<'_> {
         let Some(Attribute::EcPoint(point)) = point else { return Err(DeviceKeyError::Faulty) };
         // An octet string in DER around the point (PKCS#11, 6.3.3); some tokens leave it out.
         let point = point.strip_prefix(&[0x04, 0x41]).unwrap_or(&point);
-        let public = PublicKey::from_sec1(point).ok_or(DeviceKeyError::Faulty)?;
+        let public = PublicKey::from_sec1(self.curve, point).ok_or(DeviceKeyError::Faulty)?;
         let home = KeyHome { module: self.module.to_owned(), token: self.token.to_owned(), serial, key_id };
         Ok(KeyRecord { public, home: device_key::KeyHome::Pkcs11(home) })
     }

@@ -17,7 +17,7 @@ use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
 
 use super::chip::{Chip, SHA256};
 use super::{KeyHome, TpmError, TpmKey};
-use crate::device_key::{self, DeviceKey, DeviceKeyError, KeyKind, KeyRecord, PublicKey, Signature};
+use crate::device_key::{self, Curve, DeviceKey, DeviceKeyError, KeyKind, KeyRecord, PublicKey, Signature};
 
 impl DeviceKey for TpmKey<'_> {
     fn kind(&self) -> KeyKind {
@@ -34,7 +34,7 @@ impl DeviceKey for TpmKey<'_> {
         })?;
         let Public::Ecc { unique, .. } = &created.out_public else { return Err(DeviceKeyError::Faulty) };
         let point = [&[4][..], &padded(unique.x().value())?, &padded(unique.y().value())?].concat();
-        let public = PublicKey::from_sec1(&point).ok_or(DeviceKeyError::Faulty)?;
+        let public = PublicKey::from_sec1(Curve::P256, &point).ok_or(DeviceKeyError::Faulty)?;
         let home = KeyHome {
             tcti: self.tcti.to_owned(),
             parent: name,

@@ -195,7 +195,8 @@ pub(crate) mod pkcs11 {
 
         pub(crate) fn device_key(&self) -> claviger_hsm::Pkcs11Key<'_> {
             let (module, pin) = (&self.module, PIN.as_bytes());
-            claviger_hsm::Pkcs11Key { module, token: "claviger", pin, tries: Tries::Deliberate }
+            let curve = claviger_hsm::Curve::P256;
+            claviger_hsm::Pkcs11Key { module, token: "claviger", curve, pin, tries: Tries::Deliberate }
         }
     }
 

@@ -51,10 +51,24 @@ impl Device for crate::tpm::Swtpm {
     }
 }
 
+/// A token with a key on one of the curves.
 #[cfg(feature = "pkcs11")]
-impl Device for crate::backends::pkcs11::Pkcs11 {
+struct Token {
+    token: crate::backends::pkcs11::Pkcs11,
+    curve: claviger_hsm::Curve,
+}
+
+#[cfg(feature = "pkcs11")]
+impl Token {
+    fn with(curve: claviger_hsm::Curve) -> Self {
+        Self { token: crate::backends::pkcs11::Pkcs11::new(), curve }
+    }
+}
+
+#[cfg(feature = "pkcs11")]
+impl Device for Token {
     fn keys(&self) -> Box<dyn DeviceKey + '_> {
-        Box::new(self.device_key())
+        Box::new(claviger_hsm::Pkcs11Key { curve: self.curve, ..self.token.device_key() })
     }
 
     fn another(&self, record: &KeyRecord) -> Option<DeviceKeyError> {
@@ -94,7 +108,9 @@ conformance!(software: super::Software);
 #[cfg(feature = "tpm")]
 conformance!(#[ignore = "needs swtpm: hsm/tests/run"] tpm: crate::tpm::Swtpm::start());
 #[cfg(feature = "pkcs11")]
-conformance!(#[ignore = "needs SoftHSM2: hsm/tests/run"] pkcs11: crate::backends::pkcs11::Pkcs11::new());
+conformance!(#[ignore = "needs SoftHSM2: hsm/tests/run"] pkcs11: super::Token::with(claviger_hsm::Curve::P256));
+#[cfg(feature = "pkcs11")]
+conformance!(#[ignore = "needs SoftHSM2: hsm/tests/run"] pkcs11_secp256k1: super::Token::with(claviger_hsm::Curve::Secp256k1));
 
 fn what_it_signs_is_checked_by_its_public_key_and_by_no_other(device: &impl Device) {
     let keys = device.keys();
@@ -109,6 +125,9 @@ fn what_it_signs_is_checked_by_its_public_key_and_by_no_other(device: &impl Devi
         assert!(!mine.public.verifies(b"message", &signature));
         assert!(!other.public.verifies(&message, &signature));
         let text = serde_json::to_string(&signature).unwrap();
+        // The order of either curve begins with ff: its lower half ends with 7f.
+        let s = u8::from_str_radix(&text[65..67], 16).unwrap();
+        assert!(s < 0x80, "s is in the upper half: {text}");
         let flipped = text.replacen(&text[1..2], if &text[1..2] == "0" { "1" } else { "0" }, 1);
         let flipped = serde_json::from_str(&flipped).expect("64 bytes");
         assert!(!mine.public.verifies(&message, &flipped));

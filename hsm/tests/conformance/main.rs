@@ -8,6 +8,8 @@
 mod backends;
 mod counters;
 mod device_keys;
+#[cfg(feature = "pkcs11")]
+mod node_identity;
 #[cfg(feature = "tpm")]
 mod tpm;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use bitcoin::Address;
-use claviger_hsm::KeyKind;
+use claviger_hsm::{Curve, KeyKind};
 use claviger_policy::preset::Preset;
 
 use super::{Config, NO_PRESET};
@@ -119,6 +119,9 @@ impl Config {
         if checkpoints.key == KeyKind::Pkcs11 && (!checkpoints.module.is_absolute() || checkpoints.token.is_empty()) {
             let rule = "set checkpoints.module, by its absolute path, checkpoints.token and checkpoints.pin_credential";
             return out_of_range("checkpoints.key", &checkpoints.key, rule);
+        }
+        if checkpoints.curve == Curve::Secp256k1 && checkpoints.key != KeyKind::Pkcs11 {
+            return out_of_range("checkpoints.curve", &checkpoints.curve, "use p256, or checkpoints.key = \"pkcs11\"");
         }
         // A typo must not switch it off.
         if !self.limits.screening_key.is_empty() && self.limits.screening().is_none() {

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bitcoin::secp256k1::PublicKey;
-use claviger_hsm::KeyKind;
 use claviger_hsm::tpm::DEFAULT_TCTI;
+use claviger_hsm::{Curve, KeyKind};
 use claviger_policy::preset;
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +154,8 @@ section! {
         module: PathBuf = PathBuf::new();
         /// The token's label.
         token: String = String::new();
+        /// What the key is on: p256, or secp256k1 in a token that has it. Another choice makes another key at the next unseal.
+        curve: Curve = Curve::P256;
         /// The systemd credential that holds the token's PIN.
         pin_credential: String = String::new();
     }

@@ -216,6 +216,7 @@ mod tests {
             ("chain.stale_after_s", "[chain]\nstale_after_s = 99999999999", "[chain]\nstale_after_s = 3600"),
             ("chain.funding_depth", "[chain]\nfunding_depth = 0", "[chain]\nfunding_depth = 1"),
             ("chain.funding_depth", "[chain]\nfunding_depth = 101", "[chain]\nfunding_depth = 100"),
+            ("checkpoints.curve", "[checkpoints]\ncurve = \"secp256k1\"", "[checkpoints]\ncurve = \"p256\""),
             ("policy.preset", "[policy]\npreset = \"routing\"", "[policy]\npreset = \"none\""),
             (
                 "limits.allow",

@@ -41,7 +41,8 @@ impl Signer {
         if let Some(sealed) = known {
             let plain = vault.open(KEY.as_bytes(), &sealed).map_err(|error| damaged(KEY, &error))?;
             let known: KeyRecord = serde_json::from_slice(&plain).map_err(|error| damaged(KEY, &error))?;
-            signer.key = Some(known).filter(|known| known.kind() == config.key);
+            let is_wanted = known.kind() == config.key && known.public.curve() == config.curve;
+            signer.key = is_wanted.then_some(known);
         }
         if signer.key.is_none() {
             match signer.create(config) {
@@ -81,7 +82,10 @@ impl Signer {
         let new = match config.key {
             KeyKind::Software => return SoftwareKey.create(),
             KeyKind::Tpm => NewKey::Tpm { tcti: config.tpm.clone() },
-            KeyKind::Pkcs11 => NewKey::Pkcs11 { module: PathBuf::from(&config.module), token: config.token.clone() },
+            KeyKind::Pkcs11 => {
+                let (module, token) = (PathBuf::from(&config.module), config.token.clone());
+                NewKey::Pkcs11 { module, token, curve: config.curve }
+            }
         };
         self.devices()?.make_key(new, self.pin(config.key).as_ref())
     }

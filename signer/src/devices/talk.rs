@@ -5,7 +5,7 @@ use std::io::{Error, ErrorKind, Read, Write};
 use std::path::PathBuf;
 
 use claviger_hsm::device_key::Signature;
-use claviger_hsm::{Binding, CounterError, DeviceKeyError, KeyRecord, Reading, SlotError, Tries, Wrapped};
+use claviger_hsm::{Binding, CounterError, Curve, DeviceKeyError, KeyRecord, Reading, SlotError, Tries, Wrapped};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
@@ -45,6 +45,8 @@ pub enum NewKey {
         module: PathBuf,
         /// The token's label.
         token: String,
+        /// What the key is on.
+        curve: Curve,
     },
 }
 

@@ -59,13 +59,16 @@ fn done(known: &Known, task: Task) -> Answer {
             let pin = pin.as_ref().map(|pin| pin.0.as_slice()).unwrap_or_default();
             let made = match &new {
                 NewKey::Tpm { tcti } => TpmKey { tcti }.create(),
-                NewKey::Pkcs11 { module, token } => Pkcs11Key { module, token, pin, tries: Tries::Automatic }.create(),
+                NewKey::Pkcs11 { module, token, curve } => {
+                    Pkcs11Key { module, token, curve: *curve, pin, tries: Tries::Automatic }.create()
+                }
             };
             made.map_or_else(Answer::DeviceKey, Answer::Made)
         }
         Task::Sign { key, pin, message } => {
             let pin = pin.as_ref().map(|pin| pin.0.as_slice()).unwrap_or_default();
-            let token = Pkcs11Key { module: Path::new(""), token: "", pin, tries: Tries::Automatic };
+            let curve = key.public.curve();
+            let token = Pkcs11Key { module: Path::new(""), token: "", curve, pin, tries: Tries::Automatic };
             let signed = match key.kind() {
                 KeyKind::Software => Err(DeviceKeyError::OtherKind(KeyKind::Software)),
                 KeyKind::Tpm => TpmKey { tcti: "" }.sign(&key, &message),

@@ -85,8 +85,11 @@ impl From<SignedHead> for SignedCheckpoint {
 mod tests {
     #![allow(clippy::unwrap_used)] // what fails may panic
 
+    use bitcoin::hashes::{Hash, sha256};
+    use bitcoin::secp256k1::{Message, Secp256k1, SecretKey};
     use claviger_hsm::DeviceKey;
     use claviger_hsm::device_key::software::SoftwareKey;
+    use serde_json::json;
 
     use super::*;
 
@@ -103,5 +106,22 @@ mod tests {
         assert_eq!(SignedHead::decode(&signed(head).encode()), Ok(signed(head)));
         let newer = String::from_utf8(signed(head).encode()).unwrap().replace("\"version\":1", "\"version\":2");
         assert_eq!(SignedHead::decode(newer.as_bytes()), Err(SignedHeadUnreadable));
+    }
+
+    #[test]
+    fn a_head_is_signed_by_a_key_on_secp256k1_as_such_and_not_as_one_on_another_curve() {
+        let (secp, secret) = (Secp256k1::new(), SecretKey::from_slice(&[7; 32]).unwrap());
+        let head = HeadAt { seq: 7, hash: [5; 32], at_ms: 9 };
+        let digest = Message::from_digest(sha256::Hash::hash(&head.message()).to_byte_array());
+        let signature = hex::encode(secp.sign_ecdsa(&digest, &secret).serialize_compact());
+        let point = secret.public_key(&secp).to_string();
+        let signed = |key: &str| {
+            let entry = json!({ "version": 1, "head": head, "kind": "pkcs11", "key": key, "signature": signature });
+            SignedHead::decode(entry.to_string().as_bytes()).unwrap()
+        };
+        let named = format!("secp256k1:{point}");
+        assert!(signed(&named).is_signed());
+        assert_eq!(SignedCheckpoint::from(signed(&named)).key, named, "as --signed-by takes it");
+        assert!(!signed(&point).is_signed());
     }
 }

@@ -83,11 +83,11 @@ impl Machine {
     }
 
     /// All channels, as the operator sees them. May panic.
-    pub(super) fn overview(&self) -> Result<Overview, Refusal> {
+    pub(super) fn overview(&self) -> Overview {
         match self {
-            Self::Vls(engine) => Ok(engine.overview()),
-            Self::Lnd(node) => Ok(node.overview()),
-            Self::Lightspark(node) => Ok(node.overview()),
+            Self::Vls(engine) => engine.overview(),
+            Self::Lnd(node) => node.overview(),
+            Self::Lightspark(node) => node.overview(),
         }
     }
 

@@ -39,6 +39,7 @@ const PLACES: [&str; 26] = [
     "checkpoints.tpm",
     "checkpoints.module",
     "checkpoints.token",
+    "checkpoints.curve",
     "checkpoints.pin_credential",
     "signer.secret_heap",
     "signer.confinement",
