@@ -16,7 +16,7 @@ use crate::thief::{CLAVIGER, Scene, Thief};
 use crate::{closing, value};
 
 /// Where things are kept, and how often they are looked at: these say nothing about what may be signed. And a key that forbids more.
-const PLACES: [&str; 26] = [
+const PLACES: [&str; 27] = [
     "link.listen",
     "link.advertise",
     "link.names",

@@ -219,8 +219,8 @@ fn a_single_file_that_is_put_back_is_noticed_or_harmless() {
     let scene = Scene::new();
     let keyslots = scene.world.daemon.dir.keyslots();
     scene.world.daemon.close(Reason::Sealed);
-    let mut old = scene.journal();
-    old.push((scene.counter.clone(), fs::read(&scene.counter).unwrap()));
+    let (old_journal, old_counter) =
+        (scene.journal(), vec![(scene.counter.clone(), fs::read(&scene.counter).unwrap())]);
     let old_keyslots = fs::read(&keyslots).unwrap();
     // Another slot: the same data key.
     let mut envelope = Envelope::read(&keyslots).unwrap();
@@ -234,14 +234,14 @@ fn a_single_file_that_is_put_back_is_noticed_or_harmless() {
 
     scene.restore(&vec![(keyslots.clone(), old_keyslots.clone())]);
     assert_eq!(scene.quarantine(), None, "key slots open the journal of today, they say nothing of its age");
-    scene.put_back(&old_journal);
+    scene.restore(&old_journal);
     assert!(scene.quarantine().is_some_and(|why| why.contains("older than its counter")), "the journal alone");
     scene.end_quarantine();
-    scene.restore(&vec![(scene.counter.clone(), old_counter.clone())]);
+    scene.restore(&old_counter);
     assert!(scene.quarantine().is_some_and(|why| why.contains("counter was set back")), "the counter alone");
     scene.end_quarantine();
     // Both of one moment, from where a file counter can be copied: the limit of a file, which docs/rollback.md names.
-    scene.restore(&old);
+    scene.restore(&[old_journal, old_counter].concat());
     assert_eq!(scene.quarantine(), None, "what a TPM's counter is for");
 
     // After a rotation, key slots of before open nothing.
