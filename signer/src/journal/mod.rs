@@ -1,7 +1,7 @@
 //! Decisions, state and used limits in one hash-chained, encrypted, group-committed store (P1).
 //!
 //! What the rooms share is [`Journal`]: `submit` what must be durable before anything leaves, `load` what is recorded.
-//! The files below it: `anchor` (its age against a counter's), `changes` (since a moment), `commit` (what is handed in), `committer` (groups and order), `ledger` (versions, chain, digest),
+//! The files below it: `anchor` (its age against a counter's), `changes` (since a moment), `commit` (what is handed in), `queue` (what waits, and who writes), `committer` (groups), `telling` (order), `ledger` (versions, chain, digest),
 //! `record` and `head` (formats), `log` (decisions), `verify`, and `store` (where rows rest). The format is described
 //! in `docs/journal.md`.
 
@@ -13,6 +13,7 @@ mod error;
 mod head;
 mod ledger;
 mod log;
+mod queue;
 mod read;
 mod record;
 mod signed;
@@ -49,8 +50,8 @@ pub use signed::{HeadAt, SignedHead, SignedHeadUnreadable};
 pub use telling::Done;
 pub use verify::{Check, Progress, Verified, verify};
 
-use committer::Queue;
 use ledger::Ledger;
+use queue::{Errand, Queue};
 use read::Reader;
 use store::Store;
 
@@ -172,7 +173,7 @@ impl Journal {
     pub fn load(&self, tenant: &str) -> Result<BTreeMap<String, Vec<u8>>, JournalError> {
         commit::check_tenant(tenant)?;
         let (reply, outcome) = mpsc::sync_channel(1);
-        self.queue.reload(tenant, reply);
+        self.queue.send(Errand::Reload(tenant.to_owned(), reply));
         let loading = outcome.recv().unwrap_or(Err(CommitError::Closed)).map_err(JournalError::Unavailable)?;
         self.reader.entries(tenant, &loading)
     }
@@ -214,7 +215,7 @@ impl Journal {
     /// Fails with [`JournalError::Diverged`] if `since` is no moment of this journal's past. Commits go on meanwhile.
     pub fn changes(&self, since: Option<&Mark>) -> Result<Changes, JournalError> {
         let (reply, outcome) = mpsc::sync_channel(1);
-        self.queue.changes(since.map(|since| since.version), reply);
+        self.queue.send(Errand::Changes(since.map(|since| since.version), reply));
         let changes = outcome.recv().unwrap_or(Err(CommitError::Closed)).map_err(JournalError::Unavailable)?;
         if let Some(since) = since {
             self.reader.require_past(&changes, since)?;
@@ -240,7 +241,7 @@ impl Journal {
     /// Seals the next few rows after the row `after`, `""` at first, with the current data key. Commits wait meanwhile.
     pub fn reseal(&self, after: &str) -> Result<Resealed, JournalError> {
         let (reply, outcome) = mpsc::sync_channel(1);
-        self.queue.reseal(after, reply);
+        self.queue.send(Errand::Reseal(after.to_owned(), reply));
         outcome.recv().unwrap_or(Err(JournalError::Unavailable(CommitError::Closed)))
     }
 

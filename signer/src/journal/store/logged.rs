@@ -142,8 +142,12 @@ impl Store for LoggedStore {
         };
         let seen = self.seen()?;
         let mut effective = Vec::with_capacity(batch.len());
+        let mut comes_back = false;
         for put in batch {
-            let effect = match seen.ahead.get(&*put.key) {
+            let newest = seen.ahead.get(&*put.key);
+            // The tree may still have a row that this one, with its smaller version, would not replace.
+            comes_back |= newest.is_some_and(|newest| newest.value.is_none() && newest.version >= put.version);
+            let effect = match newest {
                 Some(Newest { version, value }) => judge(put, value.as_deref().map(|value| (*version, value)))?,
                 // The bytes matter only if the version is the same.
                 None => match seen.tree.version(&put.key)? {
@@ -163,7 +167,8 @@ impl Store for LoggedStore {
         if effective.is_empty() {
             return Ok(());
         }
-        let written = self.write(wal, effective);
+        let deleted = if comes_back { self.settle(wal) } else { Ok(()) };
+        let written = deleted.and_then(|()| self.write(wal, effective));
         if written.is_err() {
             *slot = None; // what it holds is found out by opening it again
         }

@@ -82,7 +82,7 @@ impl Outcomes {
 fn settle(journal: &Journal) {
     // A reload is answered after all earlier work, whatever became of it.
     let (reply, answer) = mpsc::sync_channel(1);
-    journal.queue.reload("nobody", reply);
+    journal.queue.send(Errand::Reload("nobody".to_owned(), reply));
     let _ = answer.recv().unwrap();
     for tenant in ["alice", "bob"] {
         let _ = journal.commit(barrier(tenant)); // told after all of its tenant's, whether it passes or not
