@@ -21,7 +21,7 @@ pub struct Advance {
     pub nodes: usize,
     /// HTLCs on both commitments.
     pub htlcs: usize,
-    /// `memory` or `redb`.
+    /// `memory` or `logged`.
     pub store: &'static str,
     /// What each flush takes longer.
     pub flush_delay_ms: u64,
@@ -59,7 +59,7 @@ fn round_of(script: &Script, effort: Effort, nodes: usize, htlcs: usize) -> Resu
     let mut short = script.clone();
     short.advances.truncate(effort.slow_advances);
     let mut rows = Vec::new();
-    for store in ["memory", "redb"] {
+    for store in ["memory", "logged"] {
         for flush_delay_ms in [0, 4] {
             for mode in ["group", "each"] {
                 let script = if mode == "each" && flush_delay_ms > 0 { &short } else { script };
@@ -105,7 +105,7 @@ pub(super) fn play(
 ) -> Result<Advance, BenchError> {
     let dir = tempdir()?;
     let inner: Arc<dyn Store> = match store {
-        "redb" => Arc::new(
+        "logged" => Arc::new(
             LoggedStore::open(&dir.0.join("journal.redb"), LoggedStore::DEFAULT_CACHE).map_err(BenchError::system)?,
         ),
         _ => Arc::new(MemoryStore::new()),

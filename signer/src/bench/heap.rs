@@ -6,7 +6,7 @@ use super::advance::{play, record};
 use super::rig::BenchError;
 use crate::keys::memory::{enclose_heap, heap_status, open_heap};
 
-/// State advances on both heaps, over redb in groups.
+/// State advances on both heaps, over the store of a signer, in groups.
 #[derive(Clone, Debug, Serialize)]
 pub struct Heap {
     /// Nodes at work.
@@ -35,12 +35,12 @@ pub(super) fn measure(advances: usize, progress: &dyn Fn(&str)) -> Result<Vec<He
             let (mut ordinary, mut secret) = (Vec::new(), Vec::new());
             for round in 1..=ROUNDS {
                 progress(&format!("{nodes} nodes, {htlcs} HTLCs, both heaps: round {round} of {ROUNDS}"));
-                ordinary.push(play(&script, nodes, htlcs, "redb", 0, "group")?.advances_per_s);
+                ordinary.push(play(&script, nodes, htlcs, "logged", 0, "group")?.advances_per_s);
                 if !enclose_heap() {
                     progress("no secret pages here (lock limit, kernel): not measured");
                     return Ok(Vec::new());
                 }
-                let measured = play(&script, nodes, htlcs, "redb", 0, "group");
+                let measured = play(&script, nodes, htlcs, "logged", 0, "group");
                 open_heap();
                 secret.push(measured?.advances_per_s);
             }

@@ -340,7 +340,7 @@ impl Unsealed {
         };
         status.journal = Some(JournalStatus {
             state: if detail.is_empty() { "ok" } else { "failing" }.to_owned(),
-            store: "redb".to_owned(),
+            store: "logged".to_owned(),
             decisions: stats.last_seq,
             head_hash: head.unwrap_or_default(),
             detail: detail.clone(),
