@@ -68,14 +68,9 @@ fn watch(cores: u32) {
     }
 }
 
-/// The calling thread is between questions and answers until it ends or [`leave`]s.
+/// The calling thread is between questions and answers until it ends.
 pub fn answers() {
     MEMBER.with_borrow_mut(|member| *member = Some(Member::join()));
-}
-
-/// No longer.
-pub fn leave() {
-    MEMBER.take();
 }
 
 /// Where those that answer stand.

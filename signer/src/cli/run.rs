@@ -77,7 +77,6 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
         .on_thread_start(turns::answers)
-        .on_thread_stop(turns::leave)
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| CliError::new(error, "Check the limits on threads."))?;
