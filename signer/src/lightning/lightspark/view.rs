@@ -15,11 +15,11 @@ use super::event::MAX_INDEX;
 use super::paths::{ChannelKey, KeyPath};
 use crate::lightning::book::view::{BookView, DustView};
 use crate::lightning::lnd::scripts::payment_outputs;
+use crate::lightning::lnd::transactions::ANCHOR_SAT;
 use crate::lightning::standing::{Balance, ChannelView, Funding, HtlcView, Overview, PaymentHash, Side, State};
 use crate::pipeline::ChannelName;
 
-/// An anchor (BOLT 3).
-const ANCHOR_SAT: u64 = 330;
+/// One for each side (BOLT 3).
 const MAX_ANCHORS: usize = 2;
 
 impl LightsparkNode {

@@ -22,7 +22,7 @@ pub const ALL: u32 = 0x01;
 pub const SINGLE_ANYONECANPAY: u32 = 0x83;
 
 /// The value of an anchor.
-const ANCHOR_SAT: u64 = 330;
+pub const ANCHOR_SAT: u64 = 330;
 
 /// Declares the classes: variant, its name in decisions, what it is.
 macro_rules! classes {
