@@ -66,7 +66,8 @@ impl LightsparkNode {
             }
             (ChannelKey::HtlcBase, Some(ChannelScript::Htlc(htlc))) => {
                 let goes_on = !self.pays_us(batch, tx);
-                match (htlc.owner == *key, htlc.other == *key, goes_on) {
+                let signs = key.serialize();
+                match (htlc.owner == signs, htlc.other == signs, goes_on) {
                     (true, _, _) if !of_closed() => {
                         return Err(unproven(
                             job,

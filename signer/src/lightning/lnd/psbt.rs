@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use bitcoin::bip32::ChildNumber;
 use bitcoin::consensus::encode::deserialize;
-use bitcoin::secp256k1::{PublicKey, XOnlyPublicKey};
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Transaction, TxOut};
 
 const MAGIC: &[u8] = b"psbt\xff";
@@ -98,10 +98,10 @@ pub struct Input {
     pub redeem_script: Option<ScriptBuf>,
     /// The script behind P2WSH, or of the leaf.
     pub witness_script: Option<ScriptBuf>,
-    /// Keys and where they stand.
-    pub derivations: Vec<(PublicKey, Vec<ChildNumber>)>,
+    /// Keys, to be compared with ours, and where they stand.
+    pub derivations: Vec<([u8; 33], Vec<ChildNumber>)>,
     /// The same for taproot, with the number of leaves a key is in.
-    pub tap_derivations: Vec<(XOnlyPublicKey, usize, Vec<ChildNumber>)>,
+    pub tap_derivations: Vec<([u8; 32], usize, Vec<ChildNumber>)>,
     /// What is added to the key.
     pub single_tweak: Option<[u8; 32]>,
     /// The secret that revokes a commitment.
@@ -198,14 +198,11 @@ impl Input {
             SIGHASH_TYPE if key.is_empty() => self.sighash = u32::from_le_bytes(value.try_into().ok()?),
             REDEEM_SCRIPT if key.is_empty() => self.redeem_script = Some(ScriptBuf::from_bytes(value.to_vec())),
             WITNESS_SCRIPT if key.is_empty() => self.witness_script = Some(ScriptBuf::from_bytes(value.to_vec())),
-            BIP32_DERIVATION if key.len() == 33 => {
-                self.derivations.push((PublicKey::from_slice(key).ok()?, path(value)?));
-            }
-            TAP_DERIVATION if key.len() == 32 => {
+            BIP32_DERIVATION => self.derivations.push((key.try_into().ok()?, path(value)?)),
+            TAP_DERIVATION => {
                 let (&leaves, rest) = value.split_first()?;
                 let (_, rest) = rest.split_at_checked(usize::from(leaves) * 32)?;
-                let key = XOnlyPublicKey::from_slice(key).ok()?;
-                self.tap_derivations.push((key, leaves.into(), path(rest)?));
+                self.tap_derivations.push((key.try_into().ok()?, leaves.into(), path(rest)?));
             }
             SINGLE_TWEAK if key.is_empty() => self.single_tweak = Some(value.try_into().ok()?),
             DOUBLE_TWEAK if key.is_empty() => self.double_tweak = Some(value.try_into().ok()?),
@@ -214,7 +211,7 @@ impl Input {
             TAP_MERKLE_ROOT if key.is_empty() => self.merkle_root = Some(value.try_into().ok()?),
             TAP_LEAF_SCRIPT => self.tap_leaf = true,
             PARTIAL_SIG | FINAL_SCRIPT_SIG | FINAL_WITNESS | TAP_KEY_SIG | TAP_SCRIPT_SIG => self.signed = true,
-            NON_WITNESS_UTXO..=FINAL_WITNESS | TAP_DERIVATION | TAP_MERKLE_ROOT | SINGLE_TWEAK | DOUBLE_TWEAK => {
+            NON_WITNESS_UTXO..=FINAL_WITNESS | TAP_MERKLE_ROOT | SINGLE_TWEAK | DOUBLE_TWEAK => {
                 return None;
             }
             _ => {} // said to others, and no part of what is signed

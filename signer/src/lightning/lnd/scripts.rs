@@ -36,10 +36,10 @@ pub enum ChannelScript {
 pub struct Htlc {
     /// Of the key that punishes a revoked commitment.
     pub revocation_hash: [u8; 20],
-    /// Of the commitment's owner.
-    pub owner: PublicKey,
-    /// Of the other side.
-    pub other: PublicKey,
+    /// The key of the commitment's owner. Nobody computes with either: they are ours, or they are not.
+    pub owner: [u8; 33],
+    /// The key of the other side.
+    pub other: [u8; 33],
     /// RIPEMD-160 of the payment hash.
     pub payment_hash160: [u8; 20],
     /// The owner of the commitment received it, and it expires at this height; else the owner offered it.
@@ -106,13 +106,14 @@ impl Htlc {
         };
         let hash = |index: usize| push(index)?.try_into().ok();
         let anchors = parts.iter().filter(|part| **part == Part::Op(op::OP_CSV)).count() == 1;
-        let (revocation_hash, other) = (hash(2)?, key(push(7)?)?);
+        let key = |index: usize| push(index)?.try_into().ok().filter(|key: &[u8; 33]| matches!(key[0], 2 | 3));
+        let (revocation_hash, other) = (hash(2)?, key(7)?);
         let htlc = if parts.get(12) == Some(&Part::Op(op::OP_IF)) {
             let received_until = Some(number(*parts.get(23)?)?);
-            let (payment_hash160, owner) = (hash(14)?, key(push(18)?)?);
+            let (payment_hash160, owner) = (hash(14)?, key(18)?);
             Self { revocation_hash, owner, other, payment_hash160, received_until, anchors }
         } else {
-            let (owner, payment_hash160) = (key(push(16)?)?, hash(21)?);
+            let (owner, payment_hash160) = (key(16)?, hash(21)?);
             Self { revocation_hash, owner, other, payment_hash160, received_until: None, anchors }
         };
         (&*htlc.script() == script).then_some(htlc)
@@ -120,7 +121,6 @@ impl Htlc {
 
     /// BOLT 3, "Offered HTLC Outputs" and "Received HTLC Outputs".
     pub fn script(&self) -> ScriptBuf {
-        let key = |key: &PublicKey| key.serialize();
         let push = |builder: Builder, bytes: &[u8]| {
             let bytes = <&PushBytes>::try_from(bytes).expect("keys and hashes are short");
             builder.push_slice(bytes)
@@ -131,12 +131,12 @@ impl Htlc {
             .push_opcode(op::OP_IF)
             .push_opcode(op::OP_CHECKSIG)
             .push_opcode(op::OP_ELSE);
-        script = push(script, &key(&self.other)).push_opcode(op::OP_SWAP).push_opcode(op::OP_SIZE);
+        script = push(script, &self.other).push_opcode(op::OP_SWAP).push_opcode(op::OP_SIZE);
         script = push(script, &[32]).push_opcode(op::OP_EQUAL);
         script = match self.received_until {
             None => {
                 script = script.push_opcode(op::OP_NOTIF).push_opcode(op::OP_DROP).push_int(2).push_opcode(op::OP_SWAP);
-                script = push(script, &key(&self.owner)).push_int(2).push_opcode(op::OP_CHECKMULTISIG);
+                script = push(script, &self.owner).push_int(2).push_opcode(op::OP_CHECKMULTISIG);
                 script = script.push_opcode(op::OP_ELSE).push_opcode(op::OP_HASH160);
                 push(script, &self.payment_hash160).push_opcode(op::OP_EQUALVERIFY).push_opcode(op::OP_CHECKSIG)
             }
@@ -144,7 +144,7 @@ impl Htlc {
                 script = script.push_opcode(op::OP_IF).push_opcode(op::OP_HASH160);
                 script = push(script, &self.payment_hash160).push_opcode(op::OP_EQUALVERIFY);
                 script = script.push_int(2).push_opcode(op::OP_SWAP);
-                script = push(script, &key(&self.owner)).push_int(2).push_opcode(op::OP_CHECKMULTISIG);
+                script = push(script, &self.owner).push_int(2).push_opcode(op::OP_CHECKMULTISIG);
                 script = script.push_opcode(op::OP_ELSE).push_opcode(op::OP_DROP).push_int(expiry.into());
                 script.push_opcode(op::OP_CLTV).push_opcode(op::OP_DROP).push_opcode(op::OP_CHECKSIG)
             }
@@ -294,8 +294,8 @@ mod tests {
             };
             let parsed = Htlc {
                 revocation_hash: hash160::Hash::hash(&b.serialize()).to_byte_array(),
-                owner: a,
-                other: c,
+                owner: a.serialize(),
+                other: c.serialize(),
                 payment_hash160: ripemd160::Hash::hash(&[5; 32]).to_byte_array(),
                 received_until: (!offered).then_some(expiry),
                 anchors,

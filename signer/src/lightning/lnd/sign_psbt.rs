@@ -82,10 +82,10 @@ impl LndNode {
         let unsigned = packet.inputs.iter().enumerate().filter(|(_, input)| !input.signed);
         let ours = unsigned.filter_map(|(index, input)| {
             let mut plain = input.derivations.iter();
-            let plain = plain.find_map(|(key, path)| at(path).filter(|(_, ours)| ours == key));
+            let plain = plain.find_map(|(key, path)| at(path).filter(|(_, ours)| ours.serialize() == *key));
             let taproot = || {
                 let mut keys = input.tap_derivations.iter().filter(|(_, leaves, _)| *leaves == 0);
-                keys.find_map(|(key, _, path)| at(path).filter(|(_, ours)| ours.x_only_public_key().0 == *key))
+                keys.find_map(|(key, _, path)| at(path).filter(|(_, ours)| ours.x_only_public_key().0.serialize() == *key))
             };
             Some((index, plain.or_else(taproot)?))
         });

@@ -252,6 +252,7 @@ fn htlc_spend(
     (basepoint, tweak, signs): (PublicKey, [u8; 32], PublicKey),
 ) -> Result<Candidate, Refusal> {
     let (tx, sighash) = (&packet.tx, packet.inputs[index].sighash);
+    let signs = signs.serialize();
     if htlc.owner == signs && htlc.other != signs {
         require(
             matches!(sighash, ALL | SINGLE_ANYONECANPAY),

@@ -10,8 +10,8 @@ fn an_htlc_is_signed_for_a_commitment_that_has_it() {
     let ours = tweaked(base, None, Some(&add)).expect("a key").public_key(spark.node.keys.secp());
     let htlc = Htlc {
         revocation_hash: [1; 20],
-        owner: peer(5),
-        other: ours,
+        owner: peer(5).serialize(),
+        other: ours.serialize(),
         payment_hash160: [2; 20],
         received_until: Some(800_000),
         anchors: false,

@@ -277,8 +277,8 @@ impl Spark {
         let script = |offer: &Offer| {
             let htlc = Htlc {
                 revocation_hash: [1; 20],
-                owner: peer(5),
-                other: ours,
+                owner: peer(5).serialize(),
+                other: ours.serialize(),
                 payment_hash160: ripemd160::Hash::hash(&offer.payment_hash).to_byte_array(),
                 received_until: offer.outgoing.then_some(800_000),
                 anchors: false,

@@ -28,8 +28,8 @@ fn batch(spark: &Spark, number: u64) -> Vec<Value> {
     let scripts = [3u8, 4].map(|byte| {
         let htlc = Htlc {
             revocation_hash: [1; 20],
-            owner: peer(5),
-            other: ours,
+            owner: peer(5).serialize(),
+            other: ours.serialize(),
             payment_hash160: [byte; 20],
             received_until: Some(800_000),
             anchors: false,

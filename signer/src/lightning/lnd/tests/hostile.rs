@@ -175,11 +175,11 @@ fn hostile_second_levels_of_the_counterparty_are_not_signed_and_bolt_3s_are() {
     let basepoint = lnd.key(Family::HtlcBase, 0);
     let scalar = Scalar::from_be_bytes([9; 32]).expect("a scalar");
     let ours = basepoint.add_exp_tweak(&Secp256k1::new(), &scalar).expect("a key");
-    let mut ask = |owner, received_until, lock_time, sequence, sighash, pays: ScriptBuf| {
+    let mut ask = |owner: PublicKey, received_until, lock_time, sequence, sighash, pays: ScriptBuf| {
         let htlc = Htlc {
             revocation_hash: [1; 20],
-            owner,
-            other: ours,
+            owner: owner.serialize(),
+            other: ours.serialize(),
             payment_hash160: [5; 20],
             received_until,
             anchors: true,

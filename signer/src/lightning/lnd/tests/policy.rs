@@ -318,8 +318,8 @@ fn sweeps_are_judged_and_no_rule_keeps_a_penalty_from_being_paid() {
     let revocation = signing::Tweak::Double(secret).public(&lnd.node.keys, &basepoint).expect("a key");
     let htlc = Htlc {
         revocation_hash: bitcoin::PubkeyHash::hash(&revocation.serialize()).to_byte_array(),
-        owner: peer_key(3),
-        other: peer_key(4),
+        owner: peer_key(3).serialize(),
+        other: peer_key(4).serialize(),
         payment_hash160: [5; 20],
         received_until: None,
         anchors: true,

@@ -61,8 +61,8 @@ fn received(lnd: &Lnd, number: u64) -> scripts::Htlc {
         lnd.key(Family::HtlcBase, 0).add_exp_tweak(&Secp256k1::new(), &Scalar::from_be_bytes([9; 32]).expect("one"));
     scripts::Htlc {
         revocation_hash: [number as u8; 20],
-        owner: peer_key(3),
-        other: tweaked.expect("a key"),
+        owner: peer_key(3).serialize(),
+        other: tweaked.expect("a key").serialize(),
         payment_hash160: [5; 20],
         received_until: Some(HEIGHT + 100),
         anchors: true,

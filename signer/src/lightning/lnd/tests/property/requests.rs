@@ -13,7 +13,8 @@ fn script(dice: &mut Dice, kind: usize, key: &PublicKey, signs: &PublicKey, expi
         )
     };
     let anchors = dice.below(4) > 0;
-    let htlc = |owner, other, revocation: &PublicKey| {
+    let htlc = |owner: PublicKey, other: PublicKey, revocation: &PublicKey| {
+        let (owner, other) = (owner.serialize(), other.serialize());
         let revocation_hash = bitcoin::PubkeyHash::hash(&revocation.serialize()).to_byte_array();
         Htlc { revocation_hash, owner, other, payment_hash160: [5; 20], received_until: expiry, anchors }.script()
     };
