@@ -26,6 +26,9 @@ use super::{StoreError, StoredPut};
 
 const MAGIC: &[u8; 16] = b"claviger ahead 1";
 const SECTOR: usize = 512;
+/// By so many bytes the file is made: what a file system is given at once it may keep in one piece, and go through all of it
+/// for each later write.
+const PAGE: usize = 4096;
 const HEADERS: [usize; 2] = [0, SECTOR];
 const FRAMES: usize = 2 * SECTOR;
 const CHECK: usize = 16;
@@ -74,7 +77,9 @@ impl Wal {
         // Made in this order: as long as no header is there, nothing else is.
         if headers.iter().all(|byte| *byte == 0) {
             let mut wal = Self { disk, size, round: 0, end: FRAMES };
-            wal.disk.write(0, &vec![0; size])?;
+            for at in (0..size).step_by(PAGE) {
+                wal.disk.write(at as u64, &[0; PAGE][..PAGE.min(size - at)])?;
+            }
             wal.disk.sync()?;
             wal.restart()?;
             return Ok((wal, Vec::new()));
