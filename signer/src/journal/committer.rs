@@ -14,6 +14,7 @@ use super::ledger::{Ledger, Loading, Resealed};
 use super::queue::{Errand, Queue, Work};
 use super::telling::{Completion, Ended, Group};
 use super::{Health, Options};
+use crate::keys::memory::scrubbed_together;
 use crate::metrics::Counted;
 
 /// What writes: one for a journal.
@@ -64,23 +65,26 @@ impl Committer {
         let mut poisoned = queue.lock().poisoned.clone();
         let mut batch = self.ledger.begin();
         let mut commits = Vec::with_capacity(group.len());
-        for (commit, done) in group {
-            let tenant = commit.tenant.clone();
-            let counted = commit.decision.as_ref().map(|decision| Counted::of(&tenant, decision));
-            let fate = match &self.fault {
-                _ if poisoned.contains(&tenant) => Fate::Failed(CommitError::Poisoned),
-                _ if commit.is_barrier() => Fate::Barrier,
-                Some((cause, _)) => Fate::Failed(cause.clone()),
-                None => match self.ledger.add(&mut batch, commit) {
-                    Ok(()) => Fate::Batched(counted),
-                    Err(invalid) => Fate::Failed(CommitError::Invalid(invalid)),
-                },
-            };
-            if matches!(fate, Fate::Failed(_)) {
-                poisoned.insert(tenant.clone());
+        // Each record's cipher leaves traces of the data key.
+        scrubbed_together(|| {
+            for (commit, done) in group {
+                let tenant = commit.tenant.clone();
+                let counted = commit.decision.as_ref().map(|decision| Counted::of(&tenant, decision));
+                let fate = match &self.fault {
+                    _ if poisoned.contains(&tenant) => Fate::Failed(CommitError::Poisoned),
+                    _ if commit.is_barrier() => Fate::Barrier,
+                    Some((cause, _)) => Fate::Failed(cause.clone()),
+                    None => match self.ledger.add(&mut batch, commit) {
+                        Ok(()) => Fate::Batched(counted),
+                        Err(invalid) => Fate::Failed(CommitError::Invalid(invalid)),
+                    },
+                };
+                if matches!(fate, Fate::Failed(_)) {
+                    poisoned.insert(tenant.clone());
+                }
+                commits.push((tenant, fate, done));
             }
-            commits.push((tenant, fate, done));
-        }
+        });
 
         let batched = commits.iter().filter(|(_, fate, _)| matches!(fate, Fate::Batched(_))).count();
         let written = if batched > 0 { self.ledger.write(batch) } else { Ok(()) };

@@ -16,7 +16,7 @@ pub use arena::{Protection, protection};
 pub(crate) use descriptors::{close_inherited, duplicate};
 pub use heap::{HeapStatus, enclose_heap, heap_status, open_heap, secret_room_for};
 pub use secret::Secret;
-pub use stack::{on_secret_stack, scrub_stack, scrubbed, spawn};
+pub use stack::{on_secret_stack, scrub_stack, scrubbed, scrubbed_together, spawn};
 pub use turns::{Thread, Turns};
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! pages, so that what is in use is not to be seen either.
 #![allow(unsafe_code)] // exchanges the pages of a stack; see `memory`
 
+use std::cell::Cell;
 use std::hint::black_box;
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,11 +20,33 @@ use super::pages::{fill_ordinary, fill_secret};
 /// Deeper than any cipher, hash or key derivation used here goes, unoptimised builds included.
 const DEPTH: usize = 48 * 1024;
 
-/// Runs `work` in a frame of its own and overwrites the stack it used. Costs about a microsecond.
+/// Runs `work` in a frame of its own and overwrites the stack it used. Costs about a microsecond, and the processor's nearest
+/// cache.
 pub fn scrubbed<R>(work: impl FnOnce() -> R) -> R {
     let result = in_own_frame(work);
-    scrub_stack();
+    if !TOGETHER.get() {
+        scrub_stack();
+    }
     result
+}
+
+thread_local! {
+    /// Whoever called [`scrubbed_together`] scrubs.
+    static TOGETHER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`, within which all that is [`scrubbed`] is so at the end, at once. For many small things on end, from a frame
+/// not far above theirs.
+pub fn scrubbed_together<R>(work: impl FnOnce() -> R) -> R {
+    struct End(bool);
+    impl Drop for End {
+        fn drop(&mut self) {
+            TOGETHER.set(self.0);
+            scrub_stack();
+        }
+    }
+    let _end = End(TOGETHER.replace(true));
+    in_own_frame(work)
 }
 
 /// Not inlined: else the locals of `work` would live in the caller's frame, above what `scrub_stack` reaches.

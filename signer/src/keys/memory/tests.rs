@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
@@ -106,6 +107,35 @@ fn a_scrubbed_stack_holds_no_trace() {
     });
     black_box(sum);
     assert_eq!(copies_in_memory(&masked), before);
+}
+
+#[test]
+fn what_is_scrubbed_together_leaves_no_trace_at_the_end_nor_after_a_panic() {
+    let (secret, masked) = marked_secret();
+    let before = copies_in_memory(&masked);
+    let leave_traces = || {
+        scrubbed(|| {
+            let copies = [secret.expose(|bytes| *bytes); 200];
+            black_box(&copies).iter().flatten().fold(0u8, |sum, byte| sum ^ byte)
+        })
+    };
+    let (mut meanwhile, mut sum) = (0, 0);
+    scrubbed_together(|| {
+        sum = leave_traces() ^ leave_traces();
+        meanwhile = copies_in_memory(&masked);
+    });
+    black_box(sum);
+    assert_eq!(copies_in_memory(&masked), before, "{meanwhile} before");
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        scrubbed_together(|| {
+            black_box(leave_traces());
+            resume_unwind(Box::new(())); // as a panic, without a hook that copies what it finds
+        })
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(copies_in_memory(&masked), before);
+    black_box(leave_traces());
+    assert_eq!(copies_in_memory(&masked), before, "and what is scrubbed by itself is so at once");
 }
 
 #[test]
