@@ -41,7 +41,7 @@ const SOCKET_HINT: &str = "Set ListenStream= of the socket unit and lnd.listen i
 /// Fewer secret pages than this are too few for nodes with many channels.
 const HEAP_ROOM: usize = 256 << 20;
 
-/// Threads for sockets; signing has its own.
+/// Threads for sockets, at most, and a half of the cores: signing has its own, and what arrives at once is signed at once.
 const IO_THREADS: usize = 2;
 
 /// Runs the daemon until SIGINT or SIGTERM.
@@ -74,8 +74,9 @@ pub(super) fn run(data_dir: &Path, args: RunArgs) -> Result<(), CliError> {
     }
 
     // Secrets may come from here on.
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(IO_THREADS)
+        .worker_threads((cores / 2).clamp(1, IO_THREADS))
         .on_thread_start(turns::answers)
         .enable_all()
         .build();
