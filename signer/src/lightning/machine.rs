@@ -9,7 +9,7 @@ use super::engine::{self, Engine, Handled, NodeSpec, RestoreError, Settings};
 use super::guard::Row;
 use super::issued::Archive;
 use super::lightspark::{self, LightsparkNode};
-use super::lnd::{self, LndNode};
+use super::lnd::{self, Draft, Drafter, LndNode};
 use super::orders::{Given, Order, OrderError};
 use super::persist::ChainStart;
 use super::standing::Overview;
@@ -91,11 +91,19 @@ impl Machine {
         }
     }
 
-    /// Answers one request. May panic.
-    pub(super) fn handle(&mut self, row: &Row, request: &Request) -> Handled {
+    /// Drafts answers to requests whose turn has not come, on other threads, where such a node's can be.
+    pub(super) fn drafter(&self) -> Option<Drafter> {
+        match self {
+            Self::Lnd(node) => Some(node.drafter()),
+            Self::Vls(_) | Self::Lightspark(_) => None,
+        }
+    }
+
+    /// Answers one request, of which there may be a draft. May panic.
+    pub(super) fn handle(&mut self, row: &Row, request: &Request, draft: Option<Draft>) -> Handled {
         match self {
             Self::Vls(engine) => engine.handle(row, request),
-            Self::Lnd(node) => node.handle(row, request),
+            Self::Lnd(node) => node.handle(row, request, draft),
             Self::Lightspark(node) => node.handle(row, request),
         }
     }

@@ -74,6 +74,16 @@ impl<T> Mailbox<T> {
         self.lock().waiting.pop_front()
     }
 
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// What `pick` makes of the last item that waits and of which it makes something.
+    pub fn pick_last<R>(&self, pick: impl FnMut(&T) -> Option<R>) -> Option<R> {
+        self.lock().waiting.iter().rev().find_map(pick)
+    }
+
     /// An item of `bytes` was answered.
     pub fn release(&self, bytes: usize) {
         let unanswered = &mut self.lock().unanswered;
@@ -137,5 +147,18 @@ mod tests {
         assert_eq!(mailbox.push_urgent(0), Ok(false));
         assert_eq!(mailbox.close(), vec![0, 2], "the house goes first");
         assert_eq!(mailbox.push(3, 1), Err(Rejected::Closed(3)));
+    }
+
+    #[test]
+    fn whoever_looks_from_the_back_finds_the_last_that_waits_and_takes_nothing() {
+        let mailbox = Mailbox::new(BOUNDS);
+        for item in 1..=3 {
+            assert!(mailbox.push(item, 1).is_ok());
+        }
+        assert_eq!(mailbox.waiting(), 3);
+        assert_eq!(mailbox.pick_last(|item| (item % 2 == 0).then_some(*item)), Some(2));
+        assert_eq!(mailbox.pick_last(|item| (*item > 3).then_some(*item)), None);
+        assert_eq!(mailbox.pop(), Some(1));
+        assert_eq!(mailbox.waiting(), 2);
     }
 }

@@ -5,7 +5,7 @@
 //! each has had, not by the number of its turns: a node with the largest commitments gets no more of the threads than one
 //! with the smallest, and one that was away stands before all that were not (P6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use crate::keys::memory::{scrub_stack, spawn};
 use crate::turns;
 
-/// How many items an actor handles in one turn.
-pub const ITEMS_PER_TURN: usize = 8;
+/// How many items an actor handles in one turn: lnd asks for the signatures on a commitment and on eight of its HTLCs at once, and one
+/// flush serves a turn.
+pub const ITEMS_PER_TURN: usize = 10;
 
 /// An actor begins no further item when its turn has lasted this long: the largest commitments take a hundred times as
 /// long as the smallest.
@@ -28,6 +29,12 @@ pub trait Turn: Send + Sync {
 
     /// The same one for every turn of the same actor.
     fn account(&self) -> &Account;
+
+    /// Does a part of what waits for the actor while another thread has its turn; returns what the actor is charged, or `None` if
+    /// there is nothing to do.
+    fn help(&self) -> Option<Duration> {
+        None
+    }
 
     /// What is left to do after a turn, while others may take the actor's next one already. May wait for the disk.
     fn finish(&self) {}
@@ -79,6 +86,8 @@ struct LineState {
     /// By when their turns fall due, then by arrival.
     waiting: BTreeMap<(Duration, u64), Arc<dyn Turn>>,
     errands: BTreeMap<(Instant, u64), Errand>,
+    /// Whom somebody without a turn may help.
+    helped: VecDeque<Arc<dyn Turn>>,
     arrivals: u64,
     /// When the turn fell due that began last.
     now: Duration,
@@ -95,6 +104,7 @@ impl LineState {
 /// What a worker does next.
 enum Next {
     Turn(Arc<dyn Turn>),
+    Help(Arc<dyn Turn>),
     Errand(Errand),
 }
 
@@ -132,6 +142,12 @@ impl Pool {
         self.line.changed.notify_one();
     }
 
+    /// Has `actor` helped for as long as there is something to do for it and no turn waits for a thread.
+    pub fn help(&self, actor: Arc<dyn Turn>) {
+        self.line.help(actor);
+        self.line.changed.notify_one();
+    }
+
     /// Has `errand` done at `when`, or as soon as the pool closes. No thread waits for that.
     pub fn later(&self, when: Instant, errand: Errand) {
         let mut line = self.line.lock();
@@ -148,7 +164,12 @@ impl Pool {
 
     /// Lets the workers finish the line, do what was left for later, and joins them.
     pub fn close(&self) {
-        self.line.lock().closed = true;
+        let helped = {
+            let mut line = self.line.lock();
+            line.closed = true;
+            std::mem::take(&mut line.helped)
+        };
+        drop(helped); // they own the pool, as it owns them
         self.line.changed.notify_all();
         let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
         for worker in workers {
@@ -171,10 +192,24 @@ impl Line {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Puts `actor` among those who are helped; they have no claim to it.
+    fn help(&self, actor: Arc<dyn Turn>) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.helped.push_back(actor);
+        }
+    }
+
     fn work(&self) {
         while let Some(next) = self.next() {
             match next {
                 Next::Errand(errand) => run(errand),
+                Next::Help(actor) => {
+                    if let Some(took) = help(&*actor) {
+                        actor.account().charge(took);
+                        self.help(actor);
+                    }
+                }
                 Next::Turn(actor) => {
                     let ended = turn(&*actor);
                     actor.account().charge(ended.took);
@@ -208,6 +243,9 @@ impl Line {
             if state.closed {
                 return None;
             }
+            if let Some(actor) = state.helped.pop_front() {
+                return Some(Next::Help(actor));
+            }
             state = match patience {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(wait) => self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0,
@@ -224,6 +262,14 @@ fn turn(actor: &dyn Turn) -> Ended {
     })
 }
 
+/// A part of what waits. A panic ends the help.
+fn help(actor: &dyn Turn) -> Option<Duration> {
+    catch_unwind(AssertUnwindSafe(|| actor.help())).unwrap_or_else(|_| {
+        tracing::error!("helping a node ended with a panic");
+        None
+    })
+}
+
 fn finish(actor: &dyn Turn) {
     if catch_unwind(AssertUnwindSafe(|| actor.finish())).is_err() {
         tracing::error!("what is left to do after a turn ended with a panic");
@@ -237,155 +283,4 @@ fn run(errand: Errand) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc::{Receiver, Sender, channel};
-
-    /// Counts down, reporting each turn with its name; each one is said to have taken `cost`.
-    struct Countdown {
-        name: char,
-        left: Mutex<usize>,
-        cost: Duration,
-        report: Sender<char>,
-        account: Account,
-    }
-
-    impl Countdown {
-        fn turns(name: char, left: usize, cost_ms: u64, report: &Sender<char>) -> Arc<dyn Turn> {
-            let (report, cost) = (report.clone(), Duration::from_millis(cost_ms));
-            Arc::new(Self { name, left: Mutex::new(left), cost, report, account: Account::default() })
-        }
-    }
-
-    impl Turn for Countdown {
-        fn turn(&self) -> Ended {
-            let mut left = self.left.lock().expect("not poisoned");
-            *left -= 1;
-            self.report.send(self.name).expect("listening");
-            Ended { more: *left > 0, took: self.cost }
-        }
-
-        fn account(&self) -> &Account {
-            &self.account
-        }
-    }
-
-    /// Holds the only thread until all actors stand in line, or for good.
-    struct Gate(Mutex<Receiver<()>>, Account);
-
-    impl Turn for Gate {
-        fn turn(&self) -> Ended {
-            let _ = self.0.lock().expect("not poisoned").recv();
-            Ended { more: false, took: Duration::ZERO }
-        }
-
-        fn account(&self) -> &Account {
-            &self.1
-        }
-    }
-
-    /// The turns that one thread gives to actors that stand in line together.
-    fn order(actors: impl FnOnce(&Sender<char>) -> Vec<Arc<dyn Turn>>) -> String {
-        let (report, reported) = channel();
-        let (open, gate) = channel();
-        let pool = Pool::start(1).expect("threads");
-        pool.schedule(Arc::new(Gate(Mutex::new(gate), Account::default())));
-        actors(&report).into_iter().for_each(|actor| pool.schedule(actor));
-        open.send(()).expect("the gate waits");
-        pool.close();
-        reported.try_iter().collect()
-    }
-
-    #[test]
-    fn hostile_load_of_one_node_leaves_another_its_share_of_the_time() {
-        let order =
-            order(|report| vec![Countdown::turns('h', 1_000, 300, report), Countdown::turns('b', 300, 4, report)]);
-        assert_eq!(order.len(), 1_300, "closing finishes the line");
-        // 75 turns of 4 ms for each of 300 ms.
-        let between = order.split('h').skip(1).take(3).map(str::len).collect::<Vec<_>>();
-        assert_eq!(between, [75, 75, 75]);
-    }
-
-    #[test]
-    fn hostile_load_of_many_nodes_delays_a_quiet_one_by_one_turn_of_each() {
-        let heavy = ['h', 'i', 'j', 'k'];
-        let order = order(|report| {
-            let mut actors: Vec<_> = heavy.map(|name| Countdown::turns(name, 50, 20, report)).into();
-            actors.push(Countdown::turns('q', 1, 1, report));
-            actors
-        });
-        assert_eq!(order.find('q'), Some(heavy.len()));
-    }
-
-    #[test]
-    fn honest_nodes_with_equal_work_take_turns() {
-        let order = order(|report| vec![Countdown::turns('a', 50, 4, report), Countdown::turns('b', 50, 4, report)]);
-        assert_eq!(order, "ab".repeat(50));
-    }
-
-    #[test]
-    fn who_was_away_has_no_time_saved_and_who_was_heavy_stands_behind() {
-        let account = Account::default();
-        assert_eq!(account.due(Duration::from_secs(7)), Duration::from_secs(7), "as if it had had its share");
-        account.charge(Duration::from_secs(1));
-        assert_eq!(account.due(Duration::from_secs(7)), Duration::from_secs(8));
-        assert_eq!(account.due(Duration::from_secs(9)), Duration::from_secs(9));
-    }
-
-    /// Panics as often as told, then is done.
-    struct Panicking(Mutex<usize>, Sender<()>, Account);
-
-    impl Turn for Panicking {
-        fn turn(&self) -> Ended {
-            {
-                let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(less) = left.checked_sub(1) {
-                    *left = less;
-                    panic!("a defect of the actor");
-                }
-            }
-            self.1.send(()).expect("listening");
-            Ended { more: false, took: Duration::ZERO }
-        }
-
-        fn account(&self) -> &Account {
-            &self.2
-        }
-    }
-
-    #[test]
-    fn a_panic_ends_a_turn_but_neither_the_thread_nor_the_actor() {
-        let (done, outcome) = channel();
-        let pool = Pool::start(1).expect("threads");
-        pool.later(Instant::now(), Box::new(|| panic!("a defect of an errand")));
-        pool.schedule(Arc::new(Panicking(Mutex::new(3), done, Account::default())));
-        outcome.recv().expect("the actor had its turn after its panics");
-        pool.close();
-    }
-
-    #[test]
-    fn a_closed_pool_leaves_nobody_waiting() {
-        let (report, reported) = channel();
-        let pool = Pool::start(1).expect("threads");
-        pool.close();
-        pool.schedule(Countdown::turns('a', 20, 1, &report));
-        pool.later(Instant::now() + HOUR, Box::new(move || report.send('b').expect("listening")));
-        assert_eq!(reported.try_iter().count(), 21);
-    }
-
-    const HOUR: Duration = Duration::from_secs(3_600);
-
-    #[test]
-    fn an_errand_waits_for_its_time_without_a_thread_and_is_done_when_the_pool_closes() {
-        let (report, reported) = channel();
-        let pool = Pool::start(1).expect("threads");
-        let (first, last) = (report.clone(), report.clone());
-        pool.later(Instant::now() + HOUR, Box::new(move || last.send('z').expect("listening")));
-        pool.later(Instant::now() + Duration::from_millis(5), Box::new(move || first.send('a').expect("listening")));
-        assert_eq!(reported.recv(), Ok('a'), "the thread wakes by itself");
-        pool.schedule(Countdown::turns('b', 1, 1, &report));
-        assert_eq!(reported.recv(), Ok('b'), "nobody waits for the last");
-        pool.close();
-        assert_eq!(reported.recv(), Ok('z'));
-    }
-}
+mod tests;

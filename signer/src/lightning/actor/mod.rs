@@ -3,6 +3,7 @@
 //! While a commit is on its way to the disk the actor works on the next request. If a commit fails, or vls panics, the
 //! state machine is dropped and built again from the journal, and what was not acknowledged is refused (P6).
 
+mod ahead;
 mod conduct;
 mod flights;
 mod operator;
@@ -11,19 +12,21 @@ mod refusals;
 mod seat;
 mod work;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 pub use self::operator::AdoptFailed;
 
+use self::ahead::Question;
 use self::conduct::Conduct;
 use self::flights::Flights;
 use self::seat::Seat;
 use self::work::Turns;
 use super::clock::NodeClock;
 use super::engine::{NodeSpec, Settings};
+use super::lnd::Drafter;
 use super::mailbox::{Bounds, Mailbox, Rejected};
 use super::persist::ChainStart;
 use super::pool::{Account, Pool};
@@ -69,6 +72,10 @@ pub struct Actor {
     pool: Arc<Pool>,
     mailbox: Mailbox<Work>,
     seat: Mutex<Seat>,
+    /// Once the node was built, and if its kind has one.
+    drafter: RwLock<Option<Drafter>>,
+    /// Somebody was asked to help with what waits, and has not found that there is nothing to do.
+    helped: AtomicBool,
     flights: Arc<Flights>,
     status: Mutex<NodeStatus>,
     conduct: Arc<Mutex<Conduct>>,
@@ -82,7 +89,7 @@ pub struct Actor {
 
 /// What waits in the mailbox.
 enum Work {
-    Request(Request, Responder),
+    Request(Arc<Question>, Responder),
     Block(Step, Arc<ChainBlock>, SyncSender<Result<TrackerPosition, SinkError>>),
     /// Build the node if it is not there.
     Wake,
@@ -115,6 +122,8 @@ impl Actor {
             pool,
             mailbox: Mailbox::new(bounds),
             seat: Mutex::default(),
+            drafter: RwLock::default(),
+            helped: AtomicBool::new(false),
             flights: Arc::default(),
             status,
             conduct: Arc::new(Mutex::new(Conduct::new(Instant::now()))),
@@ -130,8 +139,13 @@ impl Actor {
     pub fn submit(self: &Arc<Self>, request: Request, respond: Responder) {
         let bytes = request.message.len();
         let respond = self.recent.watching(&self.spec.name, self.spec.kind, &self.clock, &request, respond);
-        match self.mailbox.push(Work::Request(request, respond), bytes) {
-            Ok(first) => self.schedule(first),
+        match self.mailbox.push(Work::Request(Arc::new(Question::new(request)), respond), bytes) {
+            Ok(first) => {
+                self.schedule(first);
+                if !first && self.wants_help() {
+                    self.pool.help(Arc::new(Turns(self.clone())));
+                }
+            }
             Err(Rejected::Full(Work::Request(_, respond), waiting)) => {
                 let detail = format!("{} requests of {} bytes are unanswered", waiting.items, waiting.bytes);
                 let items = Fact::count("unanswered_requests", waiting.items as u64);

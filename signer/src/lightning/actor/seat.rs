@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use claviger_policy::grant;
@@ -54,7 +54,9 @@ impl Actor {
                 lock(&self.status).fault(&refusal.detail);
                 seat.rebuilds.failed();
             }
-            seat.engine = Some(built?);
+            let built = built?;
+            *self.drafter.write().unwrap_or_else(PoisonError::into_inner) = built.drafter();
+            seat.engine = Some(built);
         }
         seat.engine.as_mut().ok_or_else(|| Refusal::new(Reason::NodeRestarting, "the node is not there"))
     }

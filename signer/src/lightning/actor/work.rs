@@ -1,11 +1,12 @@
 //! What an actor does in its turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::ahead::Question;
 use super::seat::{Seat, drop_engine};
 use super::{Actor, Step, Work, lock};
 use claviger_policy::tooling::{Event, Record};
@@ -18,7 +19,7 @@ use crate::lightning::guard::{self, Row};
 use crate::lightning::pool::{Account, Ended, ITEMS_PER_TURN, TIME_PER_TURN, Turn};
 use crate::lightning::record::Recorded;
 use crate::lightning::status::Phase;
-use crate::pipeline::{Outcome, Request, Responder};
+use crate::pipeline::{Outcome, Responder};
 use crate::reasons::{Reason, Refusal};
 
 /// Blocks between two prunings of what is long over.
@@ -55,6 +56,10 @@ impl Turn for Turns {
         &self.0.account
     }
 
+    fn help(&self) -> Option<Duration> {
+        self.0.draft_ahead()
+    }
+
     /// Writes what the turn has to be recorded: nobody else has to come for it.
     fn finish(&self) {
         self.0.house.journal.write();
@@ -64,21 +69,22 @@ impl Turn for Turns {
 impl Actor {
     fn work(self: &Arc<Self>, seat: &mut Seat, work: Work) {
         match work {
-            Work::Request(request, respond) => self.request(seat, request, respond),
+            Work::Request(question, respond) => self.request(seat, question, respond),
             Work::Block(step, block, reply) => self.block(seat, step, &block, reply),
             Work::Wake => drop(self.engine(seat)),
             Work::Tally => self.record_tally(),
             Work::Operator(call) => call(self, seat),
             Work::Retire(done) => {
                 for work in self.mailbox.close() {
-                    if let Work::Request(request, respond) = work {
-                        self.mailbox.release(request.message.len());
+                    if let Work::Request(question, respond) = work {
+                        self.mailbox.release(question.request.message.len());
                         respond(self.refused(Refusal::new(Reason::Sealed, "the node is shutting down")));
                     }
                 }
                 self.record_tally();
                 self.land_all();
                 drop_engine(seat);
+                *self.drafter.write().unwrap_or_else(PoisonError::into_inner) = None;
                 lock(&self.status).phase = Phase::Stopped;
                 let _ = done.send(()); // whoever asked may be gone
             }
@@ -86,20 +92,22 @@ impl Actor {
     }
 
     /// One request, from its bytes to a commit on its way.
-    fn request(self: &Arc<Self>, seat: &mut Seat, request: Request, respond: Responder) {
+    fn request(self: &Arc<Self>, seat: &mut Seat, question: Arc<Question>, respond: Responder) {
+        let request = &question.request;
         let slot = Slot { actor: self.clone(), bytes: request.message.len() };
         let respond: Responder = Box::new(move |outcome| {
             drop(slot);
             respond(outcome);
         });
-        let begun = Instant::now();
+        let draft = question.take();
+        let begun = Instant::now() - draft.as_ref().map_or(Duration::ZERO, |(_, took)| *took);
         if let Health::Faulted(error) = self.house.journal.health() {
             return respond(self.refused(unrecorded(&error)));
         }
         let row = match guard::row(self.spec.kind, &request.message) {
             Ok(row) => row,
             Err(refusal) => {
-                return self.commit(Asked::new(None, request, begun), Err(refusal), Vec::new(), respond);
+                return self.commit(Asked::new(None, question.clone(), begun), Err(refusal), Vec::new(), respond);
             }
         };
         if row.needs_tip()
@@ -112,10 +120,10 @@ impl Actor {
             // Nothing was decided: the node asks again.
             Err(refusal) if refusal.reason.retry() => return respond(self.refused(refusal)),
             Err(refusal) => {
-                return self.commit(Asked::new(Some(row), request, begun), Err(refusal), Vec::new(), respond);
+                return self.commit(Asked::new(Some(row), question.clone(), begun), Err(refusal), Vec::new(), respond);
             }
         };
-        match catch_unwind(AssertUnwindSafe(|| engine.handle(row, &request))) {
+        match catch_unwind(AssertUnwindSafe(|| engine.handle(row, request, draft.map(|(draft, _)| draft)))) {
             Ok(handled) => {
                 // A half-done change must not become durable: the refusal is recorded, the change is not.
                 let puts = if handled.distrust { Vec::new() } else { handled.puts };
@@ -123,14 +131,14 @@ impl Actor {
                     self.fault(seat, row.name);
                 }
                 let Handled { facts, policy, came_to, .. } = handled;
-                let asked = Asked { facts, policy, came_to, ..Asked::new(Some(row), request, begun) };
+                let asked = Asked { facts, policy, came_to, ..Asked::new(Some(row), question.clone(), begun) };
                 self.commit(asked, handled.reply, puts, respond);
             }
             Err(_) => {
                 // The panic's message may quote memory; the panic hook says where it was.
                 self.fault(seat, row.name);
                 let refusal = Refusal::new(Reason::Fault, format!("the state machine gave up on {}", row.name));
-                self.commit(Asked::new(Some(row), request, begun), Err(refusal), Vec::new(), respond);
+                self.commit(Asked::new(Some(row), question.clone(), begun), Err(refusal), Vec::new(), respond);
             }
         }
     }
@@ -234,7 +242,7 @@ impl Actor {
 pub(super) struct Asked {
     /// Absent for a message that is not in the table.
     row: Option<&'static Row>,
-    request: Request,
+    question: Arc<Question>,
     /// When its turn came.
     pub(super) begun: Instant,
     /// What a permit looked at.
@@ -246,9 +254,9 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    fn new(row: Option<&'static Row>, request: Request, begun: Instant) -> Self {
+    fn new(row: Option<&'static Row>, question: Arc<Question>, begun: Instant) -> Self {
         let (facts, policy, came_to) = (Vec::new(), Vec::new(), Vec::new());
-        Self { row, request, begun, facts, policy, came_to }
+        Self { row, question, begun, facts, policy, came_to }
     }
 
     /// The line of the log, for what the request came to.
@@ -257,7 +265,7 @@ impl Asked {
             name,
             at_ms,
             row: self.row,
-            request: &self.request,
+            request: &self.question.request,
             reply,
             facts: self.facts,
             policy: self.policy,

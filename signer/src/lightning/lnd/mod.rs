@@ -3,9 +3,10 @@
 //! ```text
 //! mod.rs           the node: restored from its entries, one call at a time
 //! method.rs        lnd's calls                         sign_psbt.rs    SignPsbt
+//! draft.rs         answers that nobody has permitted   signing.rs      signatures
 //! messages.rs      SignMessage                         shared_key.rs   DeriveSharedKey
 //! psbt.rs          PSBTs, read strictly                transactions.rs what a transaction is
-//! scripts.rs       the scripts of BOLT 3               signing.rs      signatures
+//! scripts.rs       the scripts of BOLT 3
 //! keys.rs          keys by family and purpose          windows.rs      which keys and outputs are ours
 //! channel.rs       one channel                         channels.rs     all of a node
 //! htlcs.rs         what is known of their HTLCs        view.rs         channels as the operator sees them
@@ -22,6 +23,7 @@ mod asked;
 pub mod channel;
 pub mod channels;
 mod coins;
+mod draft;
 mod htlcs;
 pub mod keys;
 mod lately;
@@ -51,6 +53,7 @@ use prost::Message;
 use self::adopt::{Adopted, BackupError};
 use self::channels::Channels;
 use self::coins::Coins;
+pub(super) use self::draft::{Draft, Drafter};
 use self::keys::{Family, KeyPath, Keys};
 use self::messages::Kind;
 pub use self::method::Method;
@@ -79,7 +82,7 @@ const IDENTITY: &str = "lnd/node";
 
 /// One lnd node. After a panic inside, or a failed commit, it must be dropped (P6).
 pub struct LndNode {
-    keys: Keys,
+    keys: Arc<Keys>,
     network: Network,
     channels: Channels,
     windows: Windows,
@@ -126,7 +129,7 @@ impl LndNode {
         mut entries: BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, RestoreError> {
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Entries(error.to_string());
-        let keys = Keys::new(&spec.seed, chain_code(spec), spec.network);
+        let keys = Arc::new(Keys::new(&spec.seed, chain_code(spec), spec.network));
         identity::take(&mut entries, IDENTITY, keys.node_id(), spec.network)?;
         settings.desk.load(&spec.name, &mut entries, clock.now_ms()).map_err(|e| unreadable(&e))?;
         let orders = Orders::restore(&mut entries).map_err(|e| unreadable(&e))?;
@@ -220,12 +223,17 @@ impl LndNode {
         Ok((all, puts))
     }
 
-    /// Answers one call.
-    pub fn handle(&mut self, row: &Row, request: &Request) -> Handled {
+    /// Drafts answers meanwhile, on other threads.
+    pub(super) fn drafter(&self) -> Drafter {
+        Drafter::new(self.keys.clone())
+    }
+
+    /// Answers one call, of which there may be a `draft`.
+    pub(super) fn handle(&mut self, row: &Row, request: &Request, draft: Option<Draft>) -> Handled {
         self.limits.begin();
         self.counter.begin(None);
         let body = request.message.get(2..).unwrap_or_default();
-        let answer = self.answer(row, body);
+        let answer = self.answer(row, body, draft);
         let settled = self.counter.finish(answer.is_ok());
         let (mut puts, policy) = (settled.puts, settled.records);
         match answer {
@@ -250,12 +258,19 @@ impl LndNode {
         self.counter.tidy()
     }
 
-    fn answer(&mut self, row: &Row, body: &[u8]) -> Result<Answer, Refusal> {
+    fn answer(&mut self, row: &Row, body: &[u8], draft: Option<Draft>) -> Result<Answer, Refusal> {
         let Some(method) = Method::ALL.iter().find(|method| **method as u16 == row.number) else {
             return Err(Refusal::new(Reason::MessageUnknown, row.name));
         };
         match method {
-            Method::SignPsbt => self.sign_psbt(&decode(body)?),
+            Method::SignPsbt => {
+                let Self { keys, windows, .. } = self;
+                let draft = match draft {
+                    Some(draft) => draft,
+                    None => Draft::of(&decode(body)?, keys, |out| windows.payment(keys, out))?,
+                };
+                self.sign_psbt(draft)
+            }
             Method::DeriveSharedKey => self.derive_shared_key(&decode(body)?),
             Method::SignMessage => self.sign_message(&decode(body)?),
             Method::MuSig2CreateSession => {

@@ -77,8 +77,7 @@ pub enum PsbtError {
 }
 
 /// A PSBT that was read.
-pub struct Packet<'a> {
-    bytes: &'a [u8],
+pub struct Packet {
     /// What would be signed.
     pub tx: Transaction,
     /// What is said of each input of `tx`.
@@ -132,9 +131,9 @@ pub enum SignatureKind {
     TaprootKey(Vec<u8>),
 }
 
-impl<'a> Packet<'a> {
+impl Packet {
     /// Reads `bytes`, all of them.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, PsbtError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, PsbtError> {
         let mut reader = Reader { bytes, at: 0 };
         if reader.take(MAGIC.len()).ok() != Some(MAGIC) {
             return Err(PsbtError::Magic);
@@ -165,16 +164,16 @@ impl<'a> Packet<'a> {
         if reader.at != bytes.len() {
             return Err(PsbtError::Trailing);
         }
-        Ok(Self { bytes, tx, inputs })
+        Ok(Self { tx, inputs })
     }
 
-    /// The PSBT with these signatures, which are ordered by their inputs.
-    pub fn signed(&self, signatures: &[Signature]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.bytes.len() + signatures.len() * 128);
+    /// The PSBT that was read from `bytes`, with these signatures, which are ordered by their inputs.
+    pub fn signed(&self, bytes: &[u8], signatures: &[Signature]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes.len() + signatures.len() * 128);
         let mut from = 0;
         for Signature { input, kind } in signatures {
             let end = self.inputs[*input].end;
-            out.extend(&self.bytes[from..end]);
+            out.extend(&bytes[from..end]);
             match kind {
                 SignatureKind::Ecdsa(key, signature) => {
                     record(&mut out, &[&[PARTIAL_SIG][..], &key.serialize()].concat(), signature);
@@ -183,7 +182,7 @@ impl<'a> Packet<'a> {
             }
             from = end;
         }
-        out.extend(&self.bytes[from..]);
+        out.extend(&bytes[from..]);
         out
     }
 }
@@ -328,14 +327,14 @@ mod tests {
     fn a_packet_comes_back_as_it_was_with_the_signature_in_its_input() {
         let bytes = psbt().serialize();
         let packet = Packet::parse(&bytes).expect("a PSBT");
-        assert_eq!(packet.signed(&[]), bytes);
+        assert_eq!(packet.signed(&bytes, &[]), bytes);
         assert_eq!(packet.inputs[1].single_tweak, Some([7; 32]));
         let key = SecretKey::from_slice(&[1; 32]).expect("a key");
         let secp = Secp256k1::new();
         let signature = secp.sign_ecdsa(&Message::from_digest([3; 32]), &key);
         let der = [&signature.serialize_der()[..], &[1]].concat();
         let key = key.public_key(&secp);
-        let signed = packet.signed(&[Signature { input: 1, kind: SignatureKind::Ecdsa(key, der.clone()) }]);
+        let signed = packet.signed(&bytes, &[Signature { input: 1, kind: SignatureKind::Ecdsa(key, der.clone()) }]);
         let mut expected = psbt();
         let value = bitcoin::ecdsa::Signature::from_slice(&der).expect("a signature");
         expected.inputs[1].partial_sigs.insert(key.into(), value);

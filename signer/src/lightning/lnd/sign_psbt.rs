@@ -2,19 +2,15 @@
 //!
 //! Everything is judged before anything is remembered: what is refused leaves nothing behind.
 
-use bitcoin::bip32::ChildNumber;
-use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, TxOut};
-use claviger_proto::walletrpc::{SignPsbtRequest, SignPsbtResponse};
-use prost::Message;
 
 use super::channel::{Asked, Side};
 use super::channels::Judged;
-use super::keys::KeyPath;
-use super::psbt::{Packet, Signature};
+use super::draft::{Draft, Drafted};
+use super::psbt::Packet;
 use super::scripts::ChannelScript;
 use super::transactions::{self, Candidate, Class};
-use super::{Answer, LndNode, asked, signing};
+use super::{Answer, LndNode, asked};
 use crate::facts::{Fact, Unit};
 use crate::journal::Put;
 use crate::lightning::standing::{Claim, Step};
@@ -24,30 +20,13 @@ use crate::reasons::{Reason, Refusal};
 pub(super) const MAX_DUST_SAT: u64 = 500_000;
 
 impl LndNode {
-    /// Answers one question: signs all inputs that it asks for, or none.
-    pub(super) fn sign_psbt(&mut self, request: &SignPsbtRequest) -> Result<Answer, Refusal> {
-        let packet = Packet::parse(&request.funded_psbt)
-            .map_err(|error| Refusal::new(Reason::Malformed, format!("the PSBT cannot be read: {error}")))?;
-        let asked = self.asked(&packet);
-        let all_wallet = asked.iter().all(|(_, (path, _))| matches!(path, KeyPath::Wallet(..)));
-        if asked.is_empty() || asked.len() > 1 && !all_wallet {
-            let detail = format!("{} unsigned inputs name a key of this node; lnd asks for one at a time", asked.len());
-            return Err(Refusal::new(Reason::KeyPurpose, detail));
-        }
-        // Signed first, which changes nothing; nothing leaves before it is judged.
-        let mut signatures: Vec<Signature> = Vec::with_capacity(asked.len());
-        let mut candidates = Vec::with_capacity(asked.len());
-        for (index, key) in &asked {
-            let Self { keys, windows, .. } = self;
-            let (path, _) = key;
-            let candidate = transactions::classify(&packet, *index, *key, keys, |out| windows.payment(keys, out))?;
-            let coin = transactions::spent(&packet, *index)?;
-            let all = || (0..packet.inputs.len()).map(|at| transactions::spent(&packet, at)).collect();
-            signatures.push(signing::sign(&packet, *index, *key, keys, &coin, all)?);
-            candidates.push((*index, *path, coin, candidate));
-        }
+    /// Answers one question: signs all inputs that it asks for, or none. Nothing of its draft, which may have been made before,
+    /// leaves before it is judged.
+    pub(super) fn sign_psbt(&mut self, draft: Draft) -> Result<Answer, Refusal> {
+        let all_wallet = draft.is_wallets();
+        let Draft { packet, inputs, reply } = draft;
         let now_ms = self.clock.now_ms();
-        let said = said(&packet, &candidates)?;
+        let said = said(&packet, &inputs)?;
         self.coins.require_same(&said, now_ms)?;
         let (mut puts, mut facts) = (Vec::new(), Vec::new());
         let class = if all_wallet {
@@ -55,46 +34,28 @@ impl LndNode {
                 self.limits.only_fees(frozen);
             }
             let Self { keys, windows, wallet, coins, limits, counter, channels, .. } = self;
-            let spends: Vec<_> = candidates.iter().map(|(index, path, coin, _)| (*index, *path, coin)).collect();
+            let spends: Vec<_> = inputs.iter().map(|(index, path, coin, _)| (*index, *path, coin)).collect();
             let given_sat = |funding: &OutPoint| channels.get(funding).map_or(0, |channel| channel.given_sat);
             let permit = |spending: &_| asked::spend(counter, &packet.tx, spending, given_sat);
             let is_listed = |script: &_| counter.is_listed(script);
-            let beside = (&*keys, windows);
+            let beside = (&**keys, windows);
             let (seen, put) = wallet.judge(&packet, &spends, beside, coins, (&*limits, now_ms), is_listed, permit)?;
             facts.extend(seen);
             puts.extend(put);
             Class::WalletSpend
         } else {
-            let judged = candidates.into_iter().map(|(index, _, _, candidate)| (index, candidate)).next();
+            let judged = inputs.into_iter().map(|(index, _, _, candidate)| (index, candidate)).next();
             let (index, candidate) = judged.expect("one input was asked for");
             self.judge_channel(&packet, index, candidate, &mut puts, &mut facts)?
         };
         facts.push(Fact::text("class", class.name()));
         puts.extend(self.coins.remember(said, now_ms));
-        let signed_psbt = packet.signed(&signatures);
-        let signed_inputs = signatures.iter().map(|signature| signature.input as u32).collect();
-        Ok(Answer { reply: SignPsbtResponse { signed_psbt, signed_inputs }.encode_to_vec(), puts, facts })
-    }
-
-    /// The unsigned inputs that name a key of this node, with where it stands, and the key.
-    fn asked(&self, packet: &Packet<'_>) -> Vec<(usize, (KeyPath, PublicKey))> {
-        let at = |path: &[ChildNumber]| self.keys.path(path).map(|path| (path, self.keys.public(path)));
-        let unsigned = packet.inputs.iter().enumerate().filter(|(_, input)| !input.signed);
-        let ours = unsigned.filter_map(|(index, input)| {
-            let mut plain = input.derivations.iter();
-            let plain = plain.find_map(|(key, path)| at(path).filter(|(_, ours)| ours.serialize() == *key));
-            let taproot = || {
-                let mut keys = input.tap_derivations.iter().filter(|(_, leaves, _)| *leaves == 0);
-                keys.find_map(|(key, _, path)| at(path).filter(|(_, ours)| ours.x_only_public_key().0.serialize() == *key))
-            };
-            Some((index, plain.or_else(taproot)?))
-        });
-        ours.collect()
+        Ok(Answer { reply, puts, facts })
     }
 
     fn judge_channel(
         &mut self,
-        packet: &Packet<'_>,
+        packet: &Packet,
         index: usize,
         candidate: Candidate,
         puts: &mut Vec<Put>,
@@ -205,7 +166,7 @@ impl LndNode {
     /// What a channel left is claimed for ourselves, but for the outputs that go on.
     fn claim(
         &mut self,
-        packet: &Packet<'_>,
+        packet: &Packet,
         class: Class,
         goes_on: impl Fn(usize) -> bool,
         facts: &mut Vec<Fact>,
@@ -221,12 +182,7 @@ impl LndNode {
     }
 
     /// All outputs but those that go on pay ourselves.
-    fn require_ours(
-        &mut self,
-        packet: &Packet<'_>,
-        class: Class,
-        goes_on: impl Fn(usize) -> bool,
-    ) -> Result<(), Refusal> {
+    fn require_ours(&mut self, packet: &Packet, class: Class, goes_on: impl Fn(usize) -> bool) -> Result<(), Refusal> {
         for (at, out) in packet.tx.output.iter().enumerate() {
             if !goes_on(at) && !self.wallet.is_ours(&self.keys, &mut self.windows, &out.script_pubkey) {
                 let to = bitcoin::Address::from_script(&out.script_pubkey, self.network)
@@ -239,7 +195,7 @@ impl LndNode {
     }
 
     /// The fee, as far as inputs are what they are said to be.
-    fn bounded_fee(&self, packet: &Packet<'_>) -> Result<u64, Refusal> {
+    fn bounded_fee(&self, packet: &Packet) -> Result<u64, Refusal> {
         let (fee_sat, limit_sat) = (transactions::fee_sat(packet)?, self.config.max_onchain_fee_sat);
         if fee_sat <= limit_sat {
             return Ok(fee_sat);
@@ -250,7 +206,7 @@ impl LndNode {
     }
 
     /// What a commitment leaves to miners: its fee, and HTLCs that are too small for an output.
-    fn require_bounded_burn(&self, packet: &Packet<'_>, capacity_sat: u64) -> Result<(), Refusal> {
+    fn require_bounded_burn(&self, packet: &Packet, capacity_sat: u64) -> Result<(), Refusal> {
         let out_sat = transactions::sum_sat(&packet.tx.output).unwrap_or_default();
         let burnt_sat = capacity_sat.saturating_sub(out_sat);
         let limit_sat = self.config.max_onchain_fee_sat.saturating_add(MAX_DUST_SAT);
@@ -274,12 +230,12 @@ impl LndNode {
 }
 
 /// What the question says of coins that its signature does not commit to, or that another transaction may spend beside it.
-fn said(packet: &Packet<'_>, asked: &[(usize, KeyPath, TxOut, Candidate)]) -> Result<Vec<(OutPoint, TxOut)>, Refusal> {
-    let stands_alone = |(index, _, _, candidate): &(usize, KeyPath, TxOut, Candidate)| {
+fn said(packet: &Packet, inputs: &[Drafted]) -> Result<Vec<(OutPoint, TxOut)>, Refusal> {
+    let stands_alone = |(index, _, _, candidate): &Drafted| {
         let combines = packet.inputs[*index].sighash == transactions::SINGLE_ANYONECANPAY;
         matches!(candidate, Candidate::CounterpartyHtlc(_)) || packet.inputs.len() == 1 && !combines
     };
-    if asked.iter().all(stands_alone) {
+    if inputs.iter().all(stands_alone) {
         return Ok(Vec::new());
     }
     let coin = |at: usize| Ok((packet.tx.input[at].previous_output, transactions::spent(packet, at)?));

@@ -58,7 +58,7 @@ impl Tweak {
 
 /// Signs input `index`, which spends `spent`, with the key that stands at `path`. `prevouts` is what all inputs spend, for taproot.
 pub(super) fn sign(
-    packet: &Packet<'_>,
+    packet: &Packet,
     index: usize,
     (path, key): (KeyPath, PublicKey),
     keys: &Keys,

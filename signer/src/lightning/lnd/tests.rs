@@ -2,6 +2,7 @@
 
 mod adopt;
 mod channels;
+mod drafts;
 mod enforced;
 mod hostile;
 mod messages;
@@ -48,6 +49,8 @@ struct Lnd {
     desk: Arc<Desk>,
     /// What the policy decided on the last question.
     asked: Vec<Record>,
+    /// How many answers were drafted ahead.
+    drafts: usize,
 }
 
 /// A view of the chain that knows its height.
@@ -111,7 +114,7 @@ impl Lnd {
         let settings = Settings { desk: desk.clone(), ..settings() };
         let node = LndNode::restore(&spec(), &settings, Arc::new(Tip), Arc::default(), entries.clone());
         let node = node.expect("restores");
-        Self { node, entries, desk, asked: Vec::new() }
+        Self { node, entries, desk, asked: Vec::new(), drafts: 0 }
     }
 
     /// The node as it is after a restart.
@@ -122,7 +125,8 @@ impl Lnd {
     fn ask(&mut self, method: Method, call: &impl Message) -> Result<(Vec<u8>, Vec<Fact>), Refusal> {
         let message = method.request(call);
         let row = guard::row(NodeKind::Lnd, &message).expect("known");
-        let handled = self.node.handle(row, &Request { request_id: 0, channel: None, message });
+        let draft = self.drafted(&message);
+        let handled = self.node.handle(row, &Request { request_id: 0, channel: None, message }, draft);
         for Put { key, value } in handled.puts {
             match value {
                 Some(value) => self.entries.insert(key, value),
@@ -131,6 +135,17 @@ impl Lnd {
         }
         self.asked = handled.policy;
         handled.reply.map(|reply| (reply, handled.facts))
+    }
+
+    /// What another thread would draft for it: the same as the node itself.
+    fn drafted(&mut self, message: &[u8]) -> Option<Draft> {
+        let draft = self.node.drafter().draft(message)?;
+        let LndNode { keys, windows, .. } = &mut self.node;
+        let call = decode(&message[2..]).expect("a call");
+        let own = Draft::of(&call, keys, |out| windows.payment(keys, out)).expect("the same question");
+        assert!((&draft.inputs, &draft.reply) == (&own.inputs, &own.reply));
+        self.drafts += 1;
+        Some(draft)
     }
 
     /// The operator orders something.

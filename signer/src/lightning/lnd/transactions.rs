@@ -101,7 +101,7 @@ impl AskedHtlc {
 }
 
 /// The output that input `index` spends.
-pub fn spent(packet: &Packet<'_>, index: usize) -> Result<TxOut, Refusal> {
+pub fn spent(packet: &Packet, index: usize) -> Result<TxOut, Refusal> {
     let (input, previous) = (&packet.inputs[index], packet.tx.input[index].previous_output);
     let proven =
         match &input.non_witness_utxo {
@@ -135,7 +135,7 @@ pub fn spent(packet: &Packet<'_>, index: usize) -> Result<TxOut, Refusal> {
 /// What the transaction is, seen from input `index`, which our key signs that stands at `path`. `our_payment` knows which of our
 /// payment keys an output pays.
 pub fn classify(
-    packet: &Packet<'_>,
+    packet: &Packet,
     index: usize,
     (path, key): (KeyPath, PublicKey),
     keys: &Keys,
@@ -202,7 +202,7 @@ pub fn classify(
 
 /// A funding output is spent by a commitment or by a mutual close, alone.
 fn funding_spend(
-    packet: &Packet<'_>,
+    packet: &Packet,
     index: usize,
     spent: &TxOut,
     (our_index, counterparty_key): (u32, PublicKey),
@@ -245,7 +245,7 @@ fn funding_spend(
 
 /// An HTLC: a signature for the counterparty, a claim from its commitment, or the second level of our own.
 fn htlc_spend(
-    packet: &Packet<'_>,
+    packet: &Packet,
     index: usize,
     spent: &TxOut,
     htlc: &Htlc,
@@ -296,7 +296,7 @@ pub fn sum_sat(outputs: &[TxOut]) -> Option<u64> {
 }
 
 /// What `tx` burns, as far as its inputs are what they are said to be.
-pub fn fee_sat(packet: &Packet<'_>) -> Result<u64, Refusal> {
+pub fn fee_sat(packet: &Packet) -> Result<u64, Refusal> {
     let mut inputs = Vec::with_capacity(packet.inputs.len());
     for index in 0..packet.inputs.len() {
         inputs.push(spent(packet, index)?);

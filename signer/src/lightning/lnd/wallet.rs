@@ -121,7 +121,7 @@ impl Wallet {
     /// outputs that pay somebody, and fund no channel. Returns what was compared, and the changed entry.
     pub(super) fn judge(
         &mut self,
-        packet: &Packet<'_>,
+        packet: &Packet,
         spends: &[Spend<'_>],
         (keys, windows): (&Keys, &mut Windows),
         coins: &Coins,
@@ -221,7 +221,7 @@ impl Wallet {
 }
 
 /// A key of the wallet signs for the coin that it has, whose amount is proven.
-fn require_its_own(packet: &Packet<'_>, (index, path, coin): Spend<'_>, keys: &Keys) -> Result<(), Refusal> {
+fn require_its_own(packet: &Packet, (index, path, coin): Spend<'_>, keys: &Keys) -> Result<(), Refusal> {
     let KeyPath::Wallet(purpose, ..) = path else {
         return Err(Refusal::new(Reason::KeyPurpose, format!("{path} is no key of the wallet")));
     };
@@ -251,7 +251,7 @@ fn weight(tx: &Transaction, inputs: &[(TxOut, bool)]) -> Option<u64> {
 
 /// What all inputs spend, each with whether it is the wallet's.
 fn inputs(
-    packet: &Packet<'_>,
+    packet: &Packet,
     spends: &[Spend<'_>],
     coins: &Coins,
     mut is_ours: impl FnMut(&ScriptBuf) -> bool,

@@ -47,7 +47,7 @@ use crate::policy::Desk;
 use crate::reasons::{Reason, Refusal};
 
 /// A signer that can be restarted: what rests on disk stays, the rest is made anew.
-struct Signer {
+pub(super) struct Signer {
     store: Arc<dyn Store>,
     limits: LimitsConfig,
     funding_depth: u32,
@@ -59,7 +59,7 @@ struct Signer {
 }
 
 impl Signer {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self::start_over(Arc::new(MemoryStore::new()), LimitsConfig::default())
     }
 
@@ -99,7 +99,7 @@ impl Signer {
         self.running = Some((Nodes::start(house, &config).expect("threads"), journal));
     }
 
-    fn nodes(&self) -> &Nodes {
+    pub(super) fn nodes(&self) -> &Nodes {
         &self.running.as_ref().expect("running").0
     }
 
@@ -113,7 +113,7 @@ impl Signer {
         name
     }
 
-    fn submit(
+    pub(super) fn submit(
         &self,
         node: &NodeName,
         channel: Option<ChannelRef>,
