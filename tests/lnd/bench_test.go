@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	benchRounds   = 5
+	benchRounds   = 15
 	benchPayments = 100
 	benchAtOnce   = 16
 	signPsbt      = "/walletrpc.WalletKit/SignPsbt"
