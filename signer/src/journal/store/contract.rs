@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::faulty::FaultyStore;
 use super::torn::{TornDisk, TornDisks};
 use super::{
-    DelayStore, LoggedStore, MAX_ROW, MemoryStore, Order, RedbStore, Row, Store, StoreError, StoredPut, prefix_end,
-    scan,
+    DelayStore, LoggedStore, MAX_ROW, MemoryStore, Order, RedbStore, Row, Store, StoreError, StoredPut, View,
+    prefix_end, scan,
 };
 
 /// Opens the same store again, after the last handle was dropped.
@@ -55,6 +55,7 @@ fn contract(open: Reopen<'_>) {
     pages_are_in_order(open);
     large_rows_have_a_limit(open);
     recovery_keeps_everything(open);
+    any_batches_come_to_what_they_say(open);
 }
 
 fn put(key: &str, version: u64, value: &[u8]) -> StoredPut {
@@ -169,4 +170,52 @@ fn recovery_keeps_everything(open: Reopen<'_>) {
     drop(old_view);
     assert_eq!(get(&*store, "c/a"), Some((1, b"a".to_vec())));
     store.apply(&[put("c/a", 2, b"b")]).unwrap();
+}
+
+/// Held against the store in memory, and the views that were taken on the way with it.
+fn any_batches_come_to_what_they_say(open: Reopen<'_>) {
+    let (mut store, model) = (open(), MemoryStore::new());
+    let mut random = 1u64;
+    let mut below = |n: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % n
+    };
+    let mut views = Vec::new();
+    let rows = |view: &dyn View, order, limit| view.page("x/", &prefix_end("x/"), order, limit).unwrap();
+    for version in 1..400 {
+        let mut keys: Vec<_> = (0..1 + below(4)).map(|_| below(40)).collect();
+        keys.sort();
+        keys.dedup();
+        let batch: Vec<_> = keys
+            .into_iter()
+            .map(|key| format!("x/{key:02}"))
+            .map(|key| match below(3) {
+                0 => delete(&key, version),
+                _ => put(&key, version, &vec![version as u8; below(3000) as usize]),
+            })
+            .collect();
+        store.apply(&batch).unwrap();
+        model.apply(&batch).unwrap();
+        match below(40) {
+            0 => {
+                views.clear(); // nobody reads them after the store
+                drop(store);
+                store = open();
+            }
+            1 => {
+                views.clear(); // nor after a recovery
+                store.recover().unwrap();
+            }
+            2..5 => views.push((store.view().unwrap(), model.view().unwrap())),
+            _ => {}
+        }
+        let limit = 1 + below(30) as usize;
+        for (found, expected) in views.iter().chain([&(store.view().unwrap(), model.view().unwrap())]) {
+            for order in [Order::Ascending, Order::Descending] {
+                assert_eq!(rows(&**found, order, limit), rows(&**expected, order, limit), "{version}");
+            }
+            let key = format!("x/{:02}", below(40));
+            assert_eq!(found.get(&key).unwrap(), expected.get(&key).unwrap(), "{version}");
+        }
+    }
 }

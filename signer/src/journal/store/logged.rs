@@ -1,39 +1,59 @@
 //! The store of a single signer: a redb tree, and a write-ahead file for what the tree does not have yet.
 //!
-//! A batch is one write and one flush of the file; the tree takes all of the file at once when it is full, when the store is
-//! opened, and when it is closed. What the file holds is in memory, too, and seen before the tree.
+//! A batch is one write and one flush of the file. When a half of the file is full, the tree takes what it holds while the
+//! other one is filled; all of it when the store is opened, and when it is closed. What the file holds is in memory, too,
+//! and seen before the tree.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use super::redb::{create_file, forget_cached};
 use super::wal::{Disk, Wal};
 use super::{Effect, LAST_KEY, Order, RedbStore, Row, Store, StoreError, StoredPut, View, check_sizes, judge};
 
-/// How large the write-ahead file is: the tree takes some thousand batches at once, within some 10 ms.
-const AHEAD: usize = 4 << 20;
+/// How large the write-ahead file is: a half holds some thousand batches. Part of the file's format.
+const SIZE: usize = 8 << 20;
 
 /// A [`Store`] in two files, mode 0600, locked against other processes while open.
 pub struct LoggedStore {
-    tree: RedbStore,
     /// Opens the write-ahead file, anew after an error.
     reopen: Reopen,
     /// How many bytes the file has.
     size: usize,
     /// Not there after an error, until [`Store::recover`] has succeeded. One thread applies at a time.
     wal: Mutex<Option<Wal>>,
-    /// What the write-ahead file holds. Views share it; a batch copies it while one is alive.
-    ahead: Mutex<Arc<Ahead>>,
+    rows: Arc<Rows>,
+    settler: Settler,
 }
 
 type Reopen = Box<dyn Fn() -> Result<Box<dyn Disk>, StoreError> + Send + Sync>;
 
+/// The tree and what is ahead of it.
+struct Rows {
+    tree: RedbStore,
+    /// Views share it; a batch copies the newer of it while one is alive.
+    ahead: Mutex<Ahead>,
+    /// Held by who has the tree take something.
+    settling: Mutex<()>,
+}
+
+/// What the write-ahead file holds.
+#[derive(Clone, Default)]
+struct Ahead {
+    /// Of the half that is full: empty as soon as the tree has it.
+    older: Arc<Half>,
+    /// Of the half that is being filled.
+    newer: Arc<Half>,
+}
+
 /// By key.
-type Ahead = BTreeMap<Arc<str>, Newest>;
+type Half = BTreeMap<Arc<str>, Newest>;
 
 /// What a key came to.
 #[derive(Clone)]
@@ -58,23 +78,30 @@ impl LoggedStore {
             forget_cached(&file)?;
             Ok(Box::new(file) as Box<dyn Disk>)
         };
-        Self::new(tree, Box::new(reopen), AHEAD)
+        Self::new(tree, Box::new(reopen), SIZE)
     }
 
     /// A store over `tree`, and over what `reopen` opens, which takes `size` bytes.
     pub(super) fn new(tree: RedbStore, reopen: Reopen, size: usize) -> Result<Self, StoreError> {
-        let store = Self { tree, reopen, size, wal: Mutex::default(), ahead: Mutex::default() };
-        store.reread(&mut lock(&store.wal))?;
+        let rows = Arc::new(Rows { tree, ahead: Mutex::default(), settling: Mutex::default() });
+        let settler = Settler::start(rows.clone())?;
+        let store = Self { reopen, size, wal: Mutex::default(), rows, settler };
+        store.reread(&mut lock(&store.wal), false)?;
         Ok(store)
     }
 
-    /// Takes what the write-ahead file holds into the tree.
-    fn reread(&self, slot: &mut Option<Wal>) -> Result<(), StoreError> {
+    /// Takes what the write-ahead file holds into the tree, which is opened again before, if so told.
+    fn reread(&self, slot: &mut Option<Wal>, reopen_tree: bool) -> Result<(), StoreError> {
         *slot = None;
+        let settling = lock(&self.rows.settling);
+        if reopen_tree {
+            self.rows.tree.recover()?;
+        }
         let (mut wal, batches) = Wal::open((self.reopen)()?, self.size)?;
-        let mut ahead = Ahead::new();
-        batches.into_iter().flatten().for_each(|put| insert(&mut ahead, put));
-        *lock(&self.ahead) = Arc::new(ahead);
+        let mut all = Half::new();
+        batches.into_iter().flatten().for_each(|put| insert(&mut all, put));
+        *lock(&self.rows.ahead) = Ahead { older: Arc::default(), newer: Arc::new(all) };
+        drop(settling);
         self.settle(&mut wal).map_err(|error| match error {
             StoreError::Stale { .. } | StoreError::Conflict { .. } => {
                 StoreError::Damaged("its two files are not of the same time".to_owned())
@@ -87,8 +114,44 @@ impl LoggedStore {
 
     /// Has the tree take what the write-ahead file holds, and the file begin anew.
     fn settle(&self, wal: &mut Wal) -> Result<(), StoreError> {
-        let ahead = lock(&self.ahead).clone();
-        if ahead.is_empty() {
+        if wal.is_empty() {
+            return Ok(());
+        }
+        self.rows.settle_older()?;
+        self.rows.turn();
+        self.rows.settle_older()?;
+        wal.restart()
+    }
+
+    /// Writes `batch`; in the tree itself if it is too large for the file, or the first one: a journal that lost its write-ahead file
+    /// is an older journal, not a new one.
+    fn write(&self, wal: &mut Wal, batch: Vec<StoredPut>) -> Result<(), StoreError> {
+        if !self.rows.is_new()? {
+            let fits = wal.append(&batch)? || {
+                self.rows.settle_older()?; // as a rule it is settled long since
+                wal.turn()?;
+                self.rows.turn();
+                self.settler.wake();
+                wal.append(&batch)?
+            };
+            if fits {
+                let mut ahead = lock(&self.rows.ahead);
+                let newer = Arc::make_mut(&mut ahead.newer);
+                batch.into_iter().for_each(|put| insert(newer, put));
+                return Ok(());
+            }
+            self.settle(wal)?;
+        }
+        self.rows.tree.apply(&batch)
+    }
+}
+
+impl Rows {
+    /// Has the tree take what the full half holds, if it does not have it.
+    fn settle_older(&self) -> Result<(), StoreError> {
+        let _settling = lock(&self.settling);
+        let older = lock(&self.ahead).older.clone();
+        if older.is_empty() {
             return Ok(());
         }
         let put = |(key, newest): (&Arc<str>, &Newest)| StoredPut {
@@ -96,14 +159,22 @@ impl LoggedStore {
             version: newest.version,
             value: newest.value.as_ref().map(|value| value.to_vec()),
         };
-        self.tree.apply(&ahead.iter().map(put).collect::<Vec<_>>())?;
-        *lock(&self.ahead) = Arc::default();
-        wal.restart()
+        self.tree.apply(&older.iter().map(put).collect::<Vec<_>>())?;
+        lock(&self.ahead).older = Arc::default();
+        Ok(())
+    }
+
+    /// What is being filled is full now. The tree has what was full before.
+    fn turn(&self) {
+        let mut ahead = lock(&self.ahead);
+        debug_assert!(ahead.older.is_empty());
+        ahead.older = std::mem::take(&mut ahead.newer);
     }
 
     /// Whether there is no row at all.
     fn is_new(&self) -> Result<bool, StoreError> {
-        let nothing_ahead = lock(&self.ahead).is_empty();
+        let ahead = lock(&self.ahead).clone();
+        let nothing_ahead = ahead.older.is_empty() && ahead.newer.is_empty();
         Ok(nothing_ahead && self.tree.view()?.page("", LAST_KEY, Order::Ascending, 1)?.is_empty())
     }
 
@@ -113,23 +184,42 @@ impl LoggedStore {
         // Within the lock: what leaves `ahead` is in the tree before.
         Ok(LoggedView { tree: self.tree.view()?, ahead: ahead.clone() })
     }
+}
 
-    /// Writes `batch`; in the tree itself if it is too large for the file, or the first one: a journal that lost its write-ahead file
-    /// is an older journal, not a new one.
-    fn write(&self, wal: &mut Wal, batch: Vec<StoredPut>) -> Result<(), StoreError> {
-        if !self.is_new()? {
-            let fits = wal.append(&batch)? || {
-                self.settle(wal)?;
-                wal.append(&batch)?
-            };
-            if fits {
-                let mut ahead = lock(&self.ahead);
-                let ahead = Arc::make_mut(&mut ahead);
-                batch.into_iter().for_each(|put| insert(ahead, put));
-                return Ok(());
+/// The thread that has the tree take what a full half holds, while the other one is filled.
+struct Settler {
+    wake: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Settler {
+    fn start(rows: Arc<Rows>) -> Result<Self, StoreError> {
+        let (wake, woken) = sync_channel(1);
+        let work = move || {
+            while woken.recv().is_ok() {
+                if let Err(error) = rows.settle_older() {
+                    // Whoever needs the half next tries again, and fails if that does.
+                    tracing::warn!(%error, "the journal's tree did not take what its write-ahead file holds");
+                }
             }
+        };
+        let thread = std::thread::Builder::new().name("journal-tree".to_owned()).spawn(work)?;
+        Ok(Self { wake: Some(wake), thread: Some(thread) })
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            let _ = wake.try_send(()); // it is awake if there is no room
         }
-        self.tree.apply(&batch)
+    }
+}
+
+impl Drop for Settler {
+    fn drop(&mut self) {
+        self.wake = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // it does not panic
+        }
     }
 }
 
@@ -140,11 +230,11 @@ impl Store for LoggedStore {
         let Some(wal) = slot.as_mut() else {
             return Err(StoreError::Io("the write-ahead file is closed after an error".to_owned()));
         };
-        let seen = self.seen()?;
+        let seen = self.rows.seen()?;
         let mut effective = Vec::with_capacity(batch.len());
         let mut comes_back = false;
         for put in batch {
-            let newest = seen.ahead.get(&*put.key);
+            let newest = seen.ahead.get(&put.key).map(|(_, newest)| newest);
             // The tree may still have a row that this one, with its smaller version, would not replace.
             comes_back |= newest.is_some_and(|newest| newest.value.is_none() && newest.version >= put.version);
             let effect = match newest {
@@ -176,14 +266,11 @@ impl Store for LoggedStore {
     }
 
     fn view(&self) -> Result<Box<dyn View>, StoreError> {
-        Ok(Box::new(self.seen()?))
+        Ok(Box::new(self.rows.seen()?))
     }
 
     fn recover(&self) -> Result<(), StoreError> {
-        let mut slot = lock(&self.wal);
-        *slot = None;
-        self.tree.recover()?;
-        self.reread(&mut slot)
+        self.reread(&mut lock(&self.wal), true)
     }
 }
 
@@ -198,15 +285,27 @@ impl Drop for LoggedStore {
     }
 }
 
+impl Ahead {
+    fn get(&self, key: &str) -> Option<(&Arc<str>, &Newest)> {
+        self.newer.get_key_value(key).or_else(|| self.older.get_key_value(key))
+    }
+
+    /// What it has with `from <= key < to`, the newer of a key after the older.
+    fn range(&self, from: &str, to: &str) -> impl Iterator<Item = (&Arc<str>, &Newest)> + Clone {
+        let bounds = (Bound::Included(from), Bound::Excluded(to));
+        self.older.range::<str, _>(bounds).chain(self.newer.range::<str, _>(bounds))
+    }
+}
+
 /// The tree, and before it what was ahead of it.
 struct LoggedView {
     tree: Box<dyn View>,
-    ahead: Arc<Ahead>,
+    ahead: Ahead,
 }
 
 impl View for LoggedView {
     fn get(&self, key: &str) -> Result<Option<Row>, StoreError> {
-        match self.ahead.get_key_value(key) {
+        match self.ahead.get(key) {
             Some(found) => Ok(row(found)),
             None => self.tree.get(key),
         }
@@ -214,7 +313,7 @@ impl View for LoggedView {
 
     fn version(&self, key: &str) -> Result<Option<u64>, StoreError> {
         match self.ahead.get(key) {
-            Some(newest) => Ok(newest.value.as_ref().map(|_| newest.version)),
+            Some((_, newest)) => Ok(newest.value.as_ref().map(|_| newest.version)),
             None => self.tree.version(key),
         }
     }
@@ -223,7 +322,7 @@ impl View for LoggedView {
         if from >= to {
             return Ok(Vec::new());
         }
-        let ahead = self.ahead.range::<str, _>((Bound::Included(from), Bound::Excluded(to)));
+        let ahead = self.ahead.range(from, to);
         // Each one that was deleted may stand for a row of the tree: without as many more the page would fall short.
         let deleted = ahead.clone().filter(|(_, newest)| newest.value.is_none()).count();
         let tree = self.tree.page(from, to, order, limit.saturating_add(deleted))?;
@@ -232,7 +331,7 @@ impl View for LoggedView {
         keys.extend(ahead.map(|(key, _)| (&**key, None)));
         let found = |(key, of_tree): (&str, Option<&Row>)| match of_tree {
             Some(row) => Some(row.clone()),
-            None => row(self.ahead.get_key_value(key)?),
+            None => row(self.ahead.get(key)?),
         };
         let rows = keys.into_iter();
         Ok(match order {
@@ -242,15 +341,15 @@ impl View for LoggedView {
     }
 }
 
-fn insert(ahead: &mut Ahead, put: StoredPut) {
-    ahead.insert(put.key.into(), Newest { version: put.version, value: put.value.map(Arc::from) });
+fn insert(half: &mut Half, put: StoredPut) {
+    half.insert(put.key.into(), Newest { version: put.version, value: put.value.map(Arc::from) });
 }
 
 fn row((key, newest): (&Arc<str>, &Newest)) -> Option<Row> {
     Some(Row { key: key.to_string(), version: newest.version, value: newest.value.as_ref()?.to_vec() })
 }
 
-/// Both locks guard what is whole between statements.
+/// The locks guard what is whole between statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

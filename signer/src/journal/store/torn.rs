@@ -176,6 +176,11 @@ impl TornDisks {
         self.wal.fail(fails);
     }
 
+    /// See [`TornDisk::fail`]; the write-ahead file's is left alone.
+    pub(crate) fn fail_tree(&self, fails: Option<ErrorKind>) {
+        self.tree.fail(fails);
+    }
+
     /// The power goes after `writes` more writes to either: from then on everything fails.
     pub(crate) fn cut_power_after(&self, writes: u64) {
         self.tree.cut_power_after(writes);

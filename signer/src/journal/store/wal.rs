@@ -1,30 +1,33 @@
 //! A write-ahead file: batches one after another, each with one write and one flush. A [`super::LoggedStore`] keeps here what
 //! its tree does not have yet.
 //!
-//! The file has a fixed size and is written in full when it is made, so that a flush has no sizes or places to record.
+//! The file has a fixed size and is written in full when it is made, so that a flush has no sizes or places to record. It is
+//! filled in rounds, by turns in one half and in the other: the tree takes what one half holds while the other is filled.
 //!
 //! | bytes | hold |
 //! |---|---|
-//! | 0, 512 | two headers: the one with the greater round counts |
-//! | from 1024 | frames, each from a multiple of 512 |
+//! | 0, 512 | the headers of even and of odd rounds: the one with the greater round counts |
+//! | from 1024, and from the middle of the rest | frames of even and of odd rounds, each from a multiple of 512 |
 //!
-//! A header is `claviger ahead 1` ‖ round as u64 ‖ check. A frame is check ‖ length of the body as u32 ‖ body. `check` is the
-//! first half of a SHA-256 over all the rest and, in a frame, over the round and the place: what an earlier round left is no
-//! frame. A body is the puts, one after another: length of the key as u32 ‖ key ‖ version as u64 ‖ 0 to delete, or 1 ‖ length as
-//! u32 ‖ bytes. All numbers are big endian.
+//! A header is `claviger ahead 2` ‖ round as u64 ‖ where the frames of the round before end, as u64, or 0 if the tree has
+//! them ‖ check. A frame is check ‖ length of the body as u32 ‖ body. `check` is the first half of a SHA-256 over all the rest
+//! and, in a frame, over the round and the place: what an earlier round left is no frame. A body is the puts, one after
+//! another: length of the key as u32 ‖ key ‖ version as u64 ‖ 0 to delete, or 1 ‖ length as u32 ‖ bytes. All numbers are big
+//! endian.
 //!
-//! A frame is written when the one before it is on stable storage. So the first that does not check is where the power went, and
-//! was never acknowledged; unless a good one follows, which says that the file was damaged since.
+//! A frame is written when the one before it is on stable storage. So the first of the last round that does not check is
+//! where the power went, and was never acknowledged; unless a good one follows, which says that the file was damaged since.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use sha2::{Digest, Sha256};
 
 use super::{StoreError, StoredPut};
 
-const MAGIC: &[u8; 16] = b"claviger ahead 1";
+const MAGIC: &[u8; 16] = b"claviger ahead 2";
 const SECTOR: usize = 512;
 /// By so many bytes the file is made: what a file system is given at once it may keep in one piece, and go through all of it
 /// for each later write.
@@ -64,19 +67,20 @@ impl Disk for File {
 pub(super) struct Wal {
     disk: Box<dyn Disk>,
     size: usize,
-    round: u64,
+    /// What the last header says.
+    last: Header,
     /// Where the next frame goes.
     end: usize,
 }
 
 impl Wal {
-    /// Opens the file, or makes it if it is new, with `size` bytes; with the batches in it, in order.
+    /// Opens the file, or makes it if it is new, with `size` bytes; with the batches that the tree may not have, in order.
     pub(super) fn open(disk: Box<dyn Disk>, size: usize) -> Result<(Self, Vec<Vec<StoredPut>>), StoreError> {
         let bytes = disk.read(size)?;
         let headers = bytes.get(..FRAMES).unwrap_or(&bytes);
+        let mut wal = Self { disk, size, last: Header { round: 0, before: 0 }, end: FRAMES };
         // Made in this order: as long as no header is there, nothing else is.
         if headers.iter().all(|byte| *byte == 0) {
-            let mut wal = Self { disk, size, round: 0, end: FRAMES };
             for at in (0..size).step_by(PAGE) {
                 wal.disk.write(at as u64, &[0; PAGE][..PAGE.min(size - at)])?;
             }
@@ -84,30 +88,53 @@ impl Wal {
             wal.restart()?;
             return Ok((wal, Vec::new()));
         }
-        let rounds = HEADERS.iter().filter_map(|at| round(bytes.get(*at..at + SECTOR)?));
-        let round = rounds.max().ok_or_else(|| damaged("neither header checks"))?;
-        let (mut end, mut batches) = (FRAMES, Vec::new());
-        while let Some(body) = frame(&bytes, round, end) {
+        let headers = HEADERS.iter().filter_map(|at| Header::read(bytes.get(*at..at + SECTOR)?));
+        let last = headers.max_by_key(|header| header.round).ok_or_else(|| damaged("neither header checks"))?;
+        if frame(&bytes, last.round + 1, wal.half(last.round + 1).start).is_some() {
+            return Err(damaged("a header does not check, and what was written after it does"));
+        }
+        let mut batches = Vec::new();
+        if last.before > 0 && wal.read(&bytes, last.round - 1, &mut batches)? as u64 != last.before {
+            return Err(damaged("the last frame of a full half does not check"));
+        }
+        let end = wal.read(&bytes, last.round, &mut batches)?;
+        (wal.last, wal.end) = (last, end);
+        Ok((wal, batches))
+    }
+
+    /// Adds the batches of `round` to `batches`; with where they end.
+    fn read(&self, bytes: &[u8], round: u64, batches: &mut Vec<Vec<StoredPut>>) -> Result<usize, StoreError> {
+        let half = self.half(round);
+        let mut end = half.start;
+        let bytes = &bytes[..bytes.len().min(half.end)];
+        while let Some(body) = frame(bytes, round, end) {
             batches.push(decode(body).ok_or_else(|| damaged("a frame checks and is no batch"))?);
             end += padded(HEAD + body.len());
         }
-        if (end..bytes.len()).step_by(SECTOR).any(|at| frame(&bytes, round, at).is_some()) {
+        if (end..bytes.len()).step_by(SECTOR).any(|at| frame(bytes, round, at).is_some()) {
             return Err(damaged("a frame does not check, and one that follows does"));
         }
-        Ok((Self { disk, size, round, end }, batches))
+        Ok(end)
     }
 
-    /// Adds `batch`; on `Ok(true)` it is on stable storage. `Ok(false)`: there is no room for it.
+    /// Where the frames of `round` have their place.
+    fn half(&self, round: u64) -> Range<usize> {
+        let len = (self.size - FRAMES) / 2 / SECTOR * SECTOR;
+        let start = FRAMES + (round % 2) as usize * len;
+        start..start + len
+    }
+
+    /// Adds `batch`; on `Ok(true)` it is on stable storage. `Ok(false)`: there is no room for it in this round.
     pub(super) fn append(&mut self, batch: &[StoredPut]) -> Result<bool, StoreError> {
         let body = batch.iter().map(encoded_len).sum::<usize>();
-        if padded(HEAD + body) > self.size - self.end {
+        if padded(HEAD + body) > self.half(self.last.round).end - self.end {
             return Ok(false);
         }
         let mut bytes = Vec::with_capacity(padded(HEAD + body));
         bytes.extend_from_slice(&[0; CHECK]);
         bytes.extend_from_slice(&(body as u32).to_be_bytes());
         batch.iter().for_each(|put| encode(put, &mut bytes));
-        let check = check(self.round, self.end, &bytes[CHECK..]);
+        let check = check(self.last.round, self.end, &bytes[CHECK..]);
         bytes[..CHECK].copy_from_slice(&check);
         bytes.resize(padded(HEAD + body), 0);
         self.disk.write(self.end as u64, &bytes)?;
@@ -116,26 +143,55 @@ impl Wal {
         Ok(true)
     }
 
-    /// Begins anew: what it holds is in the tree.
+    /// Whether the tree has all that it held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.last.before == 0 && self.end == self.half(self.last.round).start
+    }
+
+    /// Goes on in the other half: what that one held is in the tree.
+    pub(super) fn turn(&mut self) -> Result<(), StoreError> {
+        self.begin(self.end as u64)
+    }
+
+    /// Begins anew: what both halves hold is in the tree.
     pub(super) fn restart(&mut self) -> Result<(), StoreError> {
-        let round = self.round + 1;
-        let mut header = [MAGIC.as_slice(), &round.to_be_bytes()].concat();
-        let check = Sha256::digest(&header);
-        header.extend_from_slice(&check[..CHECK]);
-        header.resize(SECTOR, 0);
-        // Beside the other one, which counts as long as this one does not.
-        self.disk.write(HEADERS[(round % 2) as usize] as u64, &header)?;
+        self.begin(0)
+    }
+
+    fn begin(&mut self, before: u64) -> Result<(), StoreError> {
+        let next = Header { round: self.last.round + 1, before };
+        // Beside the last one, which counts as long as this one does not.
+        self.disk.write(HEADERS[(next.round % 2) as usize] as u64, &next.bytes())?;
         self.disk.sync()?;
-        (self.round, self.end) = (round, FRAMES);
+        (self.end, self.last) = (self.half(next.round).start, next);
         Ok(())
     }
 }
 
-/// The round that a header names, if it checks.
-fn round(header: &[u8]) -> Option<u64> {
-    let (text, rest) = header.split_at_checked(MAGIC.len() + 8)?;
-    let round = text.strip_prefix(MAGIC)?.try_into().ok()?;
-    rest.starts_with(&Sha256::digest(text)[..CHECK]).then(|| u64::from_be_bytes(round))
+struct Header {
+    round: u64,
+    /// Where the frames of the round before end, or 0 if the tree has them.
+    before: u64,
+}
+
+impl Header {
+    const TEXT: usize = MAGIC.len() + 16;
+
+    fn bytes(&self) -> [u8; SECTOR] {
+        let text = [MAGIC.as_slice(), &self.round.to_be_bytes(), &self.before.to_be_bytes()].concat();
+        let mut sector = [0; SECTOR];
+        sector[..Self::TEXT].copy_from_slice(&text);
+        sector[Self::TEXT..][..CHECK].copy_from_slice(&Sha256::digest(&text)[..CHECK]);
+        sector
+    }
+
+    /// The header in a sector, if it checks.
+    fn read(sector: &[u8]) -> Option<Self> {
+        let (round, before) = sector.strip_prefix(MAGIC)?.get(..16)?.split_at(8);
+        let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
+        let header = Self { round: number(round)?, before: number(before)? };
+        (sector == header.bytes()).then_some(header)
+    }
 }
 
 /// The body of the frame at `at`, if it checks.
@@ -242,22 +298,44 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_takes_no_more_and_loses_nothing() {
+    fn a_full_half_takes_no_more_and_is_there_until_the_one_after_the_next() {
         let disk = TornDisk::new(1);
         let (mut wal, _) = open(&disk).unwrap();
-        let large = [StoredPut { key: "large".to_owned(), version: 1, value: Some(vec![1; 16 << 10]) }];
+        let large = [StoredPut { key: "large".to_owned(), version: 1, value: Some(vec![1; 8 << 10]) }];
         let taken = (0..9).take_while(|_| wal.append(&large) == Ok(true)).count();
         assert_eq!(taken, 3);
         assert_eq!(wal.append(&batch(1)), Ok(true), "there is room for little");
-        assert_eq!(open(&disk).unwrap().1.len(), 4);
+        let found = || open(&disk).unwrap().1;
+        assert_eq!(found().len(), 4);
+        wal.turn().unwrap();
+        assert_eq!(found().len(), 4);
+        assert_eq!(wal.append(&batch(2)), Ok(true));
+        assert_eq!(found()[3..], [batch(1), batch(2)]);
+        wal.turn().unwrap();
+        assert_eq!(wal.append(&batch(3)), Ok(true));
+        assert_eq!(found(), [batch(2), batch(3)]);
+    }
+
+    #[test]
+    fn the_end_of_a_full_half_is_known() {
+        let disk = TornDisk::new(1);
+        filled(&disk);
+        let (mut wal, _) = open(&disk).unwrap();
+        let (last, end) = (wal.end, wal.end + (wal.end - wal.half(1).start) / 3);
+        assert_eq!(wal.append(&batch(4)), Ok(true));
+        assert_eq!(wal.end, end);
+        wal.turn().unwrap();
+        disk.write(last as u64, b"damaged").unwrap();
+        assert!(matches!(open(&disk), Err(StoreError::Damaged(_))));
     }
 
     #[test]
     fn a_torn_last_frame_is_none_and_a_damaged_one_before_it_is_named() {
         let disk = TornDisk::new(1);
         filled(&disk);
-        let second = FRAMES + padded(HEAD + batch(1).iter().map(encoded_len).sum::<usize>());
-        let third = second + (second - FRAMES);
+        let first = open(&disk).unwrap().0.half(1).start;
+        let second = first + padded(HEAD + batch(1).iter().map(encoded_len).sum::<usize>());
+        let third = second + (second - first);
         let flipped = |at: usize| {
             let disk = disk.copy();
             let byte = disk.read(64 << 10).unwrap()[at];
@@ -267,7 +345,7 @@ mod tests {
         for at in third..third + HEAD + 700 {
             assert_eq!(flipped(at), Ok(2), "{at}");
         }
-        for at in (FRAMES..third).filter(|at| at % 97 == 0) {
+        for at in (first..third).filter(|at| at % 97 == 0) {
             // What pads a frame says nothing.
             let found = flipped(at);
             assert!(found == Ok(3) || matches!(found, Err(StoreError::Damaged(_))), "{at}: {found:?}");
@@ -276,11 +354,18 @@ mod tests {
     }
 
     #[test]
-    fn one_header_is_enough_and_none_is_damage() {
-        let disk = TornDisk::new(1);
-        filled(&disk);
-        open(&disk).unwrap().0.restart().unwrap(); // both are there now
+    fn the_last_header_is_enough_and_what_follows_a_damaged_one_is_damage() {
+        let torn = TornDisk::new(1);
+        filled(&torn);
+        open(&torn).unwrap().0.restart().unwrap(); // both are there now
+        let disk = torn.copy();
+        torn.write(0, b"torn").unwrap();
+        assert_eq!(open(&torn).unwrap().1, [batch(1), batch(2), batch(3)], "the power went while it was written");
+
         open(&disk).unwrap().0.append(&batch(4)).unwrap();
+        let damaged = disk.copy();
+        damaged.write(0, b"damaged").unwrap();
+        assert!(matches!(open(&damaged), Err(StoreError::Damaged(_))));
         disk.write(SECTOR as u64, b"damaged").unwrap();
         assert_eq!(open(&disk).unwrap().1, [batch(4)]);
         disk.write(0, b"damaged").unwrap();

@@ -167,6 +167,26 @@ fn the_store_names_the_fault_and_comes_back() {
     assert_eq!(open(disk.open().unwrap()).load("alice").unwrap()["a"], [2, 2]);
 }
 
+/// What a full half of the write-ahead file holds is safe there: until the other half is full, too, the tree may wait.
+#[test]
+fn a_tree_that_cannot_be_written_is_waited_for_when_both_halves_are_full() {
+    let disks = TornDisks::new(1);
+    let journal = open(disks.open().unwrap());
+    let write = |n: u64| journal.commit(commit("alice", n, "counter", &[n as u8; 3000]));
+    write(1).unwrap();
+    disks.fail_tree(Some(ErrorKind::StorageFull));
+    let recorded = (2..).take_while(|n| write(*n).is_ok()).count() as u64;
+    assert!(recorded > 10, "{recorded}"); // a half takes fewer
+    assert!(matches!(journal.health(), Health::Faulted(CommitError::Store(_))));
+    disks.fail_tree(None);
+    wait_for_health(&journal);
+    assert_eq!(journal.load("alice").unwrap()["counter"], [1 + recorded as u8; 3000]);
+    write(3 + recorded).unwrap();
+    verified(&journal);
+    drop(journal);
+    assert_eq!(verified(&open(disks.open().unwrap())).decisions, 2 + recorded);
+}
+
 /// The power goes at any write; what was not flushed is there, half there or missing. Nothing acknowledged is lost.
 #[test]
 fn power_cuts_and_torn_writes_lose_nothing_acknowledged() {
