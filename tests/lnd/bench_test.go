@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	benchRounds   = 15
+	benchRounds   = 45
 	benchPayments = 100
 	benchAtOnce   = 16
 	signPsbt      = "/walletrpc.WalletKit/SignPsbt"
@@ -77,7 +77,7 @@ func BenchmarkPayments(b *testing.B) {
 	signer.putInForceAllDay()
 	for _, contender := range contenders {
 		w.connect(contender.lnd, bob, bobKey)
-		w.open(contender.lnd, bob, 4_000_000, 0)
+		w.open(contender.lnd, bob, 4_900_000, 0)
 		w.pay(contender.lnd, bob, 1_000)
 	}
 

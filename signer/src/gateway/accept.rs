@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::gathered::Gathered;
 use super::link::{Callers, LinkServerError, ServerIdentity};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,6 +25,8 @@ const MAX_HANDSHAKES: usize = 64;
 const MAX_HANDSHAKES_PER_ADDRESS: usize = 16;
 /// lnd keeps one open, and opens one a minute to see whether the signer is there.
 const MAX_CONNECTIONS: usize = 256;
+/// What a connection's answers gather in: a TLS record's worth.
+const GATHERED_BYTES: usize = 16 * 1024;
 
 /// What differs between doors.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +113,7 @@ async fn accept_loop(
             drop(handshake);
             match shaken {
                 Ok(Ok(stream)) => {
+                    let stream = Gathered::new(stream, GATHERED_BYTES);
                     let _ = ready.send(Connection { stream, gone, _place: place }).await; // Fails when the server is gone.
                 }
                 Ok(Err(error)) => {
@@ -126,7 +130,7 @@ async fn accept_loop(
 
 /// A connection; its place among the allowed ones is free again when it is dropped.
 pub(super) struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: Gathered<TlsStream<TcpStream>>,
     /// Ready when the server is gone: the connection then fails instead of living on.
     gone: Pin<Box<dyn Future<Output = ()> + Send>>,
     _place: OwnedSemaphorePermit,

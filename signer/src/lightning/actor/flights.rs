@@ -20,8 +20,11 @@ impl Flights {
     }
 
     pub(super) fn land(&self) {
-        *lock(&self.count) -= 1;
-        self.landed.notify_all();
+        let mut count = lock(&self.count);
+        *count -= 1;
+        if *count == 0 {
+            self.landed.notify_all();
+        }
     }
 
     /// Waits until none is on its way.
