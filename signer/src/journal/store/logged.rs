@@ -159,9 +159,14 @@ impl Rows {
             version: newest.version,
             value: newest.value.as_ref().map(|value| value.to_vec()),
         };
-        self.tree.apply(&older.iter().map(put).collect::<Vec<_>>())?;
-        lock(&self.ahead).older = Arc::default();
-        Ok(())
+        let taken = self.tree.apply(&older.iter().map(put).collect::<Vec<_>>());
+        match &taken {
+            Ok(()) => lock(&self.ahead).older = Arc::default(),
+            Err(error) if error.refuses_batch() => {}
+            // After an error the tree gives nothing that it has to read, until it is opened again.
+            Err(_) => drop(self.tree.recover()),
+        }
+        taken
     }
 
     /// What is being filled is full now. The tree has what was full before.

@@ -21,6 +21,8 @@ struct Disk {
     flushed: Vec<u8>,
     unflushed: Vec<Write>,
     fails: Option<ErrorKind>,
+    /// It cannot grow.
+    full: bool,
     power: Power,
     random: u64,
 }
@@ -39,7 +41,8 @@ impl TornDisk {
     pub(crate) fn new(seed: u64) -> Self {
         let (seen, flushed) = (Vec::new(), Vec::new());
         let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let disk = Disk { seen, flushed, unflushed: Vec::new(), fails: None, power: Power::default(), random };
+        let disk =
+            Disk { seen, flushed, unflushed: Vec::new(), fails: None, full: false, power: Power::default(), random };
         Self(Arc::new(Mutex::new(disk)))
     }
 
@@ -59,7 +62,7 @@ impl TornDisk {
         let disk = self.disk();
         let (seen, flushed) = (disk.seen.clone(), disk.flushed.clone());
         let (unflushed, random) = (disk.unflushed.clone(), disk.random);
-        let copy = Disk { seen, flushed, unflushed, fails: None, power: Power::default(), random };
+        let copy = Disk { seen, flushed, unflushed, fails: None, full: false, power: Power::default(), random };
         Self(Arc::new(Mutex::new(copy)))
     }
 
@@ -90,7 +93,7 @@ impl TornDisk {
         }
         let random = disk.random() | 1;
         let (seen, unflushed, power) = (found.clone(), Vec::new(), Power::default());
-        let disk = Disk { seen, flushed: found, unflushed, fails: None, power, random };
+        let disk = Disk { seen, flushed: found, unflushed, fails: None, full: false, power, random };
         Self(Arc::new(Mutex::new(disk)))
     }
 
@@ -109,6 +112,9 @@ impl Disk {
 
     fn write(&mut self, write: Write) -> Result<()> {
         self.check()?;
+        if self.full && write.end() > self.seen.len() as u64 {
+            return Err(ErrorKind::StorageFull.into());
+        }
         if let Some(left) = &mut *self.power.lock().unwrap() {
             *left = left.saturating_sub(1);
         }
@@ -127,6 +133,14 @@ impl Disk {
 }
 
 impl Write {
+    /// How long the file is at least, after it.
+    fn end(&self) -> u64 {
+        match self {
+            Self::Length(length) => *length,
+            Self::Bytes(at, bytes) => at + bytes.len() as u64,
+        }
+    }
+
     fn apply(&self, bytes: &mut Vec<u8>) {
         match self {
             Self::Length(length) => bytes.resize(*length as usize, 0),
@@ -176,9 +190,9 @@ impl TornDisks {
         self.wal.fail(fails);
     }
 
-    /// See [`TornDisk::fail`]; the write-ahead file's is left alone.
-    pub(crate) fn fail_tree(&self, fails: Option<ErrorKind>) {
-        self.tree.fail(fails);
+    /// From now on there is no room for the tree to grow, or there is again.
+    pub(crate) fn fill(&self, full: bool) {
+        self.tree.disk().full = full;
     }
 
     /// The power goes after `writes` more writes to either: from then on everything fails.

@@ -77,20 +77,21 @@ impl Wal {
     /// Opens the file, or makes it if it is new, with `size` bytes; with the batches that the tree may not have, in order.
     pub(super) fn open(disk: Box<dyn Disk>, size: usize) -> Result<(Self, Vec<Vec<StoredPut>>), StoreError> {
         let bytes = disk.read(size)?;
-        let headers = bytes.get(..FRAMES).unwrap_or(&bytes);
         let mut wal = Self { disk, size, last: Header { round: 0, before: 0 }, end: FRAMES };
-        // Made in this order: as long as no header is there, nothing else is.
-        if headers.iter().all(|byte| *byte == 0) {
-            for at in (0..size).step_by(PAGE) {
-                wal.disk.write(at as u64, &[0; PAGE][..PAGE.min(size - at)])?;
-            }
-            wal.disk.sync()?;
-            wal.restart()?;
-            return Ok((wal, Vec::new()));
-        }
         let headers = HEADERS.iter().filter_map(|at| Header::read(bytes.get(*at..at + SECTOR)?));
-        let last = headers.max_by_key(|header| header.round).ok_or_else(|| damaged("neither header checks"))?;
-        if frame(&bytes, last.round + 1, wal.half(last.round + 1).start).is_some() {
+        let Some(last) = headers.max_by_key(|header| header.round) else {
+            // A frame is written after the first header is on stable storage.
+            if bytes.iter().skip(FRAMES).any(|byte| *byte != 0) {
+                return Err(damaged("neither header checks"));
+            }
+            wal.make()?;
+            return Ok((wal, Vec::new()));
+        };
+        if bytes.len() < size {
+            return Err(damaged("it is cut off"));
+        }
+        let mut after = wal.half(last.round + 1).step_by(SECTOR);
+        if after.any(|at| frame(&bytes, last.round + 1, at).is_some()) {
             return Err(damaged("a header does not check, and what was written after it does"));
         }
         let mut batches = Vec::new();
@@ -102,11 +103,20 @@ impl Wal {
         Ok((wal, batches))
     }
 
+    /// Writes the file in full, and the first header.
+    fn make(&mut self) -> Result<(), StoreError> {
+        for at in (0..self.size).step_by(PAGE) {
+            self.disk.write(at as u64, &[0; PAGE][..PAGE.min(self.size - at)])?;
+        }
+        self.disk.sync()?;
+        self.restart()
+    }
+
     /// Adds the batches of `round` to `batches`; with where they end.
     fn read(&self, bytes: &[u8], round: u64, batches: &mut Vec<Vec<StoredPut>>) -> Result<usize, StoreError> {
         let half = self.half(round);
         let mut end = half.start;
-        let bytes = &bytes[..bytes.len().min(half.end)];
+        let bytes = &bytes[..half.end];
         while let Some(body) = frame(bytes, round, end) {
             batches.push(decode(body).ok_or_else(|| damaged("a frame checks and is no batch"))?);
             end += padded(HEAD + body.len());
@@ -362,13 +372,37 @@ mod tests {
         torn.write(0, b"torn").unwrap();
         assert_eq!(open(&torn).unwrap().1, [batch(1), batch(2), batch(3)], "the power went while it was written");
 
-        open(&disk).unwrap().0.append(&batch(4)).unwrap();
-        let damaged = disk.copy();
-        damaged.write(0, b"damaged").unwrap();
-        assert!(matches!(open(&damaged), Err(StoreError::Damaged(_))));
-        disk.write(SECTOR as u64, b"damaged").unwrap();
-        assert_eq!(open(&disk).unwrap().1, [batch(4)]);
-        disk.write(0, b"damaged").unwrap();
+        let mut wal = open(&disk).unwrap().0;
+        let first = wal.end as u64;
+        wal.append(&batch(4)).unwrap();
+        wal.append(&batch(5)).unwrap();
+        let damaged = |places: &[u64]| {
+            let disk = disk.copy();
+            places.iter().for_each(|at| disk.write(*at, b"damaged").unwrap());
+            open(&disk).map(|(_, batches)| batches.len())
+        };
+        assert_eq!(damaged(&[SECTOR as u64]), Ok(2), "the header of the round before");
+        for places in [&[0][..], &[0, SECTOR as u64], &[0, first], &[first]] {
+            assert!(matches!(damaged(places), Err(StoreError::Damaged(_))), "{places:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_begun_is_made_and_one_that_lost_a_part_is_damaged() {
+        let disk = TornDisk::new(1);
+        disk.write(0, &[0; 5000]).unwrap();
+        disk.write(SECTOR as u64, &MAGIC[..9]).unwrap(); // the power went while the first header was written
+        filled(&disk);
+        let size = disk.read(usize::MAX).unwrap().len();
+        let lost = |part: Range<usize>| {
+            let disk = disk.copy();
+            disk.write(part.start as u64, &vec![0; part.len()]).unwrap();
+            open(&disk).map(|(_, batches)| batches.len())
+        };
+        assert!(matches!(lost(0..PAGE), Err(StoreError::Damaged(_))));
+        assert!(matches!(lost(0..FRAMES), Err(StoreError::Damaged(_))));
+        assert_eq!(lost(FRAMES..size / 2), Ok(3), "the half that holds nothing");
+        redb::StorageBackend::set_len(&disk, size as u64 - 1).unwrap();
         assert!(matches!(open(&disk), Err(StoreError::Damaged(_))));
     }
 }
