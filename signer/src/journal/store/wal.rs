@@ -200,7 +200,8 @@ impl Header {
         let (round, before) = sector.strip_prefix(MAGIC)?.get(..16)?.split_at(8);
         let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
         let header = Self { round: number(round)?, before: number(before)? };
-        (sector == header.bytes()).then_some(header)
+        // There is a round before it, if only the one that a new file begins after, and one after it.
+        ((1..u64::MAX).contains(&header.round) && sector == header.bytes()).then_some(header)
     }
 }
 
@@ -390,7 +391,9 @@ mod tests {
     #[test]
     fn a_file_that_was_begun_is_made_and_one_that_lost_a_part_is_damaged() {
         let disk = TornDisk::new(1);
-        disk.write(0, &[0; 5000]).unwrap();
+        for round in [0, u64::MAX] {
+            disk.write(0, &Header { round, before: 1 }.bytes()).unwrap(); // of no file
+        }
         disk.write(SECTOR as u64, &MAGIC[..9]).unwrap(); // the power went while the first header was written
         filled(&disk);
         let size = disk.read(usize::MAX).unwrap().len();
