@@ -2,6 +2,7 @@ package lnd
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -103,8 +104,12 @@ func BenchmarkPayments(b *testing.B) {
 			b.ReportMetric(median(contender.cpu), contender.name+"-signer-cpu-ms/payment")
 		}
 	}
-	b.ReportMetric(ratio(contenders[0], contenders[1]), "throughput-to-stock")
-	b.ReportMetric(ratio(contenders[0], contenders[2]), "throughput-to-own")
+	for _, other := range contenders[1:] {
+		middle, whole, err := compare(contenders[0].rates, other.rates)
+		b.ReportMetric(middle, "throughput-to-"+other.name)
+		b.ReportMetric(whole, "throughput-to-"+other.name+"-overall")
+		b.ReportMetric(err, "throughput-to-"+other.name+"-error")
+	}
 }
 
 // measure pays many at once; it returns payments per second and the signer's CPU time for each, in ms.
@@ -148,13 +153,19 @@ func (c *contender) cpuTime(w *World) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
-// ratio is the median of the ratios of neighbouring rounds.
-func ratio(a, b *contender) float64 {
+// compare returns the median of the ratios of neighbouring rounds, the ratio over all rounds, and the standard error of the
+// ratios' mean: a difference smaller than that says nothing.
+func compare(a, b []float64) (middle, whole, err float64) {
 	var ratios []float64
-	for round := range a.rates {
-		ratios = append(ratios, a.rates[round]/b.rates[round])
+	var times, otherTimes, sum, squares float64
+	for round := range a {
+		ratio := a[round] / b[round]
+		ratios = append(ratios, ratio)
+		times, otherTimes = times+1/a[round], otherTimes+1/b[round]
+		sum, squares = sum+ratio, squares+ratio*ratio
 	}
-	return median(ratios)
+	n := float64(len(ratios))
+	return median(ratios), otherTimes / times, math.Sqrt((squares/n - sum/n*sum/n) / (n - 1))
 }
 
 func median(values []float64) float64 {
