@@ -86,22 +86,16 @@ impl LoggedStore {
         let rows = Arc::new(Rows { tree, ahead: Mutex::default(), settling: Mutex::default() });
         let settler = Settler::start(rows.clone())?;
         let store = Self { reopen, size, wal: Mutex::default(), rows, settler };
-        store.reread(&mut lock(&store.wal), false)?;
+        store.reread(&mut lock(&store.wal))?;
         Ok(store)
     }
 
-    /// Takes what the write-ahead file holds into the tree, which is opened again before, if so told.
-    fn reread(&self, slot: &mut Option<Wal>, reopen_tree: bool) -> Result<(), StoreError> {
-        *slot = None;
-        let settling = lock(&self.rows.settling);
-        if reopen_tree {
-            self.rows.tree.recover()?;
-        }
+    /// Takes what the write-ahead file holds into the tree.
+    fn reread(&self, slot: &mut Option<Wal>) -> Result<(), StoreError> {
         let (mut wal, batches) = Wal::open((self.reopen)()?, self.size)?;
         let mut all = Half::new();
         batches.into_iter().flatten().for_each(|put| insert(&mut all, put));
         *lock(&self.rows.ahead) = Ahead { older: Arc::default(), newer: Arc::new(all) };
-        drop(settling);
         self.settle(&mut wal).map_err(|error| match error {
             StoreError::Stale { .. } | StoreError::Conflict { .. } => {
                 StoreError::Damaged("its two files are not of the same time".to_owned())
@@ -275,7 +269,10 @@ impl Store for LoggedStore {
     }
 
     fn recover(&self) -> Result<(), StoreError> {
-        self.reread(&mut lock(&self.wal), true)
+        let mut slot = lock(&self.wal);
+        *slot = None;
+        self.rows.tree.recover()?;
+        self.reread(&mut slot)
     }
 }
 

@@ -39,10 +39,10 @@ enum Write {
 impl TornDisk {
     /// An empty disk; `seed` decides what a power cut leaves.
     pub(crate) fn new(seed: u64) -> Self {
-        let (seen, flushed) = (Vec::new(), Vec::new());
-        let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let disk =
-            Disk { seen, flushed, unflushed: Vec::new(), fails: None, full: false, power: Power::default(), random };
+        Self::of(Disk::new(Vec::new(), seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1))
+    }
+
+    fn of(disk: Disk) -> Self {
         Self(Arc::new(Mutex::new(disk)))
     }
 
@@ -60,10 +60,8 @@ impl TornDisk {
     /// The same bytes on a disk of their own.
     pub(crate) fn copy(&self) -> Self {
         let disk = self.disk();
-        let (seen, flushed) = (disk.seen.clone(), disk.flushed.clone());
-        let (unflushed, random) = (disk.unflushed.clone(), disk.random);
-        let copy = Disk { seen, flushed, unflushed, fails: None, full: false, power: Power::default(), random };
-        Self(Arc::new(Mutex::new(copy)))
+        let (seen, unflushed) = (disk.seen.clone(), disk.unflushed.clone());
+        Self::of(Disk { seen, unflushed, ..Disk::new(disk.flushed.clone(), disk.random) })
     }
 
     /// From now on, writes fail so; `None` repairs the disk.
@@ -91,10 +89,7 @@ impl TornDisk {
                 (_, write) => write.apply(&mut found),
             }
         }
-        let random = disk.random() | 1;
-        let (seen, unflushed, power) = (found.clone(), Vec::new(), Power::default());
-        let disk = Disk { seen, flushed: found, unflushed, fails: None, full: false, power, random };
-        Self(Arc::new(Mutex::new(disk)))
+        Self::of(Disk::new(found, disk.random() | 1))
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -103,6 +98,12 @@ impl TornDisk {
 }
 
 impl Disk {
+    /// A sound disk with power of its own, on which are `flushed`.
+    fn new(flushed: Vec<u8>, random: u64) -> Self {
+        let (seen, unflushed, power) = (flushed.clone(), Vec::new(), Power::default());
+        Self { seen, flushed, unflushed, fails: None, full: false, power, random }
+    }
+
     fn random(&mut self) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
