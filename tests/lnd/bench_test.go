@@ -16,11 +16,22 @@ import (
 )
 
 const (
-	benchRounds   = 45
-	benchPayments = 100
-	benchAtOnce   = 16
-	signPsbt      = "/walletrpc.WalletKit/SignPsbt"
+	benchAtOnce = 16
+	benchSat    = 400 // no dust, so that each payment is an output of commitments
+	signPsbt    = "/walletrpc.WalletKit/SignPsbt"
 )
+
+// load is what a channel carries while payments are measured, and how many are.
+type load struct {
+	name             string
+	inFlight         int // HTLCs that stay; lnd asks for a signature on each with every commitment
+	rounds, payments int
+}
+
+var loads = []load{
+	{name: "channel-without-others", rounds: 45, payments: 100},
+	{name: "channel-with-150-htlcs", inFlight: 150, rounds: 40, payments: 60},
+}
 
 // contender is an lnd that pays, and where its keys are.
 type contender struct {
@@ -33,7 +44,8 @@ type contender struct {
 }
 
 // Payments of an lnd whose keys are in Claviger, of one whose keys are in a stock lnd, and of one that keeps its own, on
-// one machine, in turns: each number is of the same run, and rounds are compared with their neighbours only.
+// one machine, in turns: each number is of the same run, and rounds are compared with their neighbours only. At first the
+// channel carries these payments alone; then HTLCs stay in it, as in a channel that forwards, and the signer has the more to do.
 func BenchmarkPayments(b *testing.B) {
 	w := newWorld(b)
 	signer := w.signer("max_onchain_sat = 100000000\nmax_onchain_sat_per_day = 100000000\n")
@@ -82,26 +94,44 @@ func BenchmarkPayments(b *testing.B) {
 		w.pay(contender.lnd, bob, 1_000)
 	}
 
-	b.ResetTimer()
-	for round := range benchRounds + 1 {
+	for _, load := range loads {
+		for index, contender := range contenders {
+			staying := make([]uint16, load.inFlight)
+			for at := range staying {
+				staying[at] = uint16(index*load.inFlight + at + 1)
+			}
+			w.hold(contender.lnd, bob, benchSat, staying...)
+		}
+		b.Run(load.name, func(b *testing.B) { w.compete(b, load, contenders, bob) })
+	}
+	signer.mustNotRefuse()
+}
+
+// compete has the contenders pay in turns, and reports.
+func (w *World) compete(b *testing.B, load load, contenders []*contender, to *Node) {
+	for _, contender := range contenders {
+		contender.rates, contender.cpu = nil, nil
+		if contender.watch != nil {
+			contender.watch.forget()
+		}
+	}
+	for round := range load.rounds + 1 {
 		for turn := range contenders {
 			contender := contenders[(round+turn)%len(contenders)]
-			rate, cpu := w.measure(contender, bob)
+			rate, cpu := w.measure(contender, to, load.payments)
 			if round == 0 {
 				continue // warm
 			}
 			contender.rates, contender.cpu = append(contender.rates, rate), append(contender.cpu, cpu)
 		}
 	}
-	b.StopTimer()
-	signer.mustNotRefuse()
 	for _, contender := range contenders {
 		b.ReportMetric(median(contender.rates), contender.name+"-payments/s")
 		if contender.watch != nil {
 			p50, p99 := contender.watch.quantiles(signPsbt)
 			b.ReportMetric(p50.Seconds()*1e3, contender.name+"-signpsbt-p50-ms")
 			b.ReportMetric(p99.Seconds()*1e3, contender.name+"-signpsbt-p99-ms")
-			b.ReportMetric(median(contender.cpu), contender.name+"-signer-cpu-ms/payment")
+			b.ReportMetric(mean(contender.cpu), contender.name+"-signer-cpu-ms/payment")
 		}
 	}
 	for _, other := range contenders[1:] {
@@ -113,7 +143,7 @@ func BenchmarkPayments(b *testing.B) {
 }
 
 // measure pays many at once; it returns payments per second and the signer's CPU time for each, in ms.
-func (w *World) measure(from *contender, to *Node) (rate, cpu float64) {
+func (w *World) measure(from *contender, to *Node, payments int) (rate, cpu float64) {
 	if from.watch != nil {
 		from.watch.measuring.Store(true)
 		defer from.watch.measuring.Store(false)
@@ -121,18 +151,19 @@ func (w *World) measure(from *contender, to *Node) (rate, cpu float64) {
 	before, start := from.cpuTime(w), time.Now()
 	var all sync.WaitGroup
 	turns := make(chan struct{}, benchAtOnce)
-	for range benchPayments {
+	for range payments {
 		all.Add(1)
 		turns <- struct{}{}
 		go func() {
 			defer func() { <-turns; all.Done() }()
-			if err := w.payOnce(from.lnd, to, 1_000); err != nil {
+			if err := w.payOnce(from.lnd, to, benchSat); err != nil {
 				w.t.Errorf("%s: a payment failed: %v", from.name, err)
 			}
 		}()
 	}
 	all.Wait()
-	return benchPayments / time.Since(start).Seconds(), (from.cpuTime(w) - before).Seconds() * 1e3 / benchPayments
+	took := time.Since(start)
+	return float64(payments) / took.Seconds(), (from.cpuTime(w) - before).Seconds() * 1e3 / float64(payments)
 }
 
 // cpuTime is what the signer's process has used.
@@ -166,6 +197,14 @@ func compare(a, b []float64) (middle, whole, err float64) {
 	}
 	n := float64(len(ratios))
 	return median(ratios), otherTimes / times, math.Sqrt((squares/n - sum/n*sum/n) / (n - 1))
+}
+
+func mean(values []float64) float64 {
+	sum := 0.0
+	for _, value := range values {
+		sum += value
+	}
+	return sum / float64(len(values))
 }
 
 func median(values []float64) float64 {

@@ -122,7 +122,7 @@ func TestPolicyHoldsAndLndGoesOn(t *testing.T) {
 	w.close(alice, point, false, alice, bob)
 	point = w.open(alice, bob, 1_000_000, 0)
 	w.pay(alice, bob, 50_000)
-	w.hold(alice, bob, 1, 20_000)
+	w.hold(alice, bob, 20_000, 1)
 	w.close(alice, point, true, alice, bob)
 	if !alice.isRunning() {
 		t.Fatal("lnd ended")

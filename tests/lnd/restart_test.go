@@ -1,6 +1,7 @@
 package lnd
 
 import (
+	"encoding/binary"
 	"strings"
 	"testing"
 
@@ -42,15 +43,15 @@ func TestChannelsSurviveRestartsAndForceClosesWithHtlcsInFlight(t *testing.T) {
 	w.pay(bob, alice, 10_000)
 
 	// Our own commitment, with an HTLC each way.
-	w.hold(alice, bob, 1, 20_000)
-	w.hold(bob, alice, 2, 30_000)
+	w.hold(alice, bob, 20_000, 1)
+	w.hold(bob, alice, 30_000, 2)
 	w.close(alice, point, true, alice, bob)
 
 	// The counterparty's.
 	point = w.open(alice, bob, 800_000, 300_000)
 	w.pay(alice, bob, 10_000)
-	w.hold(alice, bob, 3, 20_000)
-	w.hold(bob, alice, 4, 30_000)
+	w.hold(alice, bob, 20_000, 3)
+	w.hold(bob, alice, 30_000, 4)
 	w.close(bob, point, true, alice, bob)
 	if !alice.isRunning() {
 		t.Fatal("lnd ended")
@@ -111,35 +112,41 @@ func TestSimpleTaprootChannelsAreDeclinedAndLndGoesOn(t *testing.T) {
 	w.pay(alice, bob, 10_000)
 }
 
-// hold has an HTLC stay in flight: its preimage is kept.
-func (w *World) hold(from, to *Node, number byte, sat int64) {
+// hold has HTLCs stay in flight, one for each number: their preimages are kept.
+func (w *World) hold(from, to *Node, sat int64, numbers ...uint16) {
 	w.t.Helper()
-	hash := make([]byte, 32)
-	hash[0] = number
-	invoice, err := invoicesrpc.NewInvoicesClient(to.conn).AddHoldInvoice(w.ctx(),
-		&invoicesrpc.AddHoldInvoiceRequest{Hash: hash, Value: sat, CltvExpiry: 30})
-	w.must(err)
-	w.eventually("an HTLC is in flight", func() error {
-		payment, err := routerrpc.NewRouterClient(from.conn).SendPaymentV2(w.ctx(), &routerrpc.SendPaymentRequest{
-			PaymentRequest: invoice.PaymentRequest, TimeoutSeconds: 60, FeeLimitSat: 100,
-		})
+	hashOf := func(number uint16) []byte {
+		hash := make([]byte, 32)
+		binary.BigEndian.PutUint16(hash, number)
+		return hash
+	}
+	for _, number := range numbers {
+		invoice, err := invoicesrpc.NewInvoicesClient(to.conn).AddHoldInvoice(w.ctx(),
+			&invoicesrpc.AddHoldInvoiceRequest{Hash: hashOf(number), Value: sat, CltvExpiry: 30})
 		w.must(err)
-		for {
-			update, err := payment.Recv()
-			if err != nil {
-				return err
+		w.eventually("an HTLC is in flight", func() error {
+			payment, err := routerrpc.NewRouterClient(from.conn).SendPaymentV2(w.ctx(), &routerrpc.SendPaymentRequest{
+				PaymentRequest: invoice.PaymentRequest, TimeoutSeconds: 60, FeeLimitSat: 100,
+			})
+			w.must(err)
+			for {
+				update, err := payment.Recv()
+				if err != nil {
+					return err
+				}
+				if len(update.Htlcs) > 0 {
+					return nil
+				}
 			}
-			if len(update.Htlcs) > 0 {
-				break
+		})
+	}
+	for _, number := range numbers {
+		w.eventually("the invoice is held", func() error {
+			found, err := to.LookupInvoice(w.ctx(), &lnrpc.PaymentHash{RHash: hashOf(number)})
+			if err == nil && found.State != lnrpc.Invoice_ACCEPTED {
+				err = errNotYet
 			}
-		}
-		return nil
-	})
-	w.eventually("the invoice is held", func() error {
-		found, err := to.LookupInvoice(w.ctx(), &lnrpc.PaymentHash{RHash: hash})
-		if err == nil && found.State != lnrpc.Invoice_ACCEPTED {
-			err = errNotYet
-		}
-		return err
-	})
+			return err
+		})
+	}
 }

@@ -158,7 +158,7 @@ func TestAThiefWithRealQuestionsIsRefusedAndLndGoesOn(t *testing.T) {
 	w.must(err)
 	w.mine(1, alice, bob)
 	w.pay(bob, alice, 5_000)
-	w.hold(alice, bob, 1, 20_000)
+	w.hold(alice, bob, 20_000, 1)
 
 	thief := &thief{World: w, watch: watch, alice: alice,
 		ctx: metadata.AppendToOutgoingContext(context.Background(), "macaroon", hex.EncodeToString(macaroon))}

@@ -89,6 +89,13 @@ func (w *Watch) note(method string, took time.Duration) {
 	}
 }
 
+// forget begins anew.
+func (w *Watch) forget() {
+	w.lock.Lock()
+	defer w.lock.Unlock()
+	clear(w.took)
+}
+
 // quantiles are the median of a method's calls, and what all but one in a hundred take at most.
 func (w *Watch) quantiles(method string) (p50, p99 time.Duration) {
 	w.lock.Lock()
