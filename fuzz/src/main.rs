@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Parser;
-use claviger_fuzz::mutate::{Random, mutate};
+use claviger_fuzz::mutate::mutate;
 use claviger_fuzz::{TARGETS, Target, dictionary, last_panic, remember_panics};
+use fastrand::Rng;
 
 /// Inputs that were mutated further, besides the seeds.
 const POOL: usize = 1_024;
@@ -51,7 +52,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn run(target: &Target, args: &Args) -> anyhow::Result<()> {
-    let (mut random, words) = (Random::new(args.seed), dictionary());
+    let (mut random, words) = (Rng::with_seed(args.seed), dictionary());
     let mut pool = target.seeds().context("the corpus cannot be read")?;
     if pool.is_empty() {
         pool.push(Vec::new());
@@ -59,17 +60,17 @@ fn run(target: &Target, args: &Args) -> anyhow::Result<()> {
     pool.iter().try_for_each(|seed| execute(target, seed).map(drop))?;
     let (begun, mut runs, mut slowest) = (Instant::now(), 0u64, Duration::ZERO);
     while runs < args.runs && begun.elapsed() < Duration::from_secs(args.seconds) {
-        let mut input = pool[random.below(pool.len())].clone();
-        let other = pool[random.below(pool.len())].clone();
+        let mut input = pool[random.usize(..pool.len())].clone();
+        let other = pool[random.usize(..pool.len())].clone();
         mutate(&mut random, &mut input, &words, &other, target.max_bytes);
         slowest = slowest.max(execute(target, &input)?);
         runs += 1;
         // Without a measure of coverage: some mutants of mutants, so that depth is reached.
-        if random.below(64) == 0 {
+        if random.usize(..64) == 0 {
             if pool.len() < POOL {
                 pool.push(input);
             } else {
-                let at = random.below(POOL);
+                let at = random.usize(..POOL);
                 pool[at] = input;
             }
         }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use claviger_fuzz::mutate::Random;
 use claviger_fuzz::{Target, World, recipe};
+use fastrand::Rng;
 
 use super::{Args, MAX_RSS_KIB, keep, report, rss_kib, timed};
 
@@ -30,11 +30,11 @@ pub(crate) fn run(target: &Target, begin: Begin, args: &Args) -> anyhow::Result<
         if !goes_on(runs) {
             break;
         }
-        let mut random = Random::new(args.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random = Rng::with_seed(args.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (mut world, mut inputs) = (begin(number), Vec::new());
         while inputs.len() < EXECUTIONS && !world.is_over() && goes_on(runs) {
-            let length = random.below(MAX_INPUT_BYTES + 1);
-            let input: Vec<u8> = (0..length).map(|_| random.number() as u8).collect();
+            let length = random.usize(..=MAX_INPUT_BYTES);
+            let input: Vec<u8> = (0..length).map(|_| random.u8(..)).collect();
             inputs.push(input.clone());
             match timed(|| world.run(&input)) {
                 Ok(took) => slowest = slowest.max(took),

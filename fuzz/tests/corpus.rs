@@ -1,22 +1,23 @@
 //! Every seed, and every input that ever failed, passes; and a short run finds nothing new.
 
-use claviger_fuzz::mutate::{Random, mutate};
+use claviger_fuzz::mutate::mutate;
 use claviger_fuzz::{TARGETS, Target, dictionary};
+use fastrand::Rng;
 
 fn target(name: &str) -> &'static Target {
     TARGETS.iter().find(|target| target.name == name).expect("a target")
 }
 
 fn replay(name: &str, mutants: usize) {
-    let (target, words, mut random) = (target(name), dictionary(), Random::new(7));
+    let (target, words, mut random) = (target(name), dictionary(), Rng::with_seed(7));
     let seeds = target.seeds().expect("the corpus is there");
     assert!(!seeds.is_empty());
     for seed in &seeds {
         (target.fuzz)(seed);
     }
     for _ in 0..mutants {
-        let mut input = seeds[random.below(seeds.len())].clone();
-        let other = &seeds[random.below(seeds.len())];
+        let mut input = seeds[random.usize(..seeds.len())].clone();
+        let other = &seeds[random.usize(..seeds.len())];
         mutate(&mut random, &mut input, &words, other, target.max_bytes);
         (target.fuzz)(&input);
     }

@@ -15,22 +15,13 @@ use claviger_policy::facts::FactId;
 use claviger_policy::grant::Grants;
 use claviger_policy::request::Request;
 use claviger_policy::verdict::Verdict;
+use fastrand::Rng;
 
-/// Numbers that look random, the same in every run (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % sides as u64).unwrap()
-    }
-
-    fn shuffled<T: Clone>(&mut self, of: &[T]) -> Vec<T> {
-        let mut rest = of.to_vec();
-        (0..rest.len()).map(|_| rest.remove(self.roll(rest.len()))).collect()
-    }
+/// Another order.
+fn shuffled<T: Clone>(dice: &mut Rng, of: &[T]) -> Vec<T> {
+    let mut all = of.to_vec();
+    dice.shuffle(&mut all);
+    all
 }
 
 const RULES: [&str; 6] = [
@@ -73,13 +64,13 @@ fn plain(version: u64) -> Bundle {
     bundle(version, &[("rules.cedar".to_owned(), RULES.concat())], &BUDGETS)
 }
 
-fn requests(dice: &mut Dice, many: u64) -> Vec<Request> {
+fn requests(dice: &mut Rng, many: u64) -> Vec<Request> {
     let request = |index: u64| {
-        let node = ["alice", "bob"][dice.roll(2)];
+        let node = ["alice", "bob"][dice.usize(..2)];
         let at_ms = 1_796_083_200_000 + index * 600_000;
         Request::new(node, Action::PayInvoice, at_ms)
-            .with(FactId::AmountMsat, dice.roll(1_000) as u64)
-            .with(FactId::Payee, ["0666", "03cd", "03ce"][dice.roll(3)])
+            .with(FactId::AmountMsat, dice.u64(..1_000))
+            .with(FactId::Payee, ["0666", "03cd", "03ce"][dice.usize(..3)])
             .with(FactId::PaymentHash, format!("{index:064x}"))
     };
     (0..many).map(request).collect()
@@ -120,17 +111,17 @@ fn meaning(verdict: &Verdict) -> (bool, Vec<String>) {
 /// There is no first match, and nothing has to stand before anything else.
 #[test]
 fn neither_the_order_of_rules_nor_of_files_nor_of_budgets_changes_a_verdict() {
-    let dice = &mut Dice(7);
+    let dice = &mut Rng::with_seed(7);
     let requests = requests(dice, 120);
     let expected: Vec<_> = verdicts(&plain(1), &requests).iter().map(meaning).collect();
     assert!(expected.iter().any(|(permits, _)| *permits) && expected.iter().any(|(permits, _)| !permits));
     for _ in 0..20 {
-        let names = dice.shuffled(&["a.cedar", "m.cedar", "z.cedar"]);
+        let names = shuffled(dice, &["a.cedar", "m.cedar", "z.cedar"]);
         let mut files: Vec<(String, String)> = names.iter().map(|name| (name.to_string(), String::new())).collect();
-        for rule in dice.shuffled(&RULES) {
-            files[dice.roll(3)].1 += rule;
+        for rule in shuffled(dice, &RULES) {
+            files[dice.usize(..3)].1 += rule;
         }
-        let other = bundle(1, &files, &dice.shuffled(&BUDGETS));
+        let other = bundle(1, &files, &shuffled(dice, &BUDGETS));
         let found: Vec<_> = verdicts(&other, &requests).iter().map(meaning).collect();
         assert_eq!(found, expected, "{files:?}");
     }
@@ -163,7 +154,7 @@ fn no_approvals_are_never_enough() {
 /// back decides as it did, and what does not come into force changes nothing.
 #[test]
 fn a_policy_that_is_replaced_leaves_nothing_behind_and_decides_as_before_when_it_comes_back() {
-    let dice = &mut Dice(11);
+    let dice = &mut Rng::with_seed(11);
     let requests = requests(dice, 60);
     let narrow = |version| {
         let only = RULES.iter().filter(|rule| !rule.contains("pay-alice")).copied().collect::<String>();

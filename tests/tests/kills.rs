@@ -23,7 +23,7 @@ use claviger_demo::signer::{Program, SignerProcess};
 use claviger_demo::world::{World, wait};
 use claviger_ldk::LinkError;
 use claviger_ldk::link::{Bundle, Link, LinkOptions};
-use claviger_tests::random::Random;
+use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use vls_protocol::msgs::{DeBolt, SerBolt, SignLocalCommitmentTx2, SignRemoteCommitmentTx2};
@@ -220,13 +220,13 @@ impl<'a> Caller<'a> {
 fn killed_at_random_moments_the_signer_loses_nothing_and_signs_nothing_twice() -> anyhow::Result<()> {
     let kills: u32 = std::env::var("CLAVIGER_TEST_KILLS").ok().map_or(Ok(300), |n| n.parse())?;
     let mut world = World::new(Program::binary(env!("CARGO_BIN_EXE_claviger-under-test")))?;
-    let mut random = Random::new(0x5eed);
+    let mut random = Rng::with_seed(0x5eed);
     let tallies = under_load(&mut world, |world, shared| {
         (0..kills).try_for_each(|n| {
             // After some answers, in the middle of the next; sometimes while the nodes are not yet back.
-            let answers = shared.answers.load(Ordering::SeqCst) + random.below(24).saturating_sub(4);
+            let answers = shared.answers.load(Ordering::SeqCst) + random.u64(..24).saturating_sub(4);
             wait("traffic", &[], || shared.answers.load(Ordering::SeqCst) >= answers || shared.failed())?;
-            std::thread::sleep(Duration::from_micros(random.below(6_000)));
+            std::thread::sleep(Duration::from_micros(random.u64(..6_000)));
             world.signer.kill()?;
             if n % 10 == 9 {
                 world.chain.mine(1);
@@ -238,7 +238,7 @@ fn killed_at_random_moments_the_signer_loses_nothing_and_signs_nothing_twice() -
                 }
                 7 => {
                     world.signer.start_sealed()?;
-                    kill_while(&mut world.signer, &["unseal"], Duration::from_micros(random.below(30_000)))?;
+                    kill_while(&mut world.signer, &["unseal"], Duration::from_micros(random.u64(..30_000)))?;
                 }
                 _ => {}
             }
@@ -283,17 +283,17 @@ fn ten_thousand_signatures_are_given_while_the_data_key_is_rotated_and_none_fail
 fn killed_at_random_moments_of_a_rotation_the_signer_recovers_and_ends_it() -> anyhow::Result<()> {
     const KILLS: u32 = 50;
     let mut world = World::new(Program::binary(env!("CARGO_BIN_EXE_claviger-under-test")))?;
-    let mut random = Random::new(0x70a7e);
+    let mut random = Rng::with_seed(0x70a7e);
     let keyslots = |world: &World| std::fs::read_to_string(world.signer.dir().join("keyslots"));
     let mut between = 0;
     let tallies = under_load(&mut world, |world, shared| {
         for n in 0..KILLS {
-            kill_while(&mut world.signer, &["rotate", "--data-key"], Duration::from_micros(random.below(400_000)))?;
+            kill_while(&mut world.signer, &["rotate", "--data-key"], Duration::from_micros(random.u64(..400_000)))?;
             between += u32::from(keyslots(world)?.contains("previous"));
             if n % 5 == 4 {
                 // Both keys are at hand once more, and it dies once more.
                 world.signer.start()?;
-                std::thread::sleep(Duration::from_micros(random.below(100_000)));
+                std::thread::sleep(Duration::from_micros(random.u64(..100_000)));
                 world.signer.kill()?;
             }
             world.signer.start()?;

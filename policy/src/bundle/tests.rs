@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use bitcoin::Network;
+use fastrand::Rng;
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
@@ -75,23 +76,16 @@ fn files_are_bounded_one_by_one_and_together() {
     assert!(matches!(files.add(&long, Vec::new()), Err(FilesError::NameTooLong(_))));
 }
 
-/// Numbers that look random, the same in every run (SplitMix64).
-struct Dice(u64);
+/// Bundles that look random, the same in every run.
+struct Dice(Rng);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % sides as u64).expect("below sides")
-    }
-
     /// Few names and short contents, so that much of one could pass for another.
     fn files(&mut self) -> Files {
         let mut files = Files::default();
-        for _ in 0..self.roll(4) {
-            let name = ["a.cedar", "ab.cedar", "b.cedar", "policy.toml"][self.roll(4)];
-            let contents = (0..self.roll(4)).map(|_| b"ab"[self.roll(2)]).collect();
+        for _ in 0..self.0.usize(..4) {
+            let name = ["a.cedar", "ab.cedar", "b.cedar", "policy.toml"][self.0.usize(..4)];
+            let contents = (0..self.0.usize(..4)).map(|_| b"ab"[self.0.usize(..2)]).collect();
             let _ = files.add(name, contents);
         }
         files
@@ -100,7 +94,7 @@ impl Dice {
 
 #[test]
 fn the_hash_tells_apart_whatever_differs_in_a_name_or_a_byte() {
-    let (mut dice, mut seen) = (Dice(1), HashMap::new());
+    let (mut dice, mut seen) = (Dice(Rng::with_seed(1)), HashMap::new());
     for _ in 0..5_000 {
         let files = dice.files();
         let known = seen.entry(files.hash()).or_insert_with(|| files.clone());
@@ -111,14 +105,14 @@ fn the_hash_tells_apart_whatever_differs_in_a_name_or_a_byte() {
 
 #[test]
 fn what_is_kept_is_read_again_and_with_any_bit_changed_it_is_not() {
-    let mut dice = Dice(2);
+    let mut dice = Dice(Rng::with_seed(2));
     for _ in 0..500 {
         let files = dice.files();
         let change = files.change();
         let mut value = change.value.expect("a value");
         assert_eq!(Files::read(&change.key, &value), Ok(files));
-        let at = dice.roll(value.len());
-        value[at] ^= 1 << dice.roll(8);
+        let at = dice.0.usize(..value.len());
+        value[at] ^= 1 << dice.0.usize(..8);
         assert!(Files::read(&change.key, &value).is_err(), "{value:?}");
     }
 }

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use claviger_demo::world::{PATIENCE, wait};
-use claviger_tests::random::Random;
+use fastrand::Rng;
 
 use crate::ledger::Ledger;
 use crate::payments::{self, Flight, Kind};
+use crate::pick;
 use crate::town::{Town, is_closing, kill_signer};
 
 const FEERATES: [u32; 6] = [253, 500, 1_000, 2_000, 3_500, 5_000];
@@ -18,7 +19,7 @@ const AFTER_A_CLOSE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Day {
     pub(crate) town: Town,
-    random: Random,
+    random: Rng,
     pub(crate) ledger: Ledger,
     /// Payments that the chain has to settle: their channel was closed under them.
     pub(crate) later: Vec<Flight>,
@@ -41,7 +42,7 @@ enum Event {
 }
 
 impl Day {
-    pub(crate) fn new(town: Town, random: Random) -> Self {
+    pub(crate) fn new(town: Town, random: Rng) -> Self {
         let ledger = Ledger::new(town.plan.name);
         let mut day = Self { town, random, ledger, later: Vec::new() };
         for street in 0..day.town.streets.len() {
@@ -53,12 +54,12 @@ impl Day {
     /// Goes on until there were so many operations.
     pub(crate) fn run(&mut self, operations: u64) {
         while self.ledger.operations() < operations {
-            match self.random.below(10) {
+            match self.random.u64(..10) {
                 0..5 => self.mixed_round(),
                 5 => self.dust_storm(),
                 _ => self.held_round(),
             }
-            if self.random.chance(40) {
+            if self.random.u8(..100) < 40 {
                 let event = self.event();
                 self.happen(event);
             }
@@ -79,13 +80,13 @@ impl Day {
             Kind::Circle,
             Kind::Circle,
         ];
-        let count = self.random.within(1..9);
+        let count = self.random.u64(1..9);
         let flights = (0..count).filter_map(|_| {
-            let kind = *self.random.pick(&KINDS);
+            let kind = *pick(&mut self.random, &KINDS);
             self.begin(kind)
         });
         let flights: Vec<_> = flights.collect();
-        if self.random.chance(25) {
+        if self.random.u8(..100) < 25 {
             let event = self.event();
             self.happen(event);
         }
@@ -93,7 +94,7 @@ impl Day {
     }
 
     fn dust_storm(&mut self) {
-        let count = self.random.within(8..24);
+        let count = self.random.u64(8..24);
         let flights = (0..count).filter_map(|_| self.begin(Kind::Dust)).collect();
         self.land(flights);
     }
@@ -102,7 +103,7 @@ impl Day {
     /// paid once more.
     fn held_round(&mut self) {
         self.hold(true);
-        let count = self.random.within(1..6);
+        let count = self.random.u64(1..6);
         let flights = (0..count).filter_map(|_| self.begin(Kind::Invoice));
         let flights: Vec<_> = flights.collect();
         self.wait(&flights, |town, flight| flight.is_held(town));
@@ -110,7 +111,7 @@ impl Day {
         self.happen(event);
         self.hold(false);
         for flight in &flights {
-            let (payee, returned) = (self.town.node(flight.payee), self.random.chance(30));
+            let (payee, returned) = (self.town.node(flight.payee), self.random.u8(..100) < 30);
             if returned { payee.reject(&flight.hash) } else { payee.claim(&flight.hash) }
         }
         let failed: Vec<_> =
@@ -201,18 +202,18 @@ impl Day {
         ];
         self.town.notice_closed();
         let missing = self.town.streets.iter().any(|street| street.channel.is_none());
-        if missing && self.random.chance(50) { Event::Open } else { *self.random.pick(&EVENTS) }
+        if missing && self.random.u8(..100) < 50 { Event::Open } else { *pick(&mut self.random, &EVENTS) }
     }
 
     fn happen(&mut self, event: Event) {
         match event {
             Event::Blocks => {
-                let blocks = self.random.within(1..4) as u32;
+                let blocks = self.random.u32(1..4);
                 self.ledger.begin("blocks", &blocks.to_string());
                 self.town.mine(blocks);
             }
             Event::Feerate => {
-                let feerate = *self.random.pick(&FEERATES);
+                let feerate = *pick(&mut self.random, &FEERATES);
                 self.ledger.begin("feerate", &feerate.to_string());
                 self.town.set_feerate(feerate);
             }
@@ -222,13 +223,13 @@ impl Day {
                 self.restart("restart of node and signer", |world| kill_signer(world, Duration::ZERO))
             }
             Event::SignerKill => {
-                let pause = Duration::from_millis(self.random.below(400));
+                let pause = Duration::from_millis(self.random.u64(..400));
                 self.ledger.begin("signer restart", &format!("after {pause:?}"));
                 kill_signer(&mut self.town.world, pause);
                 self.town.in_step();
             }
             Event::Reorg => {
-                let depth = self.random.within(1..DEEPEST + 1) as u32;
+                let depth = self.random.u64(1..DEEPEST + 1) as u32;
                 self.ledger.begin("reorg", &format!("of {depth} blocks"));
                 self.town.world.chain.reorg(depth, &[]);
                 self.town.in_step();
@@ -243,7 +244,7 @@ impl Day {
     }
 
     fn restart(&mut self, what: &'static str, meanwhile: impl FnOnce(&mut claviger_demo::world::World)) {
-        let place = self.random.below(self.town.all().len() as u64) as usize;
+        let place = self.random.usize(..self.town.all().len());
         self.ledger.begin(what, self.town.name(place));
         self.town.restart(place, meanwhile);
         self.town.notice_closed();
@@ -251,7 +252,7 @@ impl Day {
     }
 
     fn disconnect(&mut self) {
-        let street = self.random.below(self.town.streets.len() as u64) as usize;
+        let street = self.random.usize(..self.town.streets.len());
         let [a, b] = self.town.streets[street].ends;
         self.ledger.begin("reconnect", &format!("{} and {}", self.town.name(a), self.town.name(b)));
         let [a, b] = [a, b].map(|place| self.town.node(place));
@@ -262,14 +263,14 @@ impl Day {
     }
 
     fn close(&mut self, event: Event) {
-        let end = self.random.below(2) as usize;
+        let end = self.random.usize(..2);
         let open = (0..self.town.streets.len()).filter_map(|street| Some((street, self.town.channel(street, end)?)));
         let open: Vec<_> = open.filter(|(_, channel)| !is_closing(channel)).collect();
         // Somebody must be left to pay.
         if open.len() < 2 {
             return self.open();
         }
-        let (street, channel) = self.random.pick(&open).clone();
+        let (street, channel) = pick(&mut self.random, &open).clone();
         let [closer, other] = [end, 1 - end].map(|end| self.town.streets[street].ends[end]);
         let what = format!("{} by {}", self.town.name(other), self.town.name(closer));
         let node = self.town.node(closer);
@@ -298,7 +299,7 @@ impl Day {
         if missing.is_empty() {
             return;
         }
-        let street = *self.random.pick(&missing);
+        let street = *pick(&mut self.random, &missing);
         let [a, b] = self.town.streets[street].ends;
         let what = format!("{} and {}", self.town.name(a), self.town.name(b));
         if self.town.open(street) {

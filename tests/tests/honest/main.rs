@@ -15,7 +15,7 @@ mod payments;
 mod policy;
 mod town;
 
-use claviger_tests::random::Random;
+use fastrand::Rng;
 
 use self::day::Day;
 use self::town::{Plan, Town};
@@ -52,6 +52,11 @@ const STAR: Plan = Plan {
 };
 
 /// A number from the environment.
+/// One of `from`.
+pub(crate) fn pick<'a, T>(random: &mut Rng, from: &'a [T]) -> &'a T {
+    &from[random.usize(..from.len())]
+}
+
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
@@ -61,7 +66,7 @@ fn live_through(plan: &'static Plan) {
     let seed = setting("CLAVIGER_TEST_SEED", SEED);
     println!("{}: {operations} operations, CLAVIGER_TEST_SEED={seed}", plan.name);
     // Each town has its own sequence.
-    let random = Random::new(seed ^ plan.name.len() as u64);
+    let random = Rng::with_seed(seed ^ plan.name.len() as u64);
     let mut day = Day::new(Town::new(plan), random);
     let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         day.run(operations);

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use claviger_demo::node::{LdkNode, NodeError, Payment, payment_hash};
 use claviger_demo::world::PATIENCE;
-use claviger_tests::random::Random;
+use fastrand::Rng;
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::types::payment::PaymentHash;
 use lightning_invoice::Bolt11Invoice;
 
+use crate::pick;
 use crate::town::Town;
 
 /// Below every dust limit: on no commitment transaction.
@@ -78,14 +79,14 @@ impl Flight {
 }
 
 /// Begins a payment of `kind` between two nodes of the town. Says what it is, and has no flight if there is no way.
-pub(crate) fn begin(town: &Town, random: &mut Random, kind: Kind) -> (String, Option<Flight>) {
-    let places = town.all().len() as u64;
-    let payer = random.below(places) as usize;
-    let payee = (payer + 1 + random.below(places - 1) as usize) % places as usize;
+pub(crate) fn begin(town: &Town, random: &mut Rng, kind: Kind) -> (String, Option<Flight>) {
+    let places = town.all().len();
+    let payer = random.usize(..places);
+    let payee = (payer + 1 + random.usize(..places - 1)) % places;
     let amount_msat = match kind {
-        Kind::Dust => random.within(DUST_MSAT),
+        Kind::Dust => random.u64(DUST_MSAT),
         Kind::Multipath => multipath_msat(town.node(payer), random),
-        _ => random.within(USUAL_MSAT),
+        _ => random.u64(USUAL_MSAT),
     };
     if kind == Kind::Circle {
         return circle(town, random, payer, amount_msat / 2);
@@ -110,11 +111,11 @@ pub(crate) fn begin(town: &Town, random: &mut Random, kind: Kind) -> (String, Op
 }
 
 /// An invoice that is approved, not paid, and expires.
-pub(crate) fn unpaid(town: &Town, random: &mut Random) -> String {
-    let places = town.all().len() as u64;
-    let payee = random.below(places) as usize;
-    let payer = (payee + 1) % places as usize;
-    let amount_msat = random.within(USUAL_MSAT);
+pub(crate) fn unpaid(town: &Town, random: &mut Rng) -> String {
+    let places = town.all().len();
+    let payee = random.usize(..places);
+    let payer = (payee + 1) % places;
+    let amount_msat = random.u64(USUAL_MSAT);
     let invoice = town.node(payee).invoice_within(Some(amount_msat), Duration::from_secs(60), "never paid");
     let invoice = invoice.expect("an invoice");
     begun(|| town.node(payer).approve(&invoice).map(|()| payment_hash(&invoice)));
@@ -122,16 +123,16 @@ pub(crate) fn unpaid(town: &Town, random: &mut Random) -> String {
 }
 
 /// Most of what the node can send, over all its channels.
-fn multipath_msat(payer: &LdkNode, random: &mut Random) -> u64 {
+fn multipath_msat(payer: &LdkNode, random: &mut Rng) -> u64 {
     let channels = payer.channels().into_iter().filter(|channel| channel.is_usable);
     let limits: Vec<u64> = channels.map(|channel| channel.next_outbound_htlc_limit_msat).collect();
     let most = limits.iter().sum::<u64>().min(MOST_MSAT);
-    (most * random.within(40..75) / 100).max(USUAL_MSAT.start)
+    (most * random.u64(40..75) / 100).max(USUAL_MSAT.start)
 }
 
-fn circle(town: &Town, random: &mut Random, payer: usize, amount_msat: u64) -> (String, Option<Flight>) {
+fn circle(town: &Town, random: &mut Rng, payer: usize, amount_msat: u64) -> (String, Option<Flight>) {
     let circles = circles(town, payer);
-    let Some(circle) = (!circles.is_empty()).then(|| random.pick(&circles)) else {
+    let Some(circle) = (!circles.is_empty()).then(|| pick(random, &circles)) else {
         return (format!("{} to itself: there is no circle", town.name(payer)), None);
     };
     let what = format!("{} to itself over {} channels: {amount_msat} msat", town.name(payer), circle.len());

@@ -2,7 +2,7 @@
 
 use claviger::lightning::driver::invoice_to_sign;
 use claviger::reasons::Reason;
-use claviger_tests::random::Random;
+use fastrand::Rng;
 use vls_protocol::model::{BitcoinSignature, PubKey, Signature};
 use vls_protocol::msgs;
 
@@ -60,10 +60,10 @@ fn hostile_malformed_messages_are_refused_and_the_node_lives() {
 fn hostile_noise_under_every_message_number_is_answered_and_the_node_lives() {
     let scene = Scene::new("ldk");
     let channel = Channel::open(&scene, 7);
-    let mut random = Random::new(0x5eed);
+    let mut random = Rng::with_seed(0x5eed);
     for number in 0..TYPES {
-        let length = random.below(300) as usize;
-        let body = (0..length).map(|_| random.below(256) as u8);
+        let length = random.usize(..300);
+        let body = (0..length).map(|_| random.u8(..));
         let message = number.to_be_bytes().into_iter().chain(body).collect();
         // A few happen to be well formed and harmless; the others are refused.
         let _ = scene.thief.send(Some(channel.reference), message);

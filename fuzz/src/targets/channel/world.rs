@@ -395,10 +395,10 @@ mod tests {
     #[test]
     fn hostile_inputs_leave_worlds_that_are_what_they_recorded() {
         for number in 0..2 {
-            let mut random = crate::mutate::Random::new(number);
+            let mut random = fastrand::Rng::with_seed(number);
             let mut world = World::new(number);
             for _ in 0..300 {
-                let input: Vec<u8> = (0..32).map(|_| random.number() as u8).collect();
+                let input: Vec<u8> = (0..32).map(|_| random.u8(..)).collect();
                 world.run(&input);
             }
             world.end();

@@ -1,7 +1,9 @@
 //! Memory and records are bounded whatever is sent, and what is rounded is rounded against the spender.
 
+use fastrand::Rng;
+
 use super::super::*;
-use super::{Dice, Disk, HOUR_MS, MINUTE_MS, hourly, key, left, pay, spend, try_reserve};
+use super::{Disk, HOUR_MS, MINUTE_MS, hourly, key, left, pay, spend, try_reserve};
 use crate::value::MAX_MONEY_MSAT;
 
 const T: u64 = 1_000 * HOUR_MS;
@@ -9,12 +11,12 @@ const T: u64 = 1_000 * HOUR_MS;
 #[test]
 fn many_amounts_are_rounded_by_less_than_a_64th_of_the_window_and_never_in_favour_of_the_spender() {
     for seed in 0..6 {
-        let (mut budgets, def, mut dice) = (Budgets::default(), hourly(MAX_MONEY_MSAT), Dice(seed));
+        let (mut budgets, def, mut dice) = (Budgets::default(), hourly(MAX_MONEY_MSAT), Rng::with_seed(seed));
         let (mut disk, mut spent, mut now_ms) = (Disk::default(), Vec::new(), T);
         let pace_ms = [2, 100, 2_000, MINUTE_MS, 2, 3_000][seed as usize];
         for id in 0..4_000 {
-            now_ms += dice.roll(pace_ms) + u64::from(seed == 4 && dice.roll(50) == 0) * MINUTE_MS;
-            let (amount, defs) = (1 + dice.roll(1_000), std::slice::from_ref(&def));
+            now_ms += dice.u64(..pace_ms) + u64::from(seed == 4 && dice.u64(..50) == 0) * MINUTE_MS;
+            let (amount, defs) = (1 + dice.u64(..1_000), std::slice::from_ref(&def));
             let request = pay("alice", "shop", amount);
             let changes = budgets.reserve(defs, &request, &key(id), now_ms, now_ms).expect("countable");
             disk.write("alice", changes);
@@ -22,7 +24,7 @@ fn many_amounts_are_rounded_by_less_than_a_64th_of_the_window_and_never_in_favou
             assert!(changes.iter().all(|change| change.value.as_ref().is_none_or(|value| value.len() < 400)));
             disk.write("alice", changes);
             spent.push((now_ms, amount));
-            let look_ms = now_ms + dice.roll(2 * HOUR_MS);
+            let look_ms = now_ms + dice.u64(..2 * HOUR_MS);
             let sum = |window_ms| {
                 let counting = spent.iter().filter(|(at_ms, _)| at_ms + window_ms > look_ms);
                 counting.map(|(_, amount)| *amount).sum::<u64>()

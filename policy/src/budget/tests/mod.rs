@@ -10,27 +10,17 @@ mod rules;
 
 use std::collections::BTreeMap;
 
+use fastrand::Rng;
+
 use super::*;
 use crate::actions::Action;
 
 pub(super) const MINUTE_MS: u64 = 60_000;
 pub(super) const HOUR_MS: u64 = 60 * MINUTE_MS;
 
-/// splitmix64.
-pub(super) struct Dice(pub(super) u64);
-
-impl Dice {
-    pub(super) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-
-    pub(super) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.roll(from.len() as u64) as usize]
-    }
+/// One of `from`.
+fn pick<'a, T>(dice: &mut Rng, from: &'a [T]) -> &'a T {
+    &from[dice.usize(..from.len())]
 }
 
 /// The journal of all nodes.

@@ -175,28 +175,24 @@ fn recovery_keeps_everything(open: Reopen<'_>) {
 /// Held against the store in memory, and the views that were taken on the way with it.
 fn any_batches_come_to_what_they_say(open: Reopen<'_>) {
     let (mut store, model) = (open(), MemoryStore::new());
-    let mut random = 1u64;
-    let mut below = |n: u64| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) % n
-    };
+    let mut random = fastrand::Rng::with_seed(1);
     let mut views = Vec::new();
     let rows = |view: &dyn View, order, limit| view.page("x/", &prefix_end("x/"), order, limit).unwrap();
     for version in 1..400 {
-        let mut keys: Vec<_> = (0..1 + below(4)).map(|_| below(40)).collect();
+        let mut keys: Vec<_> = (0..1 + random.u64(..4)).map(|_| random.u64(..40)).collect();
         keys.sort();
         keys.dedup();
         let batch: Vec<_> = keys
             .into_iter()
             .map(|key| format!("x/{key:02}"))
-            .map(|key| match below(3) {
+            .map(|key| match random.u64(..3) {
                 0 => delete(&key, version),
-                _ => put(&key, version, &vec![version as u8; below(3000) as usize]),
+                _ => put(&key, version, &vec![version as u8; random.usize(..3000)]),
             })
             .collect();
         store.apply(&batch).unwrap();
         model.apply(&batch).unwrap();
-        match below(40) {
+        match random.u64(..40) {
             0 => {
                 views.clear(); // nobody reads them after the store
                 drop(store);
@@ -209,12 +205,12 @@ fn any_batches_come_to_what_they_say(open: Reopen<'_>) {
             2..5 => views.push((store.view().unwrap(), model.view().unwrap())),
             _ => {}
         }
-        let limit = 1 + below(30) as usize;
+        let limit = 1 + random.usize(..30);
         for (found, expected) in views.iter().chain([&(store.view().unwrap(), model.view().unwrap())]) {
             for order in [Order::Ascending, Order::Descending] {
                 assert_eq!(rows(&**found, order, limit), rows(&**expected, order, limit), "{version}");
             }
-            let key = format!("x/{:02}", below(40));
+            let key = format!("x/{:02}", random.u64(..40));
             assert_eq!(found.get(&key).unwrap(), expected.get(&key).unwrap(), "{version}");
         }
     }

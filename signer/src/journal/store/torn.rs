@@ -24,7 +24,7 @@ struct Disk {
     /// It cannot grow.
     full: bool,
     power: Power,
-    random: u64,
+    random: fastrand::Rng,
 }
 
 /// Writes until the power goes, on all disks that it feeds.
@@ -39,7 +39,7 @@ enum Write {
 impl TornDisk {
     /// An empty disk; `seed` decides what a power cut leaves.
     pub(crate) fn new(seed: u64) -> Self {
-        Self::of(Disk::new(Vec::new(), seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1))
+        Self::of(Disk::new(Vec::new(), fastrand::Rng::with_seed(seed)))
     }
 
     fn of(disk: Disk) -> Self {
@@ -61,7 +61,7 @@ impl TornDisk {
     pub(crate) fn copy(&self) -> Self {
         let disk = self.disk();
         let (seen, unflushed) = (disk.seen.clone(), disk.unflushed.clone());
-        Self::of(Disk { seen, unflushed, ..Disk::new(disk.flushed.clone(), disk.random) })
+        Self::of(Disk { seen, unflushed, ..Disk::new(disk.flushed.clone(), disk.random.clone()) })
     }
 
     /// From now on, writes fail so; `None` repairs the disk.
@@ -80,16 +80,16 @@ impl TornDisk {
         let mut disk = self.disk();
         let mut found = disk.flushed.clone();
         for write in disk.unflushed.clone() {
-            match (disk.random() % 3, write) {
+            match (disk.random.u8(..3), write) {
                 (0, _) => {}
                 (1, Write::Bytes(at, bytes)) => {
-                    let half = disk.random() as usize % (bytes.len() + 1);
+                    let half = disk.random.usize(..=bytes.len());
                     Write::Bytes(at, bytes[..half].to_vec()).apply(&mut found);
                 }
                 (_, write) => write.apply(&mut found),
             }
         }
-        Self::of(Disk::new(found, disk.random() | 1))
+        Self::of(Disk::new(found, disk.random.fork()))
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -99,16 +99,9 @@ impl TornDisk {
 
 impl Disk {
     /// A sound disk with power of its own, on which are `flushed`.
-    fn new(flushed: Vec<u8>, random: u64) -> Self {
+    fn new(flushed: Vec<u8>, random: fastrand::Rng) -> Self {
         let (seen, unflushed, power) = (flushed.clone(), Vec::new(), Power::default());
         Self { seen, flushed, unflushed, fails: None, full: false, power, random }
-    }
-
-    fn random(&mut self) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random
     }
 
     fn write(&mut self, write: Write) -> Result<()> {

@@ -216,18 +216,17 @@ fn a_file_damaged_anywhere_never_panics() {
     let path = directory.path().join("journal.redb");
     fill(open(LoggedStore::open(&path, 1 << 20).unwrap()));
     let intact = std::fs::read(&path).unwrap();
-    let mut random = 1u64;
+    let mut random = fastrand::Rng::with_seed(1);
     for round in 0..150 {
         let mut bytes = intact.clone();
         for _ in 0..=round % 4 {
-            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             // Most of the file is unused: aim at what is not zero.
-            let start = (random >> 20) as usize % bytes.len();
+            let start = random.usize(..bytes.len());
             let at = (start..bytes.len()).chain(0..start).find(|&at| bytes[at] != 0).unwrap();
-            bytes[at] ^= (random >> 56) as u8 | 1;
+            bytes[at] ^= random.u8(..) | 1;
         }
         if round % 10 == 9 {
-            bytes.truncate(random as usize % bytes.len());
+            bytes.truncate(random.usize(..bytes.len()));
         }
         std::fs::write(&path, bytes).unwrap();
         let _ = try_everything(&path);

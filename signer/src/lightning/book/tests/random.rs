@@ -1,5 +1,7 @@
 //! An honest node under random operations is never refused; what robs it is.
 
+use fastrand::Rng;
+
 use super::super::view::CommitmentView;
 use super::super::{Commitment, Direction, Hash, Rules, Side};
 use super::channel::Who;
@@ -8,19 +10,6 @@ use Direction::{In, Out};
 
 const SEEDS: u64 = 40;
 const STEPS: usize = 300;
-
-/// splitmix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-}
 
 /// One part of a payment, as the honest node keeps track of it.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +24,7 @@ enum Part {
 
 struct Honest {
     node: Node,
-    dice: Dice,
+    dice: Rng,
     parts: Vec<Part>,
     next: u64,
     refused_attacks: usize,
@@ -60,7 +49,7 @@ fn run(rules: Rules, seed: u64) -> usize {
     (old.anchors, old.zero_fee_htlcs) = (!seed.is_multiple_of(3), !seed.is_multiple_of(3));
     node.open(old);
     node.channels[1].dust_limit_sat = [354, 546];
-    let mut honest = Honest { node, dice: Dice(seed), parts: Vec::new(), next: 0, refused_attacks: 0 };
+    let mut honest = Honest { node, dice: Rng::with_seed(seed), parts: Vec::new(), next: 0, refused_attacks: 0 };
     for step in 0..STEPS {
         honest.step().unwrap_or_else(|refusal| panic!("seed {seed}, step {step}, {rules:?}: {refusal:?}"));
     }
@@ -77,24 +66,24 @@ fn run(rules: Rules, seed: u64) -> usize {
 
 impl Honest {
     fn step(&mut self) -> Result<(), crate::reasons::Refusal> {
-        let n = self.dice.roll(3) as usize;
-        match self.dice.roll(20) {
+        let n = self.dice.usize(..3);
+        match self.dice.u64(..20) {
             0 | 1 => self.pay(n),
             2 | 3 => self.be_paid(n),
             4 | 5 => self.begin_forward(n),
             6 => self.pay_oneself(n),
             7 => {
-                let feerate = 500 + self.dice.roll(4_000) as u32;
+                let feerate = 500 + self.dice.u64(..4_000) as u32;
                 if self.node.channels[n].terms.zero_fee_htlcs {
                     self.node.set_feerate(n, feerate);
                 }
             }
             8 => self.node.restart(),
-            9 => self.node.at.now_ms += self.dice.roll(10_000),
+            9 => self.node.at.now_ms += self.dice.u64(..10_000),
             10 => self.node.book.prune(|_| false, self.node.at),
             11 | 12 => self.go_on(),
             _ => {
-                let side = if self.dice.roll(2) == 0 { Side::Ours } else { Side::Theirs };
+                let side = if self.dice.u64(..2) == 0 { Side::Ours } else { Side::Theirs };
                 if self.node.may_sign(n, side) {
                     self.attack(n, side);
                     self.node.sign(n, side)?;
@@ -121,12 +110,12 @@ impl Honest {
     }
 
     fn amount(&mut self, n: usize, who: Who) -> Option<u64> {
-        let most = match self.dice.roll(3) {
+        let most = match self.dice.u64(..3) {
             0 => 600_000,
             1 => 5_000_000,
             _ => 300_000_000,
         };
-        let amount_msat = 1_000 + self.dice.roll(most);
+        let amount_msat = 1_000 + self.dice.u64(..most);
         (amount_msat < self.node.channels[n].spendable_msat(who)).then_some(amount_msat)
     }
 
@@ -140,8 +129,8 @@ impl Honest {
         let Some(amount_msat) = self.amount(n, Who::Us) else { return };
         let hash = self.new_hash();
         self.node.approve(hash, amount_msat);
-        let fee_msat = self.dice.roll(amount_msat / 20 + 1);
-        let first = (amount_msat + fee_msat) / (1 + self.dice.roll(2));
+        let fee_msat = self.dice.u64(..amount_msat / 20 + 1);
+        let first = (amount_msat + fee_msat) / (1 + self.dice.u64(..2));
         for (channel, part) in [(n, first), ((n + 1) % 3, amount_msat + fee_msat - first)] {
             if part > 0 && part < self.node.channels[channel].spendable_msat(Who::Us) {
                 let id = self.node.add(channel, htlc(hash, Out, part, 600));
@@ -162,7 +151,7 @@ impl Honest {
         let Some(amount_msat) = self.amount(n, Who::Peer) else { return };
         let hash = self.new_hash();
         let comes = (n, self.node.add(n, htlc(hash, In, amount_msat, 700)));
-        let to = (n + 1 + self.dice.roll(2) as usize) % 3;
+        let to = (n + 1 + self.dice.usize(..2)) % 3;
         self.parts.push(Part::Forward { comes, to, leaves: None });
     }
 

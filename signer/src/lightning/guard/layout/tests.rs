@@ -5,49 +5,38 @@ use bitcoin::consensus::serialize;
 use bitcoin::psbt::raw;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use fastrand::Rng;
 
 use super::super::{Judge, Row, TABLE, decode, row};
 use super::*;
 use crate::lightning::preimages;
 use crate::names::NodeKind;
 
-/// A sequence of numbers that is the same every time (splitmix64).
-struct Numbers(u64);
+/// Messages that look random and are the same in every run.
+struct Numbers(Rng);
 
 impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
     fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
+        (0..len).map(|_| self.0.u8(..)).collect()
     }
 
     fn transaction(&mut self, is_signed: bool) -> Transaction {
-        let input = (0..1 + self.below(3)).map(|_| TxIn {
+        let input = (0..1 + self.0.usize(..3)).map(|_| TxIn {
             previous_output: bitcoin::consensus::deserialize(&self.bytes(36)).expect("36 bytes"),
             script_sig: ScriptBuf::new(),
-            sequence: Sequence(self.next() as u32),
+            sequence: Sequence(self.0.u32(..)),
             witness: match is_signed {
                 true => Witness::from_slice(&[self.bytes(64), self.bytes(300), Vec::new()]),
                 false => Witness::new(),
             },
         });
         let input = input.collect();
-        let output = (0..self.below(4)).map(|_| {
-            let len = self.below(300);
-            TxOut { value: Amount::from_sat(self.next()), script_pubkey: ScriptBuf::from(self.bytes(len)) }
+        let output = (0..self.0.usize(..4)).map(|_| {
+            let len = self.0.usize(..300);
+            TxOut { value: Amount::from_sat(self.0.u64(..)), script_pubkey: ScriptBuf::from(self.bytes(len)) }
         });
         let output = output.collect();
-        Transaction { version: Version(self.next() as i32), lock_time: LockTime::from_consensus(7), input, output }
+        Transaction { version: Version(self.0.i32(..)), lock_time: LockTime::from_consensus(7), input, output }
     }
 
     fn psbt(&mut self) -> Psbt {
@@ -67,29 +56,29 @@ impl Numbers {
     fn field(&mut self, field: &Field, out: &mut Vec<u8>) {
         match field {
             Field::Bytes(len) => out.extend(self.bytes(*len)),
-            Field::Bool => out.push(self.below(2) as u8),
+            Field::Bool => out.push(self.0.usize(..2) as u8),
             Field::Octets => {
-                let len = self.below(300);
+                let len = self.0.usize(..300);
                 out.extend((len as u16).to_be_bytes());
                 out.extend(self.bytes(len));
             }
             Field::Text => {
-                let len = self.below(20);
+                let len = self.0.usize(..20);
                 out.extend(self.bytes(len).iter().map(|byte| byte % 95 + 32));
                 out.push(0);
             }
             Field::List(fields) => {
-                let count = self.below(4);
+                let count = self.0.usize(..4);
                 out.extend((count as u16).to_be_bytes());
                 (0..count).for_each(|_| fields.iter().for_each(|field| self.field(field, out)));
             }
             Field::Optional(fields) => {
-                let there = self.below(2);
+                let there = self.0.usize(..2);
                 out.push(there as u8);
                 (0..there).for_each(|_| fields.iter().for_each(|field| self.field(field, out)));
             }
             Field::Tx => {
-                let is_signed = self.below(2) == 1;
+                let is_signed = self.0.usize(..2) == 1;
                 let transaction = serialize(&self.transaction(is_signed));
                 self.sized(&transaction, out);
             }
@@ -125,7 +114,7 @@ fn row_of(kind: NodeKind, number: u16) -> Option<&'static str> {
 
 #[test]
 fn honest_messages_of_every_row_fit_and_decode_to_themselves() {
-    let mut numbers = Numbers(1);
+    let mut numbers = Numbers(Rng::with_seed(1));
     assert!(rows().count() > 50);
     for row in rows() {
         for _ in 0..30 {
@@ -144,7 +133,7 @@ fn honest_messages_of_every_row_fit_and_decode_to_themselves() {
 
 #[test]
 fn hostile_messages_that_end_early_or_late_are_refused_before_they_are_decoded() {
-    let mut numbers = Numbers(2);
+    let mut numbers = Numbers(Rng::with_seed(2));
     for row in rows() {
         let message = numbers.message(row.number, row.layout);
         let body = &message[2..];
@@ -220,7 +209,7 @@ fn hostile_counts_in_the_maps_of_a_psbt_are_refused_and_honest_values_pass() {
 #[test]
 fn number_twenty_follows_the_dialect() {
     let [ldk, cln] = [NodeKind::Ldk, NodeKind::Cln].map(|kind| row(kind, &20u16.to_be_bytes()).expect("known"));
-    let message = Numbers(3).message(20, ldk.layout);
+    let message = Numbers(Rng::with_seed(3)).message(20, ldk.layout);
     assert_eq!((ldk.name, cln.name), ("SignLocalHtlcTx2", "SignRemoteHtlcTx"));
     assert!(matches!(decode(ldk, &message), Ok(vls_protocol::msgs::Message::SignLocalHtlcTx2(_))));
     assert_eq!(decode(cln, &message).expect_err("the other shape").reason, crate::reasons::Reason::Malformed);

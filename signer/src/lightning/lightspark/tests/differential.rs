@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use bitcoin::hashes::sha256;
+use fastrand::Rng;
 
 use super::*;
 
@@ -12,17 +12,18 @@ const FILE: &str = "CLAVIGER_LIGHTSPARK_EVENTS";
 const ROUNDS_FROM: &str = "CLAVIGER_TEST_EVENTS";
 const ROUNDS: u64 = 250;
 
-/// Numbers that look random and are the same in every run.
-struct Chance(u64);
+/// What looks random and is the same in every run.
+struct Chance(Rng);
 
 impl Chance {
     fn bytes(&mut self) -> [u8; 32] {
-        self.0 += 1;
-        sha256::Hash::hash(&self.0.to_be_bytes()).to_byte_array()
+        let mut bytes = [0; 32];
+        self.0.fill(&mut bytes);
+        bytes
     }
 
     fn below(&mut self, end: u64) -> u64 {
-        u64::from_be_bytes(*self.bytes().first_chunk().expect("8 of 32")) % end
+        self.0.u64(..end)
     }
 
     fn coin(&mut self) -> OutPoint {
@@ -38,7 +39,7 @@ impl Chance {
 #[ignore = "tests/lightspark/run compares what it writes"]
 fn random_events_are_written_with_their_answers() {
     let mut file = std::fs::File::create(std::env::var_os(FILE).expect(FILE)).expect("a file");
-    let (mut spark, mut chance) = (Spark::new(), Chance(0));
+    let (mut spark, mut chance) = (Spark::new(), Chance(Rng::with_seed(0)));
     let rounds = std::env::var(ROUNDS_FROM).map_or(ROUNDS, |rounds| rounds.parse().expect("a number"));
     for _ in 0..rounds {
         let channel = chance.below(1 << 31) as u32;

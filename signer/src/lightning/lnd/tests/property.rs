@@ -12,6 +12,7 @@ use claviger_proto::signrpc::{
     MuSig2CleanupRequest, MuSig2CombineSigRequest, MuSig2GetCombinedNonceRequest, MuSig2RegisterCombinedNonceRequest,
     MuSig2RegisterNoncesRequest,
 };
+use fastrand::Rng;
 
 use self::oracle::Oracle;
 use self::requests::{channel_request, honest_request, message_request, musig_request, mutate, taproot_request};
@@ -19,20 +20,12 @@ use super::*;
 
 const REQUESTS: u64 = 3_000;
 
-/// Splitmix64: the same requests in every run.
-struct Dice(u64);
+/// The same requests in every run.
+struct Dice(Rng);
 
 impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
     fn below(&mut self, bound: usize) -> usize {
-        (self.roll() % bound as u64) as usize
+        self.0.usize(..bound)
     }
 
     fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
@@ -40,15 +33,16 @@ impl Dice {
     }
 
     fn bytes(&mut self) -> [u8; 32] {
-        let words = [self.roll(), self.roll(), self.roll(), self.roll()];
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
-        bytes.try_into().expect("32 bytes")
+        let mut bytes = [0; 32];
+        self.0.fill(&mut bytes);
+        bytes
     }
 }
 
 #[test]
 fn no_request_signs_with_a_known_nonce_a_chosen_digest_or_a_key_outside_its_purpose() {
-    let (mut lnd, mut dice, mut oracle) = (Lnd::with_channel(0, 0), Dice(20_261_123), Oracle::default());
+    let (mut lnd, mut dice, mut oracle) =
+        (Lnd::with_channel(0, 0), Dice(Rng::with_seed(20_261_123)), Oracle::default());
     lnd.reserve(1, 2).expect("ours");
     assert!(lnd.class(&lnd.commitment(1, 0, Some(600_000))).is_ok());
     let mut number = 0;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bitcoin::{OutPoint, Transaction};
+use fastrand::Rng;
 
 use super::world::{HTLC_SAT, Link, Side, hash, open, pay, settle, spend, stub};
 
@@ -14,10 +15,10 @@ fn what_is_written_equals_a_full_rewrite() {
 }
 
 fn run(seed: u64, steps: usize) {
-    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut dice = Rng::with_seed(seed);
     let (mut a, mut b) = (Side::new(1), Side::new(2));
-    a.hints = dice.roll(4) != 0;
-    b.hints = dice.roll(4) != 0;
+    a.hints = dice.u64(..4) != 0;
+    b.hints = dice.u64(..4) != 0;
     (a.checked, b.checked) = (true, true);
     let mut links = vec![open(&mut a, &mut b, 1)];
     for step in 0..steps as u64 {
@@ -31,9 +32,9 @@ fn run(seed: u64, steps: usize) {
 }
 
 /// One random message or block; `n` is new in every step.
-fn act(dice: &mut Dice, a: &mut Side, b: &mut Side, links: &mut Vec<Link>, n: u64) {
-    let link = dice.roll(links.len() as u64) as usize;
-    match dice.roll(16) {
+fn act(dice: &mut Rng, a: &mut Side, b: &mut Side, links: &mut Vec<Link>, n: u64) {
+    let link = dice.usize(..links.len());
+    match dice.u64(..16) {
         0..=2 if links[link].to_a_sat > 2 * HTLC_SAT => pay(a, b, &mut links[link], n),
         3 | 4 => settle(a, b, &mut links[link]),
         5 => links.push(open(a, b, n)),
@@ -45,7 +46,7 @@ fn act(dice: &mut Dice, a: &mut Side, b: &mut Side, links: &mut Vec<Link>, n: u6
         11 => {
             let side = either(dice, a, b);
             let txs = next_transaction(side, &links[link], dice);
-            if dice.roll(3) == 0 { side.mine_streamed(txs) } else { side.mine(txs) }
+            if dice.u64(..3) == 0 { side.mine_streamed(txs) } else { side.mine(txs) }
         }
         12 => {
             a.node.forget_channel(&links[link].a).unwrap();
@@ -62,20 +63,20 @@ fn act(dice: &mut Dice, a: &mut Side, b: &mut Side, links: &mut Vec<Link>, n: u6
     }
 }
 
-fn either<'a>(dice: &mut Dice, a: &'a mut Side, b: &'a mut Side) -> &'a mut Side {
-    if dice.roll(2) == 0 { a } else { b }
+fn either<'a>(dice: &mut Rng, a: &'a mut Side, b: &'a mut Side) -> &'a mut Side {
+    if dice.u64(..2) == 0 { a } else { b }
 }
 
 /// What the chain could do next to `link`: fund it, spend its inputs elsewhere, close it, sweep the close.
-fn next_transaction(side: &Side, link: &Link, dice: &mut Dice) -> Vec<Transaction> {
+fn next_transaction(side: &Side, link: &Link, dice: &mut Rng) -> Vec<Transaction> {
     let input = link.funding.input[0].previous_output;
     let funding = OutPoint { txid: link.funding.compute_txid(), vout: 0 };
     match (side.spender(&input), side.spender(&funding)) {
-        (None, _) if dice.roll(4) == 0 => vec![spend(input, 1)],
+        (None, _) if dice.u64(..4) == 0 => vec![spend(input, 1)],
         (None, _) => vec![link.funding.clone()],
         (Some(spender), _) if spender != link.funding => vec![],
-        (Some(_), None) if dice.roll(3) == 0 => vec![spend(funding, 2)],
-        (Some(_), None) if dice.roll(2) == 0 => {
+        (Some(_), None) if dice.u64(..3) == 0 => vec![spend(funding, 2)],
+        (Some(_), None) if dice.u64(..2) == 0 => {
             let close = side.unilateral_close(link);
             let sweep = spend(OutPoint { txid: close.compute_txid(), vout: 0 }, 4);
             vec![close, sweep]
@@ -83,20 +84,8 @@ fn next_transaction(side: &Side, link: &Link, dice: &mut Dice) -> Vec<Transactio
         (Some(_), None) => vec![side.unilateral_close(link)],
         (Some(_), Some(close)) => (0..close.output.len() as u32)
             .map(|vout| OutPoint { txid: close.compute_txid(), vout })
-            .filter(|output| side.spender(output).is_none() && dice.roll(2) == 0)
+            .filter(|output| side.spender(output).is_none() && dice.u64(..2) == 0)
             .map(|output| spend(output, 3))
             .collect(),
-    }
-}
-
-/// Repeatable chance.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) % sides
     }
 }

@@ -136,9 +136,9 @@ pub(super) fn mutate(lnd: &Lnd, dice: &mut Dice, psbt: &mut Psbt) {
             psbt.inputs[at].non_witness_utxo = None;
         }
         5 => psbt.unsigned_tx.output[0].script_pubkey = peer_script(),
-        6 => psbt.unsigned_tx.output[0].value = Amount::from_sat(dice.roll() % 1_000_000),
-        7 => psbt.unsigned_tx.lock_time = LockTime::from_consensus(dice.roll() as u32),
-        8 => psbt.unsigned_tx.input[at].sequence = Sequence(dice.roll() as u32),
+        6 => psbt.unsigned_tx.output[0].value = Amount::from_sat(dice.0.u64(..1_000_000)),
+        7 => psbt.unsigned_tx.lock_time = LockTime::from_consensus(dice.0.u32(..)),
+        8 => psbt.unsigned_tx.input[at].sequence = Sequence(dice.0.u32(..)),
         9 => psbt.inputs[at].non_witness_utxo = None,
         10 => psbt.inputs[at].witness_utxo.iter_mut().for_each(|out| out.value = Amount::from_sat(40_001)),
         11 => psbt.inputs[at].redeem_script = Some(to_remote(&lnd.key(family, index))),
