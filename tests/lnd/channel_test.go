@@ -140,7 +140,8 @@ func (w *World) pay(from, to *Node, sat int64) {
 	})
 }
 
-// close closes a channel and waits until nothing of it is pending.
+// close closes a channel and waits until nobody has it any more, and nothing is pending: while the two agree on a close it is open
+// to them.
 func (w *World) close(node *Node, point *lnrpc.ChannelPoint, force bool, nodes ...*Node) {
 	w.t.Helper()
 	request := &lnrpc.CloseChannelRequest{ChannelPoint: point, Force: force, NoWait: true}
@@ -151,9 +152,21 @@ func (w *World) close(node *Node, point *lnrpc.ChannelPoint, force bool, nodes .
 	w.must(err)
 	_, err = closing.Recv()
 	w.must(err)
-	w.eventually("nothing is pending", func() error {
+	txid, err := lnrpc.GetChanPointFundingTxid(point)
+	w.must(err)
+	channel := fmt.Sprintf("%v:%d", txid, point.OutputIndex)
+	w.eventually(channel+" is closed and nothing is pending", func() error {
 		w.mine(2, nodes...)
 		for _, node := range nodes {
+			open, err := node.ListChannels(w.ctx(), &lnrpc.ListChannelsRequest{})
+			if err != nil {
+				return err
+			}
+			for _, other := range open.Channels {
+				if other.ChannelPoint == channel {
+					return fmt.Errorf("%s still has it", node.name)
+				}
+			}
 			pending, err := node.PendingChannels(w.ctx(), &lnrpc.PendingChannelsRequest{})
 			if err != nil {
 				return err
