@@ -152,9 +152,7 @@ func (w *World) close(node *Node, point *lnrpc.ChannelPoint, force bool, nodes .
 	w.must(err)
 	_, err = closing.Recv()
 	w.must(err)
-	txid, err := lnrpc.GetChanPointFundingTxid(point)
-	w.must(err)
-	channel := fmt.Sprintf("%v:%d", txid, point.OutputIndex)
+	channel := text(point)
 	w.eventually(channel+" is closed and nothing is pending", func() error {
 		w.mine(2, nodes...)
 		for _, node := range nodes {
